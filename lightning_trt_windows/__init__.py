@@ -1,0 +1,52 @@
+"""TensorRT engines for Windows beside every PyTorch Lightning checkpoint.
+
+Importing this package imports neither torch, nor Lightning, nor Torch-TensorRT; each public name brings what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_trt_windows.artifact import Artifact
+    from lightning_trt_windows.callback import WindowsExport
+    from lightning_trt_windows.export import export_checkpoint, export_module
+    from lightning_trt_windows.inspection import inspect
+    from lightning_trt_windows.shapes import DimRange, InputSpec
+
+__all__ = [
+    "Artifact",
+    "DimRange",
+    "InputSpec",
+    "WindowsExport",
+    "export_checkpoint",
+    "export_module",
+    "inspect",
+]
+
+_HOME = {
+    "Artifact": "artifact",
+    "DimRange": "shapes",
+    "InputSpec": "shapes",
+    "WindowsExport": "callback",
+    "export_checkpoint": "export",
+    "export_module": "export",
+    "inspect": "inspection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lightning-trt-windows")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,110 @@
+"""Everything this package raises on purpose.
+
+::
+
+    LightningTrtError
+    ├─ ConfigurationError (ValueError)      asked for something impossible               exit 2
+    ├─ EnvironmentMismatchError             wrong package, version, system or GPU        exit 3
+    ├─ ShapeDiscoveryError                  no or contradictory evidence for an input    exit 4
+    ├─ CaptureError                         torch.export could not trace the module      exit 5
+    ├─ CompileError                         TensorRT built no engine, or a wrong one     exit 6
+    ├─ ArtifactError (ValueError)           a file is missing, damaged or not ours       exit 7
+    │   └─ UnsupportedFormatError           written by a newer version of this package   exit 8
+    ├─ CheckpointError                      a checkpoint is unreadable or does not fit   exit 9
+    └─ OutputError (OSError)                the artifact cannot be written               exit 10
+
+Each message says what was wanted, what was found, where, and what to do about it. The exit codes are those of the
+``lightning-trt-windows`` command. Upstream's exception, where there is one, is chained as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "ArtifactError",
+    "CaptureError",
+    "CheckpointError",
+    "CompileError",
+    "ConfigurationError",
+    "EnvironmentMismatchError",
+    "LightningTrtError",
+    "OutputError",
+    "ShapeDiscoveryError",
+    "UnsupportedFormatError",
+]
+
+
+class LightningTrtError(Exception):
+    """Base of all errors of this package."""
+
+    exit_code = 1
+
+
+class ConfigurationError(LightningTrtError, ValueError):
+    """The user asked for something that cannot be done; the message names the alternatives."""
+
+    exit_code = 2
+
+
+class EnvironmentMismatchError(LightningTrtError):
+    """A package, version, operating system or GPU is not what is needed."""
+
+    exit_code = 3
+
+
+class ShapeDiscoveryError(LightningTrtError):
+    """No evidence, or contradictory evidence, for the shape or dtype of an input."""
+
+    exit_code = 4
+
+
+class CaptureError(LightningTrtError):
+    """``torch.export`` could not turn the module into an ExportedProgram."""
+
+    exit_code = 5
+
+
+class CompileError(LightningTrtError):
+    """The backend could not turn the ExportedProgram into engines, or the result would be wrong."""
+
+    exit_code = 6
+
+
+class ArtifactError(LightningTrtError, ValueError):
+    """An artifact is missing, damaged or not an artifact at all.
+
+    Args:
+        where: File the issues were found in, as the user named it.
+        issues: Every issue that was found, not just the first.
+    """
+
+    exit_code = 7
+
+    def __init__(self, where: object, issues: Iterable[str]) -> None:
+        self.where = str(where)
+        self.issues = tuple(issues)
+        super().__init__(where, self.issues)
+
+    def __str__(self) -> str:
+        if len(self.issues) == 1:
+            return f"{self.where}: {self.issues[0]}"
+        return f"{self.where}: {len(self.issues)} issues\n" + "\n".join(f"  - {issue}" for issue in self.issues)
+
+
+class UnsupportedFormatError(ArtifactError):
+    """The artifact has a format that this version of the package does not know."""
+
+    exit_code = 8
+
+
+class CheckpointError(LightningTrtError):
+    """A checkpoint cannot be read, or its weights do not fit the module."""
+
+    exit_code = 9
+
+
+class OutputError(LightningTrtError, OSError):
+    """The artifact cannot be written: no space, no permission, no such directory."""
+
+    exit_code = 10

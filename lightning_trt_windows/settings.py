@@ -1,0 +1,54 @@
+"""What the user chooses about an export. Standard library only; every field can be written in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from lightning_trt_windows.errors import ConfigurationError
+
+__all__ = ["BackendName", "ExportSettings", "Precision"]
+
+BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
+Precision = Literal["32", "16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Settings of one export, the same for the callback, the functions and the command line.
+
+    Raises:
+        ConfigurationError: A value outside its choices.
+    """
+
+    backend: BackendName = "auto"
+    """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
+    precision: Precision | None = None
+    """``None`` keeps the weights as they are; otherwise the type that TensorRT computes in."""
+    compute_capabilities: tuple[str, ...] = ()
+    """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
+    that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
+    min_block_size: int = 1
+    """Smallest number of operators worth an engine; smaller groups stay in PyTorch."""
+    compile_options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("backend", get_args(BackendName)), ("precision", (None, *get_args(Precision)))):
+            if getattr(self, name) not in choices:
+                listed = ", ".join(repr(c) for c in choices)
+                raise ConfigurationError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        if isinstance(self.compute_capabilities, str):
+            raise ConfigurationError(
+                f"compute_capabilities must be a list such as ['8.6', '8.9'], got {self.compute_capabilities!r}"
+            )
+        object.__setattr__(self, "compute_capabilities", tuple(str(c) for c in self.compute_capabilities))
+        for capability in self.compute_capabilities:
+            major, dot, minor = capability.partition(".")
+            if not (dot and major.isdigit() and minor.isdigit()):
+                raise ConfigurationError(f"a compute capability looks like '8.6', got {capability!r}")
+        if isinstance(self.min_block_size, bool) or not isinstance(self.min_block_size, int) or self.min_block_size < 1:
+            raise ConfigurationError(f"min_block_size must be a whole number from 1, got {self.min_block_size!r}")
+        # a copy: the settings stay what they were when the caller changes his dict
+        object.__setattr__(self, "compile_options", dict(self.compile_options or {}))
