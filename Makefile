@@ -1,0 +1,60 @@
+# Everything runs in a virtual environment that this file makes beside itself: nothing is installed anywhere else.
+#   make PYTHON=python3.12 VENV=/somewhere/else test
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= rtx,dev
+ARGS ?=
+
+INSTALLED := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+IN_VENV := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types clean
+
+help: ## say what there is
+	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
+	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
+	@echo "make lint    check style and formatting with ruff"
+	@echo "make types   check types with mypy"
+	@echo "make clean   remove the virtual environment and what the demo made"
+	@echo ""
+	@echo "The first of them installs what is needed into $(VENV): about 6 GB, a few minutes. No GPU is needed."
+	@echo "PYTHON=python3.12 chooses another Python; 3.10 to 3.13 will do."
+
+demo: $(INSTALLED)
+	@$(VENV)/bin/python examples/digits.py $(ARGS)
+
+test: $(INSTALLED)
+	@$(IN_VENV) pytest $(ARGS)
+
+lint: $(INSTALLED)
+	@$(IN_VENV) ruff check $(ARGS)
+	@$(IN_VENV) ruff format --check $(ARGS)
+
+types: $(INSTALLED)
+	@$(IN_VENV) mypy $(ARGS)
+
+clean:
+	rm -rf $(VENV) demo_runs
+
+# The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted, in whatever
+# state it left its files, is known as such and made anew; pip's cache spares the second download.
+$(INSTALLED): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' here. Choose a Python from 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$$($(PYTHON) --version) will not do: Torch-TensorRT has wheels for Python 3.10 to 3.13."; \
+	  echo "Choose another one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: its module venv or ensurepip is missing."; \
+	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@if [ -e $(UNFINISHED) ]; then \
+	  echo "The last installation into $(VENV) was interrupted: starting it over."; rm -rf $(VENV); fi
+	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk, 3 GB to download."
+	@echo "This takes a few minutes, once; during the last of them pip copies files and says nothing."
+	@mkdir -p $(VENV) && touch $(UNFINISHED)
+	@$(PYTHON) -m venv $(VENV)
+	@$(IN_VENV) pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@rm $(UNFINISHED) && touch $(INSTALLED)
+	@echo "Installed."
