@@ -1,0 +1,314 @@
+"""The manifest: what stands in the ``.windows.json`` beside an ``.ep``. Standard library only.
+
+``docs/format.md`` is the specification. The dataclasses are the schema: JSON keys are field names, in this order, all
+of them required. Constructors check nothing; :meth:`Manifest.from_json` and :meth:`Manifest.to_json` check everything,
+so that what this package would refuse to read it also refuses to write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias, cast
+
+from lightning_trt_windows import _schema as schema
+from lightning_trt_windows._schema import Place
+from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
+from lightning_trt_windows.shapes import DTYPES
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BackendRecord",
+    "CheckpointRecord",
+    "EngineRecord",
+    "FileRecord",
+    "InputRecord",
+    "Manifest",
+    "OutputRecord",
+    "PayloadLocation",
+    "Source",
+    "SourceKind",
+    "Timings",
+    "illegal_on_windows",
+]
+
+FORMAT_VERSION = "1.0"
+"""MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
+
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"
+}
+
+
+def illegal_on_windows(file: str) -> str | None:
+    """Why ``file`` cannot be the name of a file in a given directory on Windows; ``None`` where it can."""
+    if found := re.search(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]', file):
+        return f"contains {found.group()!a}"
+    if not file or file.endswith((".", " ")):  # "." and ".." too
+        return "ends in a dot or a space" if file else "is empty"
+    if file.partition(".")[0].rstrip(" ").upper() in _DEVICES:
+        return "is the name of a device"
+    return "is longer than 255 bytes" if len(file.encode()) > 255 else None
+
+
+def _bare_name(value: Any, place: Place) -> str:
+    file = schema.text(value, place)
+    if isinstance(value, str) and file == value and (why := illegal_on_windows(file)):
+        place.note(f"expected the name of a file without directory, legal on Windows; {schema.shown(file)} {why}")
+    return file
+
+
+def _size_or_expression(value: Any, place: Place) -> int | str:
+    return schema.name(value, place) if isinstance(value, str) else schema.whole_number(value, place)
+
+
+FormatVersion: TypeAlias = Annotated[str, schema.matching("[0-9]{1,6}[.][0-9]{1,6}", "a version such as '1.0'")]
+FileName: TypeAlias = Annotated[str, _bare_name]
+Name: TypeAlias = Annotated[str, schema.name]
+Sha256: TypeAlias = Annotated[str, schema.matching("[0-9a-f]{64}", "64 lower-case hexadecimal digits")]
+InputDtype: TypeAlias = Annotated[str, schema.one_of(DTYPES)]
+OutputDtype: TypeAlias = Annotated[str, schema.matching("[a-z][a-z0-9_]*", "a dtype as torch spells it")]
+SizeOrExpression: TypeAlias = Annotated[int | str, _size_or_expression]
+SourceKind: TypeAlias = Literal["argument", "datamodule", "observed", "example"]
+
+
+class _Record:
+    """A dataclass that becomes JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dicts, lists and scalars, with the keys in the order of the fields."""
+        return cast("dict[str, Any]", schema.plain(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord(_Record):
+    """The checkpoint whose weights the artifact holds."""
+
+    file: FileName
+    """Without directory, and legal on Windows even where the checkpoint's own name is not. Nothing opens it."""
+    sha256: Sha256
+    """Of the whole file. 64 lower-case hexadecimal digits, as all of them here."""
+    epoch: int | None
+    """Counted from 0, as Lightning does."""
+    global_step: int | None
+    """Optimizer steps taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord(_Record):
+    """A file beside the manifest."""
+
+    file: FileName
+    """Without directory."""
+    size: int
+    """Bytes."""
+    sha256: Sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(_Record):
+    """Where the shape of an input comes from, for the human who wonders."""
+
+    kind: SourceKind
+    reason: str
+    """One sentence."""
+    dims: tuple[str, ...] = ()
+    """One sentence per axis, or none at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRecord(_Record):
+    """One tensor that the program takes."""
+
+    name: Name
+    """Dotted path from the argument: ``x``, ``batch.image``, ``pair.0``."""
+    dtype: InputDtype
+    min: tuple[int, ...]
+    """Smallest size of each axis, inclusive."""
+    opt: tuple[int, ...]
+    """Size of each axis that the engines are tuned for."""
+    max: tuple[int, ...]
+    """Largest size of each axis, inclusive."""
+    symbols: tuple[Name | None, ...]
+    """Name of each axis. Equal names always have equal sizes; ``None`` is a static axis."""
+    source: Source
+
+    def issues(self) -> Iterator[str]:
+        """What does not fit together."""
+        ranks = {len(self.min), len(self.opt), len(self.max), len(self.symbols), len(self.source.dims or self.min)}
+        if len(ranks) > 1:
+            yield "min, opt, max, symbols and source.dims must have one entry per axis, all of them"
+            return
+        for axis, (low, opt, high, symbol) in enumerate(zip(self.min, self.opt, self.max, self.symbols)):
+            if not low <= opt <= high:
+                yield f"axis {axis}: wants min <= opt <= max, got {low}, {opt}, {high}"
+            elif symbol is None and low != high:
+                yield f"axis {axis}: is static (its symbol is null) and yet {low} to {high}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRecord(_Record):
+    """One tensor that the program returns."""
+
+    name: Name
+    """Dotted path into what ``forward`` returns."""
+    dtype: OutputDtype
+    shape: tuple[SizeOrExpression, ...]
+    """Of each axis the size, or an expression over the symbols of the inputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayloadLocation(_Record):
+    """Where in the ``.ep`` the base64 text of an engine stands."""
+
+    member: Name
+    """Name of the zip member, which is stored uncompressed."""
+    offset: int
+    """Of the first character: bytes from the start of the member."""
+    length: int
+    """Of the text, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord(_Record):
+    """One serialized TensorRT engine."""
+
+    name: Name
+    size: int
+    """Bytes of the engine itself, before base64."""
+    sha256: Sha256
+    """Of those bytes."""
+    inputs: tuple[Name, ...]
+    """Binding names, in the order in which the program passes tensors."""
+    outputs: tuple[Name, ...]
+    """Binding names, in the order in which the program takes tensors back."""
+    location: PayloadLocation
+
+    def issues(self) -> Iterator[str]:
+        """What does not fit together."""
+        length = (self.size + 2) // 3 * 4
+        if self.location.length != length:
+            yield f"{self.size} bytes are {length} characters of base64, location.length says {self.location.length}"
+        for binding in schema.repeated(self.inputs + self.outputs):
+            yield f"binding {binding!r} is listed twice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendRecord(_Record):
+    """What compiled the engines, and for which GPUs."""
+
+    name: Name
+    compute_capabilities: tuple[Name, ...]
+    """As ``8.6``; empty where the backend's own choice stands."""
+    options: Mapping[str, Any] = field(hash=False)
+    """Settings that were in force."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings(_Record):
+    """What the export took, in seconds."""
+
+    capture: float
+    compile: float
+    write: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(_Record):
+    """All there is to know about an artifact without opening the ``.ep``."""
+
+    format_version: FormatVersion = FORMAT_VERSION
+    status: Literal["complete"] = "complete"
+    checkpoint: CheckpointRecord | None
+    """``None`` where a module was exported that came from no checkpoint."""
+    ep: FileRecord
+    inputs: tuple[InputRecord, ...]
+    """In the order in which the program takes them."""
+    outputs: tuple[OutputRecord, ...]
+    engines: tuple[EngineRecord, ...]
+    fallback_ops: tuple[Name, ...]
+    """Operators that stay in PyTorch between the engines."""
+    backend: BackendRecord
+    versions: Mapping[str, str] = field(hash=False)
+    """Of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""
+    timings: Timings
+    verification: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Outcome of comparing the artifact with the module, where that was done."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Whatever the user attached."""
+    notes: tuple[str, ...] = ()
+    """Sentences: what was decided or given up during the export."""
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Read and check; ``where`` names the file in messages.
+
+        Raises:
+            ArtifactError: All that is wrong, each issue with its key path.
+            UnsupportedFormatError: The major format version is another.
+        """
+        place = Place()
+        data = schema.parse_json(text, place)
+        if place.issues:
+            raise ArtifactError(where, place.issues)
+        return cls.from_dict(data, where)
+
+    @classmethod
+    def from_dict(cls, data: object, where: str) -> Manifest:
+        """Like :meth:`from_json`, from what ``json.loads`` gives."""
+        place = Place(lenient=_is_newer_minor(data, where))
+        manifest = schema.reader_of(cls)(data, place)
+        if place.issues:
+            raise ArtifactError(where, place.issues)
+        return cast("Manifest", manifest)
+
+    def to_json(self) -> str:
+        """The text of the file, to be encoded as UTF-8.
+
+        Raises:
+            ArtifactError: The values make no manifest that could be read back.
+        """
+        data = self.to_dict()
+        Manifest.from_dict(data, self.ep.file)
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def issues(self) -> Iterator[str]:
+        """What does not fit together."""
+        named = {
+            "inputs": [record.name for record in self.inputs],
+            "outputs": [record.name for record in self.outputs],
+            "engines": [record.name for record in self.engines],
+        }
+        for key, names in named.items():
+            yield from (f"{key}: {name!r} is listed twice" for name in schema.repeated(names))
+        ranges: dict[str, tuple[str, tuple[int, int, int]]] = {}
+        for record in self.inputs:
+            for axis, (low, opt, high, symbol) in enumerate(zip(record.min, record.opt, record.max, record.symbols)):
+                here = f"axis {axis} of {record.name}", (low, opt, high)
+                there = ranges.setdefault(symbol, here) if symbol else here
+                if here[1] != there[1]:
+                    yield f"inputs: symbol {symbol!r} is {there[1]} in {there[0]} but {here[1]} in {here[0]}"
+
+
+def _is_newer_minor(data: object, where: str) -> bool:
+    """Whether to read leniently. Another major version is refused before anything else is looked at."""
+    version = data.get("format_version") if isinstance(data, dict) else None
+    found = re.fullmatch("([0-9]{1,6})[.]([0-9]{1,6})", version) if isinstance(version, str) else None
+    if not found:
+        return False  # the reader of the field says so
+    major, minor = (int(part) for part in FORMAT_VERSION.split("."))
+    if int(found[1]) != major:
+        advice = "upgrade lightning-trt-windows" if int(found[1]) > major else "export the checkpoint again"
+        raise UnsupportedFormatError(
+            where, [f"its format version is {version}, this lightning-trt-windows reads {major}.x: {advice}"]
+        )
+    if int(found[2]) > minor:
+        warnings.warn(
+            f"{where}: its format version {version} is newer than {FORMAT_VERSION}, what is new in it is ignored; "
+            "upgrade lightning-trt-windows to see it",
+            stacklevel=3,
+        )
+    return int(found[2]) > minor
