@@ -1,9 +1,9 @@
 # Everything runs in a virtual environment that this file makes beside itself: nothing is installed anywhere else.
 #   make PYTHON=python3.12 VENV=/somewhere/else test
 PYTHON ?= python3
-VENV ?= .venv
-EXTRAS ?= rtx,dev
-ARGS ?=
+VENV = .venv
+EXTRAS = rtx,dev
+ARGS =
 
 INSTALLED := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
@@ -38,8 +38,8 @@ types: $(INSTALLED)
 clean:
 	rm -rf $(VENV) demo_runs
 
-# The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted, in whatever
-# state it left its files, is known as such and made anew; pip's cache spares the second download.
+# The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted is made anew,
+# in whatever state it left its files; pip's cache spares the second download.
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "There is no '$(PYTHON)' here. Choose a Python from 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
@@ -50,7 +50,7 @@ $(INSTALLED): pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments: its module venv or ensurepip is missing."; \
 	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@if [ -e $(UNFINISHED) ]; then \
-	  echo "The last installation into $(VENV) was interrupted: starting it over."; rm -rf $(VENV); fi
+	  echo "The last installation into $(VENV) did not finish: starting it over."; rm -rf $(VENV); fi
 	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk, 3 GB to download."
 	@echo "This takes a few minutes, once; during the last of them pip copies files and says nothing."
 	@mkdir -p $(VENV) && touch $(UNFINISHED)

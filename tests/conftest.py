@@ -9,7 +9,7 @@ import pytest
 
 __all__ = ["pytest_report_header"]
 
-UPSTREAM = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt", "lightning", "pytorch-lightning")
+UPSTREAM = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt", "lightning")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
