@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from lightning_trt_windows import _schema as schema
 from lightning_trt_windows._schema import Place
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
+from lightning_trt_windows.filenames import illegal_on_windows
 from lightning_trt_windows.shapes import DTYPES
 
 __all__ = [
@@ -32,26 +33,10 @@ __all__ = [
     "Source",
     "SourceKind",
     "Timings",
-    "illegal_on_windows",
 ]
 
 FORMAT_VERSION = "1.0"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
-
-_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
-    f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"
-}
-
-
-def illegal_on_windows(file: str) -> str | None:
-    """Why ``file`` cannot be the name of a file in a given directory on Windows; ``None`` where it can."""
-    if found := re.search(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]', file):
-        return f"contains {found.group()!a}"
-    if not file or file.endswith((".", " ")):  # "." and ".." too
-        return "ends in a dot or a space" if file else "is empty"
-    if file.partition(".")[0].rstrip(" ").upper() in _DEVICES:
-        return "is the name of a device"
-    return "is longer than 255 bytes" if len(file.encode()) > 255 else None
 
 
 def _bare_name(value: Any, place: Place) -> str:

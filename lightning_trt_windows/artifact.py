@@ -1,0 +1,347 @@
+"""Artifacts on disk: their names, writing without half files, reading and integrity. Standard library only.
+
+An artifact is an ``.ep`` with its manifest. The manifest is written last, each file appears whole or not at all, and
+nothing here unpickles anything. ``docs/format.md`` is the specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.filenames import illegal_on_windows, legal_form, mark
+from lightning_trt_windows.manifest import Manifest
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = [
+    "Artifact",
+    "ArtifactPaths",
+    "HashingFile",
+    "archive_members",
+    "artifact_issues",
+    "atomic_file",
+    "check_artifact",
+    "read_artifact",
+    "readable_size",
+    "sha256_of",
+    "write_manifest",
+]
+
+TEMPORARY_PREFIX = ".lightning-trt-windows-"
+"""Begins the name of every temporary file; what a killed process leaves behind can be deleted by it."""
+
+_LONGEST_STEM = 150
+"""Bytes. Leaves room for suffixes, and for a directory within the 260 characters that Windows allows a path."""
+_LARGEST_MANIFEST = 1 << 24
+"""Bytes. Manifests have some KiB; a reader must not fill its memory with something else."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArtifactPaths:
+    """Where the files of one artifact are."""
+
+    ep: Path
+    manifest: Path
+    golden: Path
+    """Recorded inputs and outputs; optional."""
+
+    @classmethod
+    def beside(cls, checkpoint: str | os.PathLike[str]) -> ArtifactPaths:
+        """Paths in the directory of ``checkpoint``, legal on Windows even where its name is not.
+
+        Two checkpoints never share an artifact: a name that had to be changed, or does not end in ``.ckpt``, gets a
+        hash of the original.
+        """
+        path = Path(checkpoint)
+        stem = legal_form(path.name.removesuffix(".ckpt"), _LONGEST_STEM)
+        if f"{stem}.ckpt" != path.name:
+            stem += mark(path.name)
+        return cls._with_stem(path.parent, f"{stem}.windows")
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> ArtifactPaths:
+        """Paths of the artifact that ``path`` belongs to: its ``.ep`` or its ``.json``.
+
+        Raises:
+            ConfigurationError: Another ending, or a name that is illegal on Windows.
+        """
+        path = Path(path)
+        stem, _, suffix = path.name.rpartition(".")
+        if not stem or suffix.lower() not in ("ep", "json"):
+            advice = f"; perhaps {cls.beside(path).ep.name}" if suffix == "ckpt" else ""
+            raise ConfigurationError(f"an artifact is named by its .ep or its .json, got {str(path)!r}{advice}")
+        if why := illegal_on_windows(path.name):
+            raise ConfigurationError(f"{path.name!r} {why}, which Windows does not allow; choose another name")
+        return cls._with_stem(path.parent, stem)
+
+    @classmethod
+    def _with_stem(cls, directory: Path, stem: str) -> ArtifactPaths:
+        return cls(directory / f"{stem}.ep", directory / f"{stem}.json", directory / f"{stem}.golden.safetensors")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An ``.ep`` and what its manifest says about it."""
+
+    path: Path
+    """The ``.ep``."""
+    manifest: Manifest
+
+    @property
+    def manifest_path(self) -> Path:
+        """The ``.json`` beside it."""
+        return ArtifactPaths.of(self.path).manifest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the ``.ep``, according to the manifest."""
+        return self.manifest.ep.size
+
+    def __str__(self) -> str:
+        count = len(self.manifest.engines)
+        engines = f"{count} {self.manifest.backend.name} engine{'' if count == 1 else 's'}"
+        source = f", from {self.manifest.checkpoint.file}" if self.manifest.checkpoint else ""
+        return f"{self.path} ({readable_size(self.size)}, {engines}{source})"
+
+
+class HashingFile:
+    """Write-only stream that knows the size and SHA-256 of what went through it.
+
+    It can neither seek nor tell, so that ``zipfile.ZipFile(file, "w")`` streams into it: sizes then follow each
+    member's data, as they do in the archives that torch itself writes.
+    """
+
+    def __init__(self, stream: FileIO, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._hash = hashlib.sha256()
+        self.size = 0
+        """Bytes written so far."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, data: Buffer) -> int:
+        """Write all of ``data``.
+
+        Raises:
+            OutputError: The operating system refused.
+        """
+        with memoryview(data).cast("B") as view, _explained(self._path, self.size + view.nbytes):
+            done = 0
+            while done < view.nbytes:  # a raw stream may take less than it is given
+                done += self._stream.write(view[done:])
+            self._hash.update(view)
+            self.size += done
+            return done
+
+    def flush(self) -> None:
+        """Do nothing, because nothing is buffered; ``zipfile`` calls it."""
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
+    """Write a file that appears under ``path`` whole, or not at all.
+
+    Raises:
+        OutputError: It cannot be written; the operating system's reason is chained.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+    with _explained(path, 0):
+        # not tempfile, whose files only their owner may read. Unbuffered, so that closing has nothing left to fail with
+        stream = temporary.open("xb", buffering=0)
+    try:
+        with stream:
+            file = HashingFile(stream, path)
+            yield file
+            with _explained(path, file.size):
+                os.fsync(stream.fileno())
+        with _explained(path, file.size):
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with Path(path).open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Write the manifest, which makes the ``.ep`` beside it an artifact: call this last.
+
+    Raises:
+        ArtifactError: The manifest could not be read back.
+        OutputError: The file cannot be written.
+    """
+    data = manifest.to_json().encode()
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read the manifest of an artifact, named by its ``.ep`` or its ``.json``. The ``.ep`` is not looked at.
+
+    Raises:
+        ArtifactError: There is no manifest, it is damaged, or it describes a file of another name.
+    """
+    paths = ArtifactPaths.of(path)
+    manifest = Manifest.from_json(_manifest_text(paths), str(paths.manifest))
+    if os.path.normcase(manifest.ep.file) != os.path.normcase(paths.ep.name):
+        raise ArtifactError(
+            paths.manifest,
+            [f"describes {manifest.ep.file}, not {paths.ep.name}; give both files the names that belong together"],
+        )
+    return Artifact(paths.ep, manifest)
+
+
+def check_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
+    """Compare an artifact with its manifest, byte for byte, before anything trusts it.
+
+    Raises:
+        ArtifactError: All that is wrong.
+    """
+    if not isinstance(artifact, Artifact):
+        artifact = read_artifact(artifact)
+    if issues := list(artifact_issues(artifact)):
+        raise ArtifactError(artifact.path, issues)
+    return artifact
+
+
+def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
+    """What is wrong with the ``.ep``, sentence by sentence; without ``content`` its bytes are not hashed."""
+    record = artifact.manifest.ep
+    try:
+        size = artifact.path.stat().st_size
+        if size != record.size:
+            yield f"has {size} bytes instead of {record.size}: incomplete, or of another export than its manifest"
+        elif content and (found := sha256_of(artifact.path)) != record.sha256:
+            yield f"its content is not that of the export: SHA-256 is {found} instead of {record.sha256}"
+        yield from _location_issues(artifact.manifest, archive_members(artifact.path))
+    except FileNotFoundError:
+        yield "does not exist; copy it together with its manifest"
+    except OSError as error:
+        yield f"cannot be read: {error.strerror or error}"
+    except ArtifactError as error:
+        yield from error.issues
+
+
+def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Directory of the zip archive that an ``.ep`` is; no member is read.
+
+    Raises:
+        ArtifactError: Not a zip archive, or a name stands in it twice.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    # what zipfile raises on damaged directories: struct.error and ValueError where a length or a name is nonsense
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+        raise ArtifactError(path, [f"is not a readable zip archive, which an .ep is: {error}"]) from error
+    members = {info.filename: info for info in infos}
+    if len(members) != len(infos):
+        raise ArtifactError(path, ["has two members of the same name"])
+    return members
+
+
+def readable_size(size: int) -> str:
+    """``size`` bytes for humans, in powers of ten: ``"12.3 MB"``."""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1000:.1f} TB"
+
+
+def _manifest_text(paths: ArtifactPaths) -> str:
+    try:
+        with paths.manifest.open("rb") as stream:
+            data = stream.read(_LARGEST_MANIFEST + 1)
+    except FileNotFoundError as error:
+        rest = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
+        raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
+    except OSError as error:
+        raise ArtifactError(paths.manifest, [f"cannot be read: {error.strerror or error}"]) from error
+    if len(data) > _LARGEST_MANIFEST:
+        raise ArtifactError(paths.manifest, [f"is larger than {_LARGEST_MANIFEST} bytes, so it is not a manifest"])
+    try:
+        return data.decode("utf-8-sig")  # editors on Windows may have put a byte order mark
+    except UnicodeDecodeError as error:
+        raise ArtifactError(paths.manifest, [f"is not UTF-8 text: {error}"]) from error
+
+
+def _location_issues(manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> Iterator[str]:
+    """Each payload lies inside an uncompressed member, and no two overlap."""
+    end_of_last: dict[str, tuple[int, str]] = {}
+    for engine in sorted(manifest.engines, key=lambda engine: engine.location.offset):
+        place = engine.location
+        info = members.get(place.member)
+        if info is None:
+            yield f"engine {engine.name}: the archive has no member {place.member!r}"
+        elif info.compress_type != zipfile.ZIP_STORED:
+            yield f"engine {engine.name}: member {place.member!r} is compressed, so that offsets mean nothing"
+        elif place.offset + place.length > info.file_size:
+            end = place.offset + place.length
+            yield f"engine {engine.name}: should end at byte {end} of {place.member!r}, which has {info.file_size}"
+        last, name = end_of_last.get(place.member, (0, ""))
+        if place.offset < last:
+            yield f"engine {engine.name}: overlaps engine {name} in {place.member!r}"
+        end_of_last[place.member] = (max(last, place.offset + place.length), engine.name)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, size: int) -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into an OutputError; ``size`` is the bytes it needs so far."""
+    try:
+        yield
+    except OSError as error:
+        denied = f"no permission to write in {path.parent}; choose another directory"
+        needed = f"at least {readable_size(size)} are needed; free some or choose another directory"
+        reasons = {
+            errno.ENOSPC: f"no space left on the device, {needed}",
+            errno.EDQUOT: f"the disk quota is exceeded, {needed}",
+            errno.ENOENT: f"the directory {path.parent} does not exist; create it",
+            errno.ENOTDIR: f"{path.parent} is not a directory",
+            errno.EROFS: f"the file system of {path.parent} is read-only; choose another directory",
+            errno.EACCES: denied,
+            errno.EPERM: denied,
+        }
+        raise OutputError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename last through a power cut. Windows has no such call, and some network file systems refuse it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
