@@ -41,8 +41,8 @@ clean:
 # The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted is made anew,
 # in whatever state it left its files; pip's cache spares the second download.
 $(INSTALLED): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "There is no '$(PYTHON)' here. Choose a Python from 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c '' 2>/dev/null || { \
+	  echo "'$(PYTHON)' does not run here. Choose a Python from 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "$$($(PYTHON) --version) will not do: Torch-TensorRT has wheels for Python 3.10 to 3.13."; \
 	  echo "Choose another one: make PYTHON=python3.12 ..."; exit 1; }
