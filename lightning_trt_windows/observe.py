@@ -1,0 +1,181 @@
+"""What ``forward`` receives while training runs: shapes and dtypes, counted, and nothing else.
+
+The observer stands in for the method on the instance (``module.forward``), not in a hook: so it also sees
+``self.forward(x)`` and methods that have no hooks. Strategies that lend ``forward`` to ``training_step`` for one call
+(DDP, FSDP) replace the stand-in meanwhile, so a redirected ``(batch, batch_idx)`` is never taken for a call of forward.
+
+A step costs a few microseconds. No tensor is kept and no GPU is waited for: sizes are known to the host, and the range
+of integer values is looked at in the 1st, 2nd, 4th, 8th, ... call of each stage only; on a GPU the two numbers stay
+there until the ranges are derived.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.seen import MOST_CONSTANTS, Observation, Table
+
+__all__ = ["Observer", "batch_sizes"]
+
+
+class Observer:
+    """Records, per call of a module's method, the shapes and dtypes of its (nested) arguments.
+
+    Args:
+        method: Name of the method to watch.
+
+    Example:
+        >>> observer = Observer()
+        >>> observer.attach(module)
+        >>> observer.stage("train")
+        >>> ...  # training
+        >>> observer.detach()
+    """
+
+    def __init__(self, *, method: str = "forward") -> None:
+        self.method = method
+        self.notes: list[str] = []
+        """What the observer failed at, a sentence each. It never raises into training."""
+        self.loader_sizes: dict[str, set[int]] = {}
+        """``batch_size`` of the loaders of each stage, where they say."""
+        self._module: torch.nn.Module | None = None
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._enter("")
+
+    def attach(self, module: torch.nn.Module) -> None:
+        """Watch ``module`` until :meth:`detach`.
+
+        Raises:
+            ConfigurationError: The module has no such method.
+        """
+        self.detach()
+        original = getattr(module, self.method, None)
+        if not callable(original):
+            raise ConfigurationError(f"{type(module).__name__} has no method {self.method!r} to export")
+        # past nn.Module.__setattr__, which user classes override
+        module.__dict__[self.method] = _Recorder(original, self, self.method in module.__dict__)
+        self._module = module
+
+    def detach(self) -> None:
+        """Leave the module as it was found. What has been recorded stays."""
+        module, self._module = self._module, None
+        recorder = None if module is None else module.__dict__.get(self.method)
+        # anything else means that somebody replaced the method meanwhile, and it is his
+        if module is None or type(recorder) is not _Recorder or recorder.observer is not self:
+            return
+        if recorder.was_on_instance:
+            module.__dict__[self.method] = recorder.__wrapped__
+        else:
+            del module.__dict__[self.method]
+
+    def stage(self, name: str) -> None:
+        """Say which loader feeds from now on: ``train``, ``val``, ``sanity``, ``test`` or ``predict``."""
+        if name == self._stage:
+            return
+        self._enter(name)
+        if name and name not in self.loader_sizes:
+            self._guard(self._read_loaders, name)
+
+    def batch(self, batch: Any) -> None:
+        """Record the structure of the batch of this step: evidence where ``forward`` itself is never called."""
+        if not self._calls.total:
+            self._guard(self._batches.add, (batch,), {})
+
+    def calls(self) -> tuple[Observation, ...]:
+        """What the method received, by stage.
+
+        Calls before the first :meth:`stage` count only where there is no other: summaries and graph loggers run
+        ``forward`` on made-up examples.
+        """
+        return self._observations("call")
+
+    def batches(self) -> tuple[Observation, ...]:
+        """The batches, each as the single positional argument of an observation."""
+        return self._observations("batch")
+
+    def _observations(self, kind: str) -> tuple[Observation, ...]:
+        tables = {stage: table for (k, stage), table in self._tables.items() if k == kind and table.total}
+        if len(tables) > 1:
+            tables.pop("", None)
+        return tuple(o for stage, table in tables.items() for o in table.observations(stage))
+
+    def _enter(self, stage: str) -> None:
+        self._stage = stage
+        self._calls = self._tables.setdefault(("call", stage), Table())
+        self._batches = self._tables.setdefault(("batch", stage), Table())
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # inlined _guard: this is the hot path
+        try:
+            self._calls.add(args, kwargs)
+        except Exception as exc:  # whatever a user's class raises when looked at, training goes on
+            self._failed(exc)
+
+    def _guard(self, action: Callable[..., None], *args: Any) -> None:
+        try:
+            action(*args)
+        except Exception as exc:  # as above
+            self._failed(exc)
+
+    def _failed(self, exc: Exception) -> None:
+        note = f"a call of {self.method} was not recorded: {type(exc).__name__}: {exc}"
+        if note not in self.notes and len(self.notes) < MOST_CONSTANTS:
+            self.notes.append(note)
+
+    def _read_loaders(self, stage: str) -> None:
+        trainer = getattr(self._module, "_trainer", None)
+        attribute = {"train": "train_dataloader", "sanity": "val_dataloaders"}.get(stage, f"{stage}_dataloaders")
+        sizes = set(batch_sizes(getattr(trainer, attribute, None)))
+        if sizes:
+            self.loader_sizes[stage] = sizes
+
+
+def batch_sizes(loaders: Any) -> Iterator[int]:
+    """``batch_size`` of a loader or of every loader in a list or dict; nothing is iterated."""
+    if isinstance(loaders, (dict, list, tuple)):
+        for loader in loaders.values() if isinstance(loaders, dict) else loaders:
+            yield from batch_sizes(loader)
+        return
+    size = getattr(loaders, "batch_size", None)
+    if size is None:
+        size = getattr(getattr(loaders, "batch_sampler", None), "batch_size", None)
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        yield size
+
+
+class _Recorder:
+    """Stands in for a bound method and can be told from it by nobody who does not ask for its type.
+
+    ``__class__`` and every attribute are the method's, so that ``inspect``, ``torch.jit`` and ``torch.compile`` find
+    its signature and source. A copied or pickled module gets the plain method: what its copies do is not training.
+    """
+
+    def __init__(self, original: Callable[..., Any], observer: Observer, was_on_instance: bool) -> None:
+        functools.update_wrapper(self, original)
+        self.observer = observer
+        self.was_on_instance = was_on_instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # traced sizes are symbols, and a compiled step must hold nothing of ours
+        if not (torch.compiler.is_compiling() or torch._C._get_tracing_state()):
+            self.observer._record(args, kwargs)
+        return self.__wrapped__(*args, **kwargs)
+
+    @property  # type: ignore[misc]  # a class attribute to mypy; proxies answer for what they stand for
+    def __class__(self) -> Any:
+        return type(self.__wrapped__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["__wrapped__"], name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
+
+    def __reduce__(self) -> Any:
+        return self.__wrapped__.__reduce__()
