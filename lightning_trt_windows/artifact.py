@@ -7,24 +7,17 @@ nothing here unpickles anything. ``docs/format.md`` is the specification.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import os
-import secrets
 import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.filenames import illegal_on_windows, legal_form, mark
+from lightning_trt_windows.files import HashingFile, atomic_file, explained, readable_size, sha256_of
 from lightning_trt_windows.manifest import Manifest
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = [
     "Artifact",
@@ -36,18 +29,15 @@ __all__ = [
     "check_artifact",
     "read_artifact",
     "readable_size",
+    "remove_manifest",
     "sha256_of",
     "write_manifest",
 ]
-
-TEMPORARY_PREFIX = ".lightning-trt-windows-"
-"""Begins the name of every temporary file; what a killed process leaves behind can be deleted by it."""
 
 _LONGEST_STEM = 150
 """Bytes. Leaves room for suffixes, and for a directory within the 260 characters that Windows allows a path."""
 _LARGEST_MANIFEST = 1 << 24
 """Bytes. Manifests have some KiB; a reader must not fill its memory with something else."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,80 +108,6 @@ class Artifact:
         return f"{self.path} ({readable_size(self.size)}, {engines}{source})"
 
 
-class HashingFile:
-    """Write-only stream that knows the size and SHA-256 of what went through it.
-
-    It can neither seek nor tell, so that ``zipfile.ZipFile(file, "w")`` streams into it: sizes then follow each
-    member's data, as they do in the archives that torch itself writes.
-    """
-
-    def __init__(self, stream: FileIO, path: Path) -> None:
-        self._stream = stream
-        self._path = path
-        self._hash = hashlib.sha256()
-        self.size = 0
-        """Bytes written so far."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the bytes written so far, in hexadecimal."""
-        return self._hash.hexdigest()
-
-    def write(self, data: Buffer) -> int:
-        """Write all of ``data``.
-
-        Raises:
-            OutputError: The operating system refused.
-        """
-        with memoryview(data).cast("B") as view, _explained(self._path, self.size + view.nbytes):
-            done = 0
-            while done < view.nbytes:  # a raw stream may take less than it is given
-                done += self._stream.write(view[done:])
-            self._hash.update(view)
-            self.size += done
-            return done
-
-    def flush(self) -> None:
-        """Do nothing, because nothing is buffered; ``zipfile`` calls it."""
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
-    """Write a file that appears under ``path`` whole, or not at all.
-
-    Raises:
-        OutputError: It cannot be written; the operating system's reason is chained.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-    with _explained(path, 0):
-        # not tempfile, whose files only their owner may read. Unbuffered, so that closing has nothing left to fail with
-        stream = temporary.open("xb", buffering=0)
-    try:
-        with stream:
-            file = HashingFile(stream, path)
-            yield file
-            with _explained(path, file.size):
-                os.fsync(stream.fileno())
-        with _explained(path, file.size):
-            temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
-    with Path(path).open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
-
-
 def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     """Write the manifest, which makes the ``.ep`` beside it an artifact: call this last.
 
@@ -202,6 +118,18 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
     data = manifest.to_json().encode()
     with atomic_file(path) as file:
         file.write(data)
+
+
+def remove_manifest(paths: ArtifactPaths) -> None:
+    """Make the files at ``paths`` no artifact: call this before the ``.ep`` is written over.
+
+    Otherwise the old manifest would vouch for the new ``.ep`` until it is replaced, or for ever if that never happens.
+
+    Raises:
+        OutputError: The manifest cannot be removed.
+    """
+    with explained(paths.manifest, 0), contextlib.suppress(FileNotFoundError):
+        paths.manifest.unlink()
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -269,18 +197,6 @@ def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def readable_size(size: int) -> str:
-    """``size`` bytes for humans, in powers of ten: ``"12.3 MB"``."""
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.95:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:.1f} TB"
-
-
 def _manifest_text(paths: ArtifactPaths) -> str:
     try:
         with paths.manifest.open("rb") as stream:
@@ -315,33 +231,3 @@ def _location_issues(manifest: Manifest, members: dict[str, zipfile.ZipInfo]) ->
         if place.offset < last:
             yield f"engine {engine.name}: overlaps engine {name} in {place.member!r}"
         end_of_last[place.member] = (max(last, place.offset + place.length), engine.name)
-
-
-@contextlib.contextmanager
-def _explained(path: Path, size: int) -> Iterator[None]:
-    """Turn what the operating system says about ``path`` into an OutputError; ``size`` is the bytes it needs so far."""
-    try:
-        yield
-    except OSError as error:
-        denied = f"no permission to write in {path.parent}; choose another directory"
-        needed = f"at least {readable_size(size)} are needed; free some or choose another directory"
-        reasons = {
-            errno.ENOSPC: f"no space left on the device, {needed}",
-            errno.EDQUOT: f"the disk quota is exceeded, {needed}",
-            errno.ENOENT: f"the directory {path.parent} does not exist; create it",
-            errno.ENOTDIR: f"{path.parent} is not a directory",
-            errno.EROFS: f"the file system of {path.parent} is read-only; choose another directory",
-            errno.EACCES: denied,
-            errno.EPERM: denied,
-        }
-        raise OutputError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename last through a power cut. Windows has no such call, and some network file systems refuse it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

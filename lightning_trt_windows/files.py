@@ -1,0 +1,131 @@
+"""Files that appear whole or not at all, and their hashes. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_trt_windows.errors import OutputError
+
+if TYPE_CHECKING:  # part of Python from 3.12 on
+    from typing_extensions import Buffer
+
+__all__ = ["TEMPORARY_PREFIX", "HashingFile", "atomic_file", "explained", "readable_size", "sha256_of"]
+
+TEMPORARY_PREFIX = ".lightning-trt-windows-"
+"""Begins the name of every temporary file; what a killed process leaves behind can be deleted by it."""
+
+_CHUNK = 1 << 20
+
+
+class HashingFile:
+    """Write-only stream that knows the size and SHA-256 of what went through it.
+
+    It can neither seek nor tell, so that ``zipfile.ZipFile(file, "w")`` streams into it: sizes then follow each
+    member's data, as they do in the archives that torch itself writes.
+    """
+
+    def __init__(self, stream: FileIO, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._hash = hashlib.sha256()
+        self.size = 0
+        """Bytes written so far."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, data: Buffer) -> int:
+        """Write all of ``data``.
+
+        Raises:
+            OutputError: The operating system refused.
+        """
+        with memoryview(data).cast("B") as view, explained(self._path, self.size + view.nbytes):
+            done = 0
+            while done < view.nbytes:  # a raw stream may take less than it is given
+                done += self._stream.write(view[done:])
+            self._hash.update(view)
+            self.size += done
+            return done
+
+    def flush(self) -> None:
+        """Do nothing, because nothing is buffered; ``zipfile`` calls it."""
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
+    """Write a file that appears under ``path`` whole, or not at all.
+
+    Raises:
+        OutputError: It cannot be written; the operating system's reason is chained.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+    with explained(path, 0):
+        # not tempfile, whose files only their owner may read. Unbuffered, so that closing has nothing left to fail with
+        stream = temporary.open("xb", buffering=0)
+    try:
+        with stream:
+            file = HashingFile(stream, path)
+            yield file
+            with explained(path, file.size):
+                os.fsync(stream.fileno())
+        with explained(path, file.size):
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def readable_size(size: int) -> str:
+    """``size`` bytes for humans, in powers of ten: ``"12.3 MB"``."""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1000:.1f} TB"
+
+
+@contextlib.contextmanager
+def explained(path: Path, size: int) -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into an OutputError; ``size`` is the bytes it needs so far."""
+    try:
+        yield
+    except OSError as error:
+        denied = f"no permission to write in {path.parent}; choose another directory"
+        needed = f"at least {readable_size(size)} are needed; free some or choose another directory"
+        reasons = {
+            errno.ENOSPC: f"no space left on the device, {needed}",
+            errno.EDQUOT: f"the disk quota is exceeded, {needed}",
+            errno.ENOENT: f"the directory {path.parent} does not exist; create it",
+            errno.ENOTDIR: f"{path.parent} is not a directory",
+            errno.EROFS: f"the file system of {path.parent} is read-only; choose another directory",
+            errno.EACCES: denied,
+            errno.EPERM: denied,
+        }
+        raise OutputError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename last through a power cut. Windows has no such call, and some network file systems refuse it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
