@@ -89,6 +89,16 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
     _sync_directory(path.parent)
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with Path(path).open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
 def readable_size(size: int) -> str:
     """``size`` bytes for humans, in powers of ten: ``"12.3 MB"``."""
     if size < 1000:
