@@ -1,0 +1,25 @@
+"""Workarounds for PyTorch itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["cpu_convolution_heuristics_off"]
+
+CONVOLUTION_NARROWS_RANGES = ("2.14", None)
+"""Seen in 2.14 (2.11 does not need it). Delete when ``tests/compat/test_torch.py`` fails."""
+
+
+@contextlib.contextmanager
+def cpu_convolution_heuristics_off() -> Iterator[None]:
+    """Keep the CPU's choice of a convolution kernel out of the shape guards.
+
+    ``_select_conv_backend`` asks mkldnn and NNPACK whether they like the batch size when a convolution is propagated
+    with fake CPU tensors; the answer becomes a guard, and a batch of 1..16 turns into 2..15 or 16 and more. Both must
+    be off, and only around our own work: the flags are global and the user's training wants them on.
+    """
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        yield

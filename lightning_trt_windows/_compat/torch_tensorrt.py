@@ -1,0 +1,302 @@
+"""The one door to Torch-TensorRT: its building blocks, and what must be worked around to use them.
+
+``upstream()`` imports the installed distribution once (5 s, so only when a compile starts) and returns the blocks that
+the backends are built from. Nothing else in the package imports ``torch_tensorrt`` or ``tensorrt`` for compiling.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import pickle
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from lightning_trt_windows.errors import EnvironmentMismatchError
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "EngineFields",
+    "Upstream",
+    "installed_distribution",
+    "quiet",
+    "upstream",
+]
+
+DISTRIBUTIONS = {"tensorrt_rtx": "torch-tensorrt-rtx", "tensorrt": "torch-tensorrt"}
+"""Backend name to distribution. Both import as ``torch_tensorrt`` and exclude each other."""
+
+SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES = ("2.11", "2.12")
+"""Until 2.12 attention decomposes on a CPU to an operator that only CPUs have. Harmless later: the key is absent."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Torch-TensorRT's building blocks, by their upstream names."""
+
+    trt: Any
+    CompilationSettings: Any
+    Device: Any
+    TRTInterpreter: Any
+    interpreter_module: Any
+    CONVERTERS: Any
+    OpSupportTester: Any
+    TRTPartitioner: Any
+    construct_submodule_inputs: Callable[..., Any]
+    infer_module_output_dtypes: Callable[..., Any]
+    extract_symbolic_shape_expressions: Callable[..., Any]
+    pre_export_lowering: Callable[..., Any]
+    post_lowering: Callable[..., Any]
+    get_decompositions: Callable[..., Any]
+    inline_torch_modules: Callable[..., Any]
+    layout: Any
+    no_op: Any
+    version: str
+
+
+def installed_distribution(backend: str) -> str:
+    """Resolve ``backend`` (``auto`` included) to the name of an installed backend.
+
+    Raises:
+        EnvironmentMismatchError: Torch-TensorRT is missing, both distributions are installed, PyTorch is a build or a
+            version that the installed Torch-TensorRT does not work with.
+    """
+    found = {name: _version(distribution) for name, distribution in DISTRIBUTIONS.items()}
+    present = [name for name, version in found.items() if version]
+    if len(present) == 2:
+        raise EnvironmentMismatchError(
+            f"Both {DISTRIBUTIONS['tensorrt_rtx']} {found['tensorrt_rtx']} and {DISTRIBUTIONS['tensorrt']} "
+            f"{found['tensorrt']} are installed. They share the import name torch_tensorrt and overwrite each other's "
+            "files. Uninstall both, then install the one you want: pip uninstall torch-tensorrt torch-tensorrt-rtx && "
+            "pip install 'lightning-trt-windows[rtx]'"
+        )
+    wanted = present if backend == "auto" else [backend]
+    if not wanted or wanted[0] not in present:
+        name = wanted[0] if wanted else "tensorrt_rtx"
+        extra = "rtx" if name == "tensorrt_rtx" else "tensorrt"
+        has = f" Installed is {DISTRIBUTIONS[present[0]]} {found[present[0]]}." if present else ""
+        raise EnvironmentMismatchError(
+            f"Backend {backend!r} needs the distribution {DISTRIBUTIONS[name]}, which is not installed.{has} "
+            f"Install it with: pip install 'lightning-trt-windows[{extra}]'"
+        )
+    _check_torch(wanted[0])
+    return wanted[0]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_torch(backend: str) -> None:
+    distribution = DISTRIBUTIONS[backend]
+    own, torch_version = _version(distribution), _version("torch")
+    if torch_version is None:
+        raise EnvironmentMismatchError(
+            f"PyTorch is not installed, {distribution} {own} needs it. "
+            "Install both with: pip install 'lightning-trt-windows[rtx]'"
+        )
+    if _minor(own) != _minor(torch_version):
+        raise EnvironmentMismatchError(
+            f"{distribution} {own} was built for PyTorch {'.'.join(map(str, _minor(own)))}.*, installed is PyTorch "
+            f"{torch_version}. Install a matching pair: pip install "
+            f"'torch=={'.'.join(map(str, _minor(own)))}.*' '{distribution}=={own}'"
+        )
+    import torch
+
+    if torch.version.cuda is None:
+        raise EnvironmentMismatchError(
+            f"PyTorch {torch.__version__} is a CPU-only build, and {distribution} {own} loads libraries of the CUDA "
+            "build (no GPU is needed, but the build is). Install the CUDA build of PyTorch "
+            f"{'.'.join(map(str, _minor(own)))}: on Linux the default one of pip install torch"
+        )
+
+
+def _minor(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in (version or "0.0").split("+")[0].split(".")[:2])
+
+
+@functools.cache
+def upstream() -> Upstream:
+    """Import Torch-TensorRT and collect its building blocks.
+
+    Raises:
+        EnvironmentMismatchError: The import fails; upstream's own reason is in the message and chained.
+    """
+    try:
+        with quiet(), _no_gpu_needed():
+            return _import_blocks()
+    # Torch-TensorRT raises bare Exception, ImportError, OSError and AttributeError when its parts do not fit
+    except Exception as error:
+        raise EnvironmentMismatchError(
+            f"Torch-TensorRT is installed but does not import: {type(error).__name__}: {error}. The versions of torch, "
+            "torch-tensorrt(-rtx) and tensorrt(-rtx) must come from one release; the support matrix in the README "
+            "lists the tested ones"
+        ) from error
+
+
+def _import_blocks() -> Upstream:
+    import torch
+    import torch_tensorrt
+    from torch_tensorrt.dynamo import _exporter, partitioning
+    from torch_tensorrt.dynamo._settings import CompilationSettings
+    from torch_tensorrt.dynamo.conversion import _TRTInterpreter
+    from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
+    from torch_tensorrt.dynamo.conversion._symbolic_shape_capture import extract_symbolic_shape_expressions
+    from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pre_export_lowering
+    from torch_tensorrt.dynamo.partitioning import _adjacency_partitioner
+    from torch_tensorrt.dynamo.runtime import _TorchTensorRTModule
+
+    return Upstream(
+        # torch_tensorrt aliases tensorrt_rtx to tensorrt at its import, so take the module that it uses itself
+        trt=_TRTInterpreter.trt,
+        CompilationSettings=CompilationSettings,
+        Device=torch_tensorrt.Device,
+        TRTInterpreter=_TRTInterpreter.TRTInterpreter,
+        interpreter_module=_TRTInterpreter,
+        CONVERTERS=DYNAMO_CONVERTERS,
+        OpSupportTester=_adjacency_partitioner.OpSupportTester,
+        TRTPartitioner=_adjacency_partitioner.TRTPartitioner,
+        construct_submodule_inputs=partitioning.construct_submodule_inputs,
+        infer_module_output_dtypes=infer_module_output_dtypes,
+        extract_symbolic_shape_expressions=extract_symbolic_shape_expressions,
+        pre_export_lowering=pre_export_lowering,
+        post_lowering=post_lowering,
+        get_decompositions=get_decompositions,
+        inline_torch_modules=_exporter.inline_torch_modules,
+        layout=_TorchTensorRTModule,
+        no_op=torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default,
+        version=torch_tensorrt.__version__,
+    )
+
+
+@contextlib.contextmanager
+def _no_gpu_needed() -> Iterator[None]:
+    """Answer ``torch.cuda`` for an Ampere device while torch_tensorrt imports; does nothing where a GPU is present.
+
+    torch_tensorrt asks for the current device and its capability at import (``_utils.is_tegra``, ``_defaults``), which
+    fails without a driver. Every release from 2.11 does. Delete when the import succeeds without it.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        yield
+        return
+    properties = types.SimpleNamespace(major=8, minor=0, name="NVIDIA", total_memory=1 << 36)
+    with mock.patch.multiple(
+        torch.cuda,
+        current_device=lambda: 0,
+        get_device_capability=lambda *_: (8, 0),
+        get_device_properties=lambda *_: properties,
+        get_device_name=lambda *_: "NVIDIA",
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Collect upstream's warnings and log records instead of printing them; yields the list they go to."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    collector = Collector(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for logger in loggers:
+            logger.handlers, logger.propagate = [collector], False
+        try:
+            yield lines
+        finally:
+            for logger, handlers, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate
+            lines.extend(f"{w.category.__name__}: {w.message}" for w in caught)
+
+
+@contextlib.contextmanager
+def tensorrt_messages(blocks: Upstream) -> Iterator[list[str]]:
+    """Collect what TensorRT itself says (it writes to the terminal otherwise); yields the list of error messages."""
+    errors: list[str] = []
+
+    class Recorder(blocks.trt.ILogger):  # type: ignore[misc, name-defined]  # a C++ class that only exists at run time
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (self.ERROR, self.INTERNAL_ERROR):
+                errors.append(message)
+
+    with mock.patch.object(blocks.interpreter_module, "TRT_LOGGER", Recorder()):
+        yield errors
+
+
+def decompositions(blocks: Upstream, settings: Any) -> dict[Any, Any]:
+    """The decompositions upstream's compile uses, attention kept whole (see the constant above)."""
+    import torch
+
+    table = blocks.get_decompositions(
+        settings.enable_experimental_decompositions, getattr(settings, "decompose_attention", False)
+    )
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    return {op: function for op, function in table.items() if op is not attention}
+
+
+@dataclass(frozen=True)
+class EngineFields:
+    """What upstream's engine node records beside the payload."""
+
+    name: str
+    payload: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    device: str
+    """``id%major%minor%type%name`` of the GPU the loader looks for."""
+    any_newer_gpu: bool
+    """Any GPU of capability 8.0 and above passes the loader's check, not only the recorded one."""
+    output_allocator: bool
+    symbolic_shapes: Any
+    settings: Any
+
+    def as_arguments(self, blocks: Upstream) -> list[str]:
+        """The node's string arguments in the installed version's layout (10 in 2.11, 12 in 2.12 and 2.13, 13 later)."""
+        import torch
+
+        layout = blocks.layout
+        metadata = {
+            "settings": self.settings,
+            "inout_symexprs": self.symbolic_shapes,
+            "output_tensors_are_unowned": False,
+        }
+        values: Mapping[str, str] = {
+            "ABI_TARGET_IDX": torch.ops.tensorrt.ABI_VERSION(),
+            "NAME_IDX": self.name,
+            "DEVICE_IDX": self.device,
+            "ENGINE_IDX": self.payload,
+            "INPUT_BINDING_NAMES_IDX": "%".join(self.inputs),
+            "OUTPUT_BINDING_NAMES_IDX": "%".join(self.outputs),
+            "HW_COMPATIBLE_IDX": str(int(self.any_newer_gpu)),
+            # upstream's own format, for upstream's loader; this package never reads it back
+            "SERIALIZED_METADATA_IDX": base64.b64encode(pickle.dumps(metadata)).decode(),
+            # as its C++ writes it; the Python runtime's spelling win_x86_64 is unknown to the C++ loader
+            "TARGET_PLATFORM_IDX": "windows_x86_64",
+            "REQUIRES_OUTPUT_ALLOCATOR_IDX": str(int(self.output_allocator)),
+            "RESOURCE_ALLOCATION_STRATEGY_IDX": "0",
+            "REQUIRES_NATIVE_MULTIDEVICE_IDX": "0",
+            "ALIASED_IO_IDX": "",
+        }
+        record = [""] * int(layout.SERIALIZATION_LEN)
+        for index, value in values.items():
+            if hasattr(layout, index):
+                record[int(getattr(layout, index))] = value
+        return record

@@ -1,0 +1,135 @@
+"""The ``.ep`` as a zip archive: engine payloads join the saved program as a stream. Standard library only.
+
+``torch.export.save`` writes an uncompressed zip whose ``models/<name>.json`` holds the graph, engines as base64 text in
+it. A payload inside the graph would be printed, compiled, parsed and encoded several times on the way there; so the
+graph carries a token, and the text takes its place here, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+import posixpath
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Protocol, cast
+
+from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.manifest import PayloadLocation
+
+__all__ = ["Joined", "join_payloads"]
+
+_CHUNK = 3 << 20
+"""Bytes encoded at a time, in bytes; a multiple of 3, so that the base64 of the chunks is the base64 of the whole."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The zip format's first moment: the same program gives the same bytes."""
+
+
+class Writable(Protocol):
+    """What the archive is written to; it need not be seekable."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of ``data``."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One payload in the archive."""
+
+    location: PayloadLocation
+    sha256: str
+    """Of the payload itself, in hexadecimal."""
+
+
+def join_payloads(saved: IO[bytes], out: Writable, payloads: Mapping[str, memoryview]) -> dict[str, Joined]:
+    """Copy the archive ``saved`` to ``out``, each token replaced by the base64 of its payload.
+
+    Everything on the CPU is relabelled ``cuda:0`` on the way: parts that stay in PyTorch were traced on a machine that
+    may have no GPU, run on one that has, and upstream's loader moves neither their weights nor their ``device=``
+    arguments.
+
+    Args:
+        saved: An archive as ``torch.export.save`` writes it; seekable.
+        out: Where to write.
+        payloads: Token to payload. The payloads are read once and not copied.
+
+    Returns:
+        Where each payload lies and what it is, by token.
+
+    Raises:
+        ArtifactError: A token that does not stand in the archive exactly once.
+    """
+    joined: dict[str, Joined] = {}
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(cast(IO[bytes], out), "w", zipfile.ZIP_STORED) as target:
+        for info in source.infolist():
+            entry = zipfile.ZipInfo(info.filename, _EPOCH)
+            if not info.filename.endswith(".json"):
+                with source.open(info) as member, target.open(entry, "w", force_zip64=True) as copy:
+                    shutil.copyfileobj(member, copy, 1 << 20)
+                continue
+            text = _relabelled(source.read(info)) if _describes_tensors(info.filename) else source.read(info)
+            with target.open(entry, "w", force_zip64=True) as member_out:
+                offset = 0
+                for part in _parts(text, payloads):
+                    if isinstance(part, bytes):
+                        member_out.write(part)
+                        offset += len(part)
+                        continue
+                    if part in joined:
+                        raise ArtifactError(info.filename, [f"the engine {part} stands in the archive twice"])
+                    length, digest = 0, hashlib.sha256()
+                    for chunk in _chunks(payloads[part]):
+                        digest.update(chunk)
+                        length += member_out.write(binascii.b2a_base64(chunk, newline=False))
+                    location = PayloadLocation(member=info.filename, offset=offset, length=length)
+                    joined[part] = Joined(location, digest.hexdigest())
+                    offset += length
+    missing = sorted(set(payloads) - set(joined))
+    if missing:
+        raise ArtifactError("the saved program", [f"the engine {token} is not in it" for token in missing])
+    return joined
+
+
+def _parts(text: bytes, tokens: Mapping[str, memoryview]) -> Iterator[bytes | str]:
+    """Split ``text`` at the tokens: bytes to copy, and tokens to replace."""
+    found = sorted((text.find(token.encode()), token) for token in tokens if token.encode() in text)
+    position = 0
+    for index, token in found:
+        yield text[position:index]
+        yield token
+        position = index + len(token.encode())
+    yield text[position:]
+
+
+def _chunks(payload: memoryview) -> Iterator[memoryview]:
+    view = payload.cast("B")
+    for start in range(0, len(view), _CHUNK):
+        yield view[start : start + _CHUNK]
+
+
+def _describes_tensors(name: str) -> bool:
+    return posixpath.basename(posixpath.dirname(name)) in ("models", "weights", "constants")
+
+
+def _relabelled(text: bytes) -> bytes:
+    """JSON ``text`` with every ``{"type": "cpu", "index": null}`` turned into CUDA device 0."""
+    document = json.loads(text)
+    _relabel(document)
+    return json.dumps(document).encode()
+
+
+def _relabel(value: Any) -> None:
+    # a list of work instead of recursion: graphs nest deeper than Python's stack for a few models
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if item.get("type") == "cpu" and set(item) == {"type", "index"}:
+                item.update(type="cuda", index=0)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)

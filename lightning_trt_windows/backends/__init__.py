@@ -1,0 +1,86 @@
+"""What turns an ExportedProgram into engines. A backend names no files and writes no manifest.
+
+To add one: a module here with a class that obeys :class:`Backend`, and a line in ``BACKENDS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.settings import ExportSettings
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from lightning_trt_windows.backends.engine import Engine
+
+__all__ = ["BACKENDS", "Backend", "CompiledProgram", "get_backend"]
+
+BACKENDS = {"tensorrt_rtx": "lightning_trt_windows.backends.tensorrt_rtx:TensorRTRTX"}
+"""Name to ``module:class``; the module is imported when the backend is asked for."""
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """What a backend gives back."""
+
+    backend: str
+    """Name of the backend."""
+    program: ExportedProgram
+    """Ready to save, with a token in place of each engine's payload."""
+    engines: Mapping[str, Engine]
+    """Token to engine."""
+    fallback_ops: tuple[str, ...]
+    """Operators that run in PyTorch between the engines, sorted, each once."""
+    compute_capabilities: tuple[str, ...]
+    """GPU generations the engines run on, as ``"8.6"``; ``"newer"`` stands for GPUs that do not exist yet."""
+    options: Mapping[str, Any]
+    """The upstream options that differ from upstream's defaults."""
+    versions: Mapping[str, str]
+    """Versions that loading depends on."""
+    notes: tuple[str, ...] = field(default=())
+    """Sentences for the manifest: what was decided or given up."""
+
+
+class Backend(Protocol):
+    """Turns programs into engines."""
+
+    name: str
+
+    def check(self, settings: ExportSettings) -> None:
+        """Refuse settings and environments that cannot work, in a second and before any training.
+
+        Raises:
+            ConfigurationError: An option that is unknown or has no effect.
+            EnvironmentMismatchError: Something that must be installed is not.
+        """
+
+    def compile(self, program: ExportedProgram, settings: ExportSettings) -> CompiledProgram:
+        """Compile ``program``, whose graph is consumed.
+
+        Raises:
+            CompileError: No engine, or an artifact that would give wrong results.
+        """
+
+
+def get_backend(name: str) -> Backend:
+    """The backend called ``name``; ``auto`` is the installed one.
+
+    Raises:
+        EnvironmentMismatchError: It is not installed, or not in a state to work.
+    """
+    from lightning_trt_windows._compat.torch_tensorrt import installed_distribution
+
+    found = installed_distribution(name)
+    if found not in BACKENDS:
+        raise ConfigurationError(
+            f"the backend {found!r} is not part of this version yet; available: {', '.join(BACKENDS)}. "
+            "Install TensorRT-RTX with: pip uninstall torch-tensorrt && pip install 'lightning-trt-windows[rtx]'"
+        )
+    module, _, attribute = BACKENDS[found].partition(":")
+    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    return backend

@@ -1,0 +1,246 @@
+"""The compile path, the same for both TensorRTs: lower, refuse what would go wrong, partition, build, assemble.
+
+It uses Torch-TensorRT's own decompositions, lowering passes, partitioner, converters and network interpreter. What it
+replaces is the code around them, which sets up engines on a GPU that is not there and re-exports what cannot be
+(``cross_compile_for_windows`` and ``save_cross_compiled_exported_program``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
+from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, quiet
+from lightning_trt_windows.backends.assemble import assemble
+from lightning_trt_windows.backends.engine import ConverterError, Engine, build_engine
+from lightning_trt_windows.backends.partition import engine_calls, partition
+from lightning_trt_windows.errors import CompileError
+
+__all__ = ["Build", "compile_program"]
+
+TOKEN = "@lightning-trt-windows:{}@"
+"""Stands where an engine's payload belongs until the archive is written. Plain ASCII that JSON leaves alone."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Result of :func:`compile_program`."""
+
+    program: ExportedProgram
+    engines: dict[str, Engine]
+    """Token to engine."""
+    fallback_ops: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compile_program(
+    blocks: Upstream,
+    program: ExportedProgram,
+    settings: Any,
+    *,
+    configure: Callable[[Any], None],
+    device_record: Callable[[Engine], tuple[str, bool]],
+) -> Build:
+    """Compile ``program`` (consumed) into engines and what stays in PyTorch.
+
+    Args:
+        blocks: Upstream's building blocks.
+        program: A captured program whose tensors are on the CPU.
+        settings: Upstream's ``CompilationSettings``.
+        configure: Called with TensorRT's builder configuration before each build.
+        device_record: Gives upstream's device field and hardware-compatible flag for an engine.
+
+    Raises:
+        CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
+    """
+    with quiet() as log, cpu_convolution_heuristics_off():
+        try:
+            lowered = _lower(blocks, program, settings)
+            parted, engines, notes = _build_all(blocks, lowered, settings, configure)
+        except CompileError as error:
+            _add_log(error, log)
+            raise
+        fallback = _fallback_ops(parted)
+        tokens = {name: TOKEN.format(name) for name in engines}
+        fields = {}
+        for name, engine in engines.items():
+            device, any_newer_gpu = device_record(engine)
+            fields[name] = EngineFields(
+                name=f"{name}_engine",
+                payload=tokens[name],
+                inputs=engine.inputs,
+                outputs=engine.outputs,
+                device=device,
+                any_newer_gpu=any_newer_gpu,
+                output_allocator=engine.output_allocator,
+                symbolic_shapes=engine.symbolic_shapes,
+                settings=settings,
+            )
+        compiled = assemble(blocks, program, parted, fields)
+    _refuse_cpu_operators(compiled)
+    return Build(compiled, {tokens[name]: engine for name, engine in engines.items()}, fallback, notes)
+
+
+def _lower(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphModule:
+    blocks.CONVERTERS.set_compilation_settings(settings)
+    prepared = blocks.pre_export_lowering(program, settings)
+    decomposed = prepared.run_decompositions(decompositions(blocks, settings))
+    _refuse_mutations(decomposed)
+    _refuse_dtypes(decomposed, settings)
+    lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
+    _refuse_lost_dimensions(program, lowered)
+    return lowered
+
+
+def _build_all(
+    blocks: Upstream, lowered: GraphModule, settings: Any, configure: Callable[[Any], None]
+) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
+    kept_in_torch: dict[str, str] = {}
+    while True:
+        parted = partition(blocks, lowered, settings, kept_in_torch)
+        try:
+            engines = {
+                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure)
+                for call, graph in engine_calls(parted)
+            }
+        except ConverterError as failure:
+            # one node more each time, so this ends
+            if settings.require_full_compilation or failure.node.name in kept_in_torch:
+                raise CompileError(
+                    f"TensorRT's converter failed on {failure}{_model_line(failure.node)}"
+                ) from failure.__cause__
+            kept_in_torch[failure.node.name] = str(failure)
+            continue
+        if not engines:
+            raise CompileError(_nothing_to_do(lowered, settings, kept_in_torch))
+        notes = tuple(
+            f"One use of {text.partition(':')[0]} stays in PyTorch, because TensorRT's converter cannot take it: "
+            f"{text.partition(': ')[2]}"
+            for text in kept_in_torch.values()
+        )
+        return parted, engines, notes
+
+
+def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str, str]) -> str:
+    operators = sorted({_operator(n) for n in lowered.graph.nodes if n.op == "call_function"})
+    if not operators:
+        return "The module computes nothing (its outputs are its inputs), so there is nothing for TensorRT to do"
+    failed = "".join(f"\n  {text}" for text in kept_in_torch.values())
+    return (
+        f"No part of the module runs in TensorRT, so there would be no engine in the artifact. Operators: "
+        f"{', '.join(operators)}. Groups of fewer than min_block_size={settings.min_block_size} stay in PyTorch"
+        + (f". Converters that failed:{failed}" if failed else "")
+    )
+
+
+# What upstream gets wrong in silence is refused here: a wrong artifact is worse than none.
+
+
+def _refuse_mutations(program: ExportedProgram) -> None:
+    signature = program.graph_signature
+    buffers = sorted(signature.buffers_to_mutate.values())
+    if buffers:
+        raise CompileError(
+            f"forward writes to {_listed(buffers, 'buffer')}. An engine has no state: the update would be frozen and "
+            "dropped in silence. Return the new value as an output and pass it in as an input, or do not update it in "
+            "eval mode (if not self.training: ...)"
+        )
+    inputs = sorted(signature.user_inputs_to_mutate.values())
+    if inputs:
+        raise CompileError(
+            f"forward writes to {_listed(inputs, 'input')} in place, which an engine cannot do. Work on a copy "
+            "(x = x.clone()) in forward"
+        )
+
+
+def _refuse_dtypes(program: ExportedProgram, settings: Any) -> None:
+    if settings.truncate_double:
+        return
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder" and isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+            raise CompileError(
+                f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
+                "(module.float()), or set precision='32'"
+            )
+
+
+def _refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> None:
+    """Compare every input's dynamic dimensions before and after lowering.
+
+    BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
+    """
+    names = source.graph_signature.user_inputs
+    before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
+    after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
+    for (name, wanted), found in zip(before.items(), after, strict=True):
+        if not isinstance(wanted, torch.Tensor):
+            continue
+        for axis, (size, left) in enumerate(zip(wanted.shape, found.shape, strict=True)):
+            if isinstance(size, torch.SymInt) and not isinstance(left, torch.SymInt):
+                raise CompileError(
+                    f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
+                    "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"
+                )
+
+
+def _refuse_cpu_operators(program: ExportedProgram) -> None:
+    """An operator chosen because the program was traced on a CPU does not exist on the GPU it is meant for."""
+    for node in program.graph.nodes:
+        name = _operator(node) if node.op == "call_function" else ""
+        if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
+            raise CompileError(
+                f"{name} stays in PyTorch, but it only exists on CPUs{_model_line(node)}. Please report the model"
+            )
+
+
+def _fallback_ops(parted: GraphModule) -> tuple[str, ...]:
+    engines = {graph for _, graph in engine_calls(parted)}
+    graphs = [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in engines)]
+    sizes = torch.SymInt, torch.SymBool, torch.SymFloat
+    return tuple(
+        sorted(
+            {
+                _operator(node)
+                for graph in graphs
+                for node in graph.graph.nodes
+                if node.op == "call_function"
+                and isinstance(node.target, torch._ops.OpOverload)
+                and not isinstance(node.meta.get("val"), sizes)
+            }
+        )
+    )
+
+
+def _operator(node: Node) -> str:
+    target = node.target
+    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+
+
+def _model_line(node: Node) -> str:
+    """Where in the user's code a node comes from, as `` (model.py:12: x = self.up(x))``; empty if unknown."""
+    trace = node.meta.get("stack_trace")
+    lines = [line.strip() for line in trace.strip().splitlines()] if trace else []
+    places = [i for i, line in enumerate(lines) if line.startswith("File ")]
+    if not places:
+        return ""
+    _, file, rest = lines[places[-1]].split('"', 2)
+    code = lines[places[-1] + 1] if places[-1] + 1 < len(lines) else ""
+    number = rest.partition("line ")[2].partition(",")[0]
+    return f" ({file.rsplit('/', 1)[-1]}:{number}: {code})"
+
+
+def _listed(names: list[str], noun: str) -> str:
+    return f"the {noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _add_log(error: CompileError, log: list[str]) -> None:
+    errors = [line for line in log if line.startswith("ERROR")]
+    if errors and error.args:
+        error.args = (error.args[0] + "\nTorch-TensorRT said:\n" + "\n".join(f"  {line}" for line in errors[-5:]),)

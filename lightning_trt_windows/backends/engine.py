@@ -1,0 +1,117 @@
+"""Build one TensorRT engine from one partition, without executing or deserializing it, so without a GPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
+from lightning_trt_windows.errors import CompileError
+
+__all__ = ["ConverterError", "Engine", "build_engine"]
+
+
+class ConverterError(Exception):
+    """A converter failed on one node; the caller keeps that node in PyTorch and tries again."""
+
+    def __init__(self, node: Node, cause: Exception) -> None:
+        super().__init__(f"{node.target}: {type(cause).__name__}: {cause}")
+        self.node = node
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One serialized engine and its bindings."""
+
+    name: str
+    plan: memoryview
+    """The engine's bytes, in TensorRT's own memory: an engine can be gigabytes and is not copied."""
+    inputs: tuple[str, ...]
+    """Binding names in calling order."""
+    outputs: tuple[str, ...]
+    output_allocator: bool
+    """Some output's size depends on the data, so the caller must allocate on demand."""
+    symbolic_shapes: Any
+    """Upstream's record of how output shapes follow from input shapes."""
+
+
+def build_engine(
+    blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Callable[[Any], None]
+) -> Engine:
+    """Convert ``graph`` and build it.
+
+    Args:
+        blocks: Upstream's building blocks.
+        name: Name of the engine.
+        graph: One partition; its placeholders' metadata hold symbolic shapes, whose ranges become the profile.
+        settings: Upstream's ``CompilationSettings``.
+        configure: Called with TensorRT's ``IBuilderConfig`` before the build.
+
+    Raises:
+        ConverterError: A node's converter raised.
+        CompileError: TensorRT refused the network; its own words are in the message.
+    """
+    with tensorrt_messages(blocks) as errors:
+        interpreter = _interpreter_class(blocks)(
+            graph,
+            blocks.construct_submodule_inputs(graph),
+            output_dtypes=blocks.infer_module_output_dtypes(graph, truncate_double=settings.truncate_double),
+            compilation_settings=settings,
+        )
+        try:
+            interpreter._construct_trt_network_def()
+        # converters raise whatever they meet: TypeError, ValueError, AssertionError, RuntimeError ...
+        except Exception as error:
+            node = interpreter._cur_node
+            if node is None or node.op != "call_function":
+                raise CompileError(f"TensorRT's network for {name} could not be made: {error}") from error
+            raise ConverterError(node, error) from error
+        if getattr(interpreter, "_aliased_io", None):
+            raise CompileError(
+                f"{name} writes into its inputs ({interpreter._aliased_io}), which a Windows artifact cannot express"
+            )
+        config = interpreter._populate_trt_builder_config()
+        configure(config)
+        plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
+    if plan is None:
+        said = "\n".join(f"  {line}" for line in errors[-5:]) or "  (TensorRT gave no reason)"
+        raise CompileError(f"TensorRT built no engine for {name}:\n{said}")
+    return Engine(
+        name=name,
+        plan=memoryview(plan),
+        inputs=tuple(interpreter._input_names),
+        outputs=tuple(interpreter._output_names),
+        output_allocator=bool(interpreter.ctx.requires_output_allocator),
+        symbolic_shapes=blocks.extract_symbolic_shape_expressions(graph),
+    )
+
+
+@functools.cache
+def _interpreter_class(blocks: Upstream) -> Any:
+    class Interpreter(blocks.TRTInterpreter):  # type: ignore[misc, name-defined]  # the base is imported lazily
+        """Upstream's interpreter, each output a tensor of its own.
+
+        Upstream skips a network tensor that is marked as output a second time (one tensor returned twice, a reshape
+        that changes nothing), so that the engine has fewer outputs than the graph and the last come back unwritten.
+        An identity layer gives every output its own tensor. All releases to 2.14; delete when
+        ``test_one_tensor_returned_twice`` passes without it.
+        """
+
+        def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+            values = args[0] if isinstance(args[0], (tuple, list)) else (args[0],)
+            seen: set[str] = set()
+            own: list[Any] = []
+            for value in values:
+                tensor = value
+                if isinstance(value, blocks.trt.ITensor):
+                    if value.name in seen or value.is_network_input:
+                        tensor = self.ctx.net.add_identity(value).get_output(0)
+                    seen.add(tensor.name)
+                own.append(tensor)
+            return super().output(target, (tuple(own),), kwargs)
+
+    return Interpreter

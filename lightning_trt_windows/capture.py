@@ -1,0 +1,308 @@
+"""LightningModule and ranges to ExportedProgram, leaving the module as it was.
+
+The module is traced in eval mode with ``torch.export`` (non-strict), with whatever weights it holds at that time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map, tree_unflatten
+
+from lightning_trt_windows.errors import CaptureError, ConfigurationError
+from lightning_trt_windows.manifest import OutputRecord
+from lightning_trt_windows.module_state import as_it_was
+from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
+
+__all__ = ["Captured", "CapturedInput", "capture"]
+
+
+@dataclass(frozen=True)
+class CapturedInput:
+    """One tensor input of the program."""
+
+    name: str
+    """Dotted path of the argument: ``x``, ``batch.image``, ``pair.0``."""
+    spec: InputSpec
+    symbols: tuple[str | None, ...]
+    """Name of each axis' size, ``None`` where it is static; equal names always have equal sizes."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An ExportedProgram on the CPU, and what its inputs and outputs are called."""
+
+    program: ExportedProgram
+    inputs: tuple[CapturedInput, ...]
+    outputs: tuple[OutputRecord, ...]
+
+
+def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str = "forward") -> Captured:
+    """Trace ``method`` of ``module`` in eval mode.
+
+    Args:
+        module: Any module; comes back exactly as it was, also after a failure.
+        inputs: Argument name to :class:`InputSpec`, a constant, or a dict, list or tuple of these.
+        method: The method to export; its own signature is the artifact's.
+
+    Raises:
+        ConfigurationError: ``inputs`` do not fit the signature of ``method``.
+        CaptureError: ``torch.export`` cannot trace it; the message names the line.
+    """
+    target = module if method == "forward" else _Method(module, method)
+    args, kwargs = _bind(target, inputs, type(module).__name__)
+    with as_it_was(module):
+        examples = tree_map(_example, (args, kwargs), is_leaf=_is_spec)
+        dims = _Dims()
+        shapes = dims.of(args, kwargs, target)
+        program = _export(target, examples, shapes, dims, inputs)
+    captured = tuple(
+        CapturedInput(name, spec, dims.symbols(name, spec)) for name, spec in _named_specs(args, kwargs, target)
+    )
+    return Captured(_on_cpu(program), captured, _outputs(program, captured))
+
+
+class _Method(nn.Module):
+    """Stands for a module whose ``forward`` is another of its methods."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        if not callable(getattr(module, method, None)):
+            raise ConfigurationError(f"{type(module).__name__} has no method {method!r} to export")
+        self.module = module
+        self.method = method
+        self.forward = getattr(module, method)
+
+
+# --- examples, dimensions and names
+
+
+def _is_spec(value: object) -> bool:
+    return isinstance(value, InputSpec)
+
+
+def _bind(target: nn.Module, inputs: Mapping[str, InputTree], owner: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments in call order: positional as far as they are contiguous, by name after a gap."""
+    parameters = inspect.signature(target.forward).parameters
+    flexible = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in inputs if name not in parameters]
+    if unknown and not flexible:
+        raise ConfigurationError(
+            f"{owner}.forward has no argument {', '.join(unknown)}; its arguments are {', '.join(parameters) or 'none'}"
+        )
+    missing = [
+        name
+        for name, p in parameters.items()
+        if name not in inputs and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"{owner}.forward needs {', '.join(missing)}, for which no shape is known. Give it: "
+            f"inputs={{{', '.join(f'{name!r}: InputSpec(...)' for name in missing)}}}"
+        )
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    contiguous = True
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        contiguous = contiguous and name in inputs and parameter.kind is not parameter.KEYWORD_ONLY
+        if contiguous:
+            args.append(inputs[name])
+        elif name in inputs:
+            kwargs[name] = inputs[name]
+    kwargs.update({name: inputs[name] for name in unknown})
+    return tuple(args), kwargs
+
+
+def _trace_size(dim: DimRange | int) -> int:
+    """The size to trace at: ``opt``, which TensorRT tunes for, but never 1, which torch.export takes for a constant."""
+    if isinstance(dim, int) or dim.is_static:
+        return dim if isinstance(dim, int) else dim.opt
+    return max(dim.opt, 2 if dim.multiple_of == 1 else dim.multiple_of)
+
+
+def _example(leaf: Any) -> Any:
+    if not isinstance(leaf, InputSpec):
+        return leaf
+    shape = tuple(_trace_size(dim) for dim in leaf.shape)
+    dtype = getattr(torch, leaf.dtype)
+    low, high = leaf.values if leaf.values is not None else (0, 1)
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.rand(shape, dtype=dtype) * (high - low) + low
+    if dtype is torch.bool:
+        return torch.ones(shape, dtype=dtype)
+    return torch.randint(int(low), int(high) + 1, shape, dtype=dtype)
+
+
+class _Dims:
+    """One ``torch.export.Dim`` per name, and the dynamic-shapes tree that torch.export wants."""
+
+    def __init__(self) -> None:
+        self._dims: dict[str, Any] = {}
+        self._ranges: dict[str, DimRange] = {}
+
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: nn.Module) -> dict[str, Any]:
+        named = iter(_named_specs(args, kwargs, target))
+
+        def shape_of(leaf: Any) -> Any:
+            if not isinstance(leaf, InputSpec):
+                return None
+            name, spec = next(named)
+            return {
+                axis: self._dim(name, axis, d)
+                for axis, d in enumerate(spec.shape)
+                if isinstance(d, DimRange) and not d.is_static
+            }
+
+        shapes = tree_map(shape_of, (args, kwargs), is_leaf=_is_spec)
+        by_position = list(inspect.signature(target.forward).parameters)[: len(args)]
+        return {**dict(zip(by_position, shapes[0], strict=True)), **shapes[1]}
+
+    def _dim(self, leaf: str, axis: int, dim: DimRange) -> Any:
+        name = self._name(leaf, axis, dim)
+        known = self._ranges.setdefault(name, dim)
+        if known.bounds != dim.bounds or known.multiple_of != dim.multiple_of:
+            raise ConfigurationError(
+                f"the dimension {name!r} is {known} in one input and {dim} in {leaf}[{axis}]; dimensions of one name "
+                "have one range. Give them different names, or the same range"
+            )
+        if name not in self._dims:
+            step = dim.multiple_of
+            base = Dim(name if step == 1 else f"_{name}", min=dim.min // step, max=dim.max // step)
+            self._dims[name] = base if step == 1 else step * base
+        return self._dims[name]
+
+    @staticmethod
+    def _name(leaf: str, axis: int, dim: DimRange) -> str:
+        return re.sub(r"\W", "_", dim.name or f"{leaf}_{axis}")
+
+    def symbols(self, leaf: str, spec: InputSpec) -> tuple[str | None, ...]:
+        """The names of the axes of ``spec``."""
+        return tuple(
+            self._name(leaf, axis, d) if isinstance(d, DimRange) and not d.is_static else None
+            for axis, d in enumerate(spec.shape)
+        )
+
+
+def _named_specs(args: tuple[Any, ...], kwargs: dict[str, Any], target: nn.Module) -> list[tuple[str, InputSpec]]:
+    """The tensor inputs with their dotted names, in the order of the program's inputs."""
+    parameters = list(inspect.signature(target.forward).parameters)
+    named: list[tuple[str, InputSpec]] = []
+    for position, argument in [*zip(parameters, args, strict=False), *kwargs.items()]:
+        for path, leaf in tree_flatten_with_path(argument, is_leaf=_is_spec)[0]:
+            if isinstance(leaf, InputSpec):
+                named.append((".".join([position, *(_key(k) for k in path)]), leaf))
+    return named
+
+
+def _key(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+# --- torch.export and its failures
+
+
+def _export(
+    target: nn.Module, examples: Any, shapes: dict[str, Any], dims: _Dims, inputs: Mapping[str, InputTree]
+) -> ExportedProgram:
+    args, kwargs = examples
+    owner = type(target.module if isinstance(target, _Method) else target).__name__
+    try:
+        return torch.export.export(target, args, kwargs, dynamic_shapes=shapes or None, strict=False)
+    # tracing runs the user's forward, which can raise anything
+    except Exception as error:
+        raise CaptureError(
+            f"torch.export could not trace {owner}.{getattr(target, 'method', 'forward')}"
+            f"{_line_in_model(error)}: {_first_lines(error)}"
+        ) from error
+
+
+def _line_in_model(error: BaseException) -> str:
+    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's nor ours."""
+    text = str(error)
+    quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
+    frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
+    ours = __file__.rsplit("/", 1)[0]
+    for file, number, line in [*reversed(frames), *reversed(quoted)]:
+        inside = "/torch/" in file or file.startswith((ours, "<"))
+        if not inside:
+            return f" at {file.rsplit('/', 1)[-1]}:{number} ({line.strip()})"
+    return ""
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    kept = lines[:1]
+    suggested = next((i for i, line in enumerate(lines) if line.startswith("Suggested fixes")), None)
+    if suggested is not None:
+        kept += lines[suggested : suggested + 4]
+    return f"{type(error).__name__}: " + "\n".join(kept)
+
+
+def _on_cpu(program: ExportedProgram) -> ExportedProgram:
+    tensors = [*program.state_dict.values(), *(c for c in program.constants.values() if isinstance(c, torch.Tensor))]
+    devices = {t.device.type for t in tensors}
+    devices |= {
+        value.device.type
+        for node in program.graph.nodes
+        for value in tree_leaves(node.meta.get("val"))
+        if isinstance(value, torch.Tensor)
+    }
+    if devices <= {"cpu"}:
+        return program
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, "cpu")
+
+
+def _outputs(program: ExportedProgram, inputs: tuple[CapturedInput, ...]) -> tuple[OutputRecord, ...]:
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    first = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
+    names = _size_names(program, inputs)
+    records = []
+    for name, value in zip(_output_names(program), output.args[0][first:], strict=True):
+        result = value.meta.get("val") if isinstance(value, torch.fx.Node) else value
+        if isinstance(result, torch.Tensor):
+            shape = tuple(s if isinstance(s, int) else str(s.node.expr.subs(names)) for s in result.shape)
+            records.append(OutputRecord(name=name, dtype=str(result.dtype).removeprefix("torch."), shape=shape))
+        else:
+            kind = "int" if isinstance(result, torch.SymInt) else type(result).__name__.lower()
+            records.append(OutputRecord(name=name, dtype=kind, shape=()))
+    return tuple(records)
+
+
+def _size_names(program: ExportedProgram, inputs: tuple[CapturedInput, ...]) -> dict[sympy.Symbol, sympy.Expr]:
+    """PyTorch's symbols (``s77``) in terms of the names that people gave (``batch``)."""
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    values = [nodes[name].meta.get("val") for name in program.graph_signature.user_inputs if name in nodes]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    names: dict[sympy.Symbol, sympy.Expr] = {}
+    for tensor, captured in zip(tensors, inputs, strict=True):
+        for size, name in zip(tensor.shape, captured.symbols, strict=True):
+            if not isinstance(size, int) and name is not None:
+                for symbol in size.node.expr.free_symbols:
+                    names.setdefault(symbol, sympy.Symbol(name) * symbol / size.node.expr)
+    return names
+
+
+def _output_names(program: ExportedProgram) -> list[str]:
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return []
+    leaves = tree_flatten_with_path(tree_unflatten(list(range(spec.num_leaves)), spec))[0]
+    return [".".join(["output", *(_key(k) for k in path)]) for path, _ in leaves]

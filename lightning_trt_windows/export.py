@@ -1,0 +1,249 @@
+"""The story: discover ranges, capture, compile, write. Without a Trainer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from lightning_trt_windows.archive import Joined, join_payloads
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, atomic_file, remove_manifest, write_manifest
+from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.capture import Captured, capture
+from lightning_trt_windows.checkpoint import read_checkpoint
+from lightning_trt_windows.discover import Discovered, discover
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.manifest import (
+    BackendRecord,
+    CheckpointRecord,
+    EngineRecord,
+    FileRecord,
+    InputRecord,
+    Manifest,
+    OutputRecord,
+    Timings,
+)
+from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.shapes import InputTree
+
+__all__ = ["Job", "build", "export_checkpoint", "export_module", "prepare"]
+
+
+def export_module(
+    module: nn.Module,
+    inputs: Mapping[str, InputTree] | None,
+    path: str | os.PathLike[str],
+    *,
+    datamodule: object | None = None,
+    method: str = "forward",
+    extra: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Artifact:
+    """Export ``module`` with the weights it holds.
+
+    Args:
+        module: A LightningModule or any other module; left exactly as it was.
+        inputs: Argument of ``forward`` to :class:`InputSpec`; what is missing is taken from ``datamodule``, then from
+            the module's ``example_input_array``.
+        path: Where the artifact goes: ``"m.windows.ep"``; the manifest lands beside it.
+        datamodule: A LightningDataModule to take shape ranges from.
+        method: What to export instead of ``forward``.
+        extra: JSON values for the manifest, such as class names.
+        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+
+    Raises:
+        LightningTrtError: See :mod:`lightning_trt_windows.errors`.
+    """
+    chosen = _settings(settings)
+    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method)
+    job = prepare(module, discovered, ArtifactPaths.of(path), chosen, method=method, extra=extra)
+    return build(job)
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    module_class: type,
+    datamodule: object | type | None = None,
+    inputs: Mapping[str, InputTree] | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    method: str = "forward",
+    extra: Mapping[str, Any] | None = None,
+    trust_checkpoint: bool = False,
+    **settings: Any,
+) -> Artifact:
+    """Export the weights in a checkpoint file; the artifact is the one the callback would have made.
+
+    Args:
+        checkpoint: A ``.ckpt`` file that Lightning wrote.
+        module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
+        datamodule: A LightningDataModule, or its class, to take shape ranges from.
+        inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what the datamodule shows.
+        output: Directory for the artifact; by default the checkpoint's own.
+        method: What to export instead of ``forward``.
+        extra: JSON values for the manifest, such as class names.
+        trust_checkpoint: Allow the checkpoint to run code while it is read. Only for files you made yourself.
+        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+
+    Raises:
+        LightningTrtError: See :mod:`lightning_trt_windows.errors`.
+    """
+    chosen = _settings(settings)
+    source = Path(checkpoint)
+    read = read_checkpoint(source, trusted=trust_checkpoint)
+    module = _rebuild(module_class, source, trust_checkpoint)
+    if isinstance(datamodule, type):
+        datamodule = _rebuild(datamodule, source, trust_checkpoint)
+    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method)
+    paths = ArtifactPaths.beside(source if output is None else Path(output) / source.name)
+    job = prepare(module, discovered, paths, chosen, method=method, extra=extra, checkpoint=read.record())
+    return build(job)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build that can be handed over: a program and where it goes. It holds no code of the user's."""
+
+    program: ExportedProgram
+    paths: ArtifactPaths
+    settings: ExportSettings
+    inputs: tuple[InputRecord, ...]
+    outputs: tuple[OutputRecord, ...]
+    checkpoint: CheckpointRecord | None
+    capture_seconds: float
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare(
+    module: nn.Module,
+    discovered: Discovered,
+    paths: ArtifactPaths,
+    settings: ExportSettings,
+    *,
+    method: str = "forward",
+    extra: Mapping[str, Any] | None = None,
+    checkpoint: CheckpointRecord | None = None,
+) -> Job:
+    """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
+    started = time.perf_counter()
+    captured = capture(module, discovered.inputs, method=method)
+    return Job(
+        program=captured.program,
+        paths=paths,
+        settings=settings,
+        inputs=_input_records(captured, discovered),
+        outputs=captured.outputs,
+        checkpoint=checkpoint,
+        capture_seconds=time.perf_counter() - started,
+        notes=discovered.notes,
+        extra=dict(extra or {}),
+    )
+
+
+def build(job: Job) -> Artifact:
+    """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
+    started = time.perf_counter()
+    compiled = get_backend(job.settings.backend).compile(job.program, job.settings)
+    compiled_at = time.perf_counter()
+    # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
+    remove_manifest(job.paths)
+    ep, joined = _write_program(job.paths.ep, compiled)
+    timings = Timings(
+        capture=round(job.capture_seconds, 3),
+        compile=round(compiled_at - started, 3),
+        write=round(time.perf_counter() - compiled_at, 3),
+    )
+    manifest = _manifest(job, compiled, ep, joined, timings)
+    write_manifest(job.paths.manifest, manifest)
+    return Artifact(path=job.paths.ep, manifest=manifest)
+
+
+def _write_program(path: Path, compiled: CompiledProgram) -> tuple[FileRecord, dict[str, Joined]]:
+    payloads = {token: engine.plan for token, engine in compiled.engines.items()}
+    with atomic_file(path) as out, tempfile.TemporaryFile(dir=path.parent) as saved:
+        torch.export.save(compiled.program, saved)
+        joined = join_payloads(saved, out, payloads)
+    return FileRecord(file=path.name, size=out.size, sha256=out.sha256), joined
+
+
+def _manifest(
+    job: Job,
+    compiled: CompiledProgram,
+    ep: FileRecord,
+    joined: Mapping[str, Joined],
+    timings: Timings,
+) -> Manifest:
+    engines = tuple(
+        EngineRecord(
+            name=engine.name,
+            size=engine.plan.nbytes,
+            sha256=joined[token].sha256,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            location=joined[token].location,
+        )
+        for token, engine in compiled.engines.items()
+    )
+    return Manifest(
+        checkpoint=job.checkpoint,
+        ep=ep,
+        inputs=job.inputs,
+        outputs=job.outputs,
+        engines=engines,
+        fallback_ops=compiled.fallback_ops,
+        backend=BackendRecord(
+            name=compiled.backend, compute_capabilities=compiled.compute_capabilities, options=compiled.options
+        ),
+        versions={
+            "lightning-trt-windows": version("lightning-trt-windows"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **compiled.versions,
+        },
+        timings=timings,
+        extra=job.extra,
+        notes=(*job.notes, *compiled.notes),
+    )
+
+
+def _input_records(captured: Captured, discovered: Discovered) -> tuple[InputRecord, ...]:
+    return tuple(
+        InputRecord(
+            name=item.name,
+            dtype=item.spec.dtype,
+            min=item.spec.at("min"),
+            opt=item.spec.at("opt"),
+            max=item.spec.at("max"),
+            symbols=item.symbols,
+            source=discovered.sources[item.name],
+        )
+        for item in captured.inputs
+    )
+
+
+def _settings(given: Mapping[str, Any]) -> ExportSettings:
+    known = ExportSettings.__dataclass_fields__
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
+    return ExportSettings(**given)
+
+
+def _rebuild(cls: type, checkpoint: Path, trusted: bool) -> Any:
+    if not hasattr(cls, "load_from_checkpoint"):
+        raise ConfigurationError(
+            f"{cls.__name__} is not a LightningModule or LightningDataModule (it has no load_from_checkpoint). "
+            "For a plain module, load the weights yourself and call export_module"
+        )
+    return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)

@@ -1,0 +1,96 @@
+"""Borrow a module without leaving a trace: its modes, random state and weights come back as they were.
+
+Nothing is copied. A checkpoint's weights are swapped in by reference, and the module's own tensors are put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_trt_windows.errors import CheckpointError
+
+__all__ = ["as_it_was", "random_state_kept", "weights_swapped"]
+
+
+@contextlib.contextmanager
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Run the block in eval mode and without gradients; restore modes and random state whatever happens.
+
+    The mode is set on each submodule directly: ``train()`` and ``eval()`` may be overridden with side effects (adapters
+    merge their weights there), and must not be called behind the user's back.
+    """
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    with random_state_kept(), torch.no_grad():
+        try:
+            for submodule, _ in modes:
+                submodule.training = False
+            yield
+        finally:
+            for submodule, training in modes:
+                submodule.training = training
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give back the random state of torch (every device), NumPy and Python after the block."""
+    python_state = random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    # an untouched CUDA context stays untouched
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch's
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            if numpy:
+                numpy.random.set_state(numpy_state)
+
+
+@contextlib.contextmanager
+def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True) -> Iterator[None]:
+    """Put ``state`` into ``module`` for the block, then the module's own tensors back.
+
+    Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are never written to:
+    optimizers, hooks and gradients keep pointing at them. Hooks of ``load_state_dict`` run as they do in Lightning.
+
+    Args:
+        module: The module.
+        state: A checkpoint's ``state_dict``.
+        where: The checkpoint's name, for messages.
+        strict: Refuse missing and unexpected keys.
+
+    Raises:
+        CheckpointError: The weights do not fit the module.
+    """
+    owned = [
+        (submodule, dict(submodule.__dict__), dict(submodule._parameters), dict(submodule._buffers))
+        for submodule in module.modules()
+    ]
+    device = next((t.device for t in module.parameters()), torch.device("cpu"))
+    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+    try:
+        try:
+            module.load_state_dict(moved, strict=strict, assign=True)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the weights in {where} do not fit {type(module).__name__}: {error}\n"
+                "Was the module built with other hyperparameters than those of the checkpoint?"
+            ) from error
+        yield
+    finally:
+        for submodule, attributes, parameters, buffers in owned:
+            # the very same dictionaries, which others may hold, with their contents as before
+            submodule.__dict__.clear()
+            submodule.__dict__.update(attributes)
+            submodule._parameters.clear()
+            submodule._parameters.update(parameters)
+            submodule._buffers.clear()
+            submodule._buffers.update(buffers)
