@@ -202,7 +202,8 @@ def _manifest_text(paths: ArtifactPaths) -> str:
         with paths.manifest.open("rb") as stream:
             data = stream.read(_LARGEST_MANIFEST + 1)
     except FileNotFoundError as error:
-        rest = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
+        orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
+        rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
         raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
     except OSError as error:
         raise ArtifactError(paths.manifest, [f"cannot be read: {error.strerror or error}"]) from error
