@@ -135,7 +135,7 @@ def train(epochs: int, directory: str) -> tuple[L.Trainer, WindowsExport]:
 
 def report(artifacts: Iterable[Artifact]) -> str:
     """A table: one row for each artifact, one line for each input's range below it."""
-    rows = [("artifact", "checkpoint", "engines", "MB", "capture", "compile", "write")]
+    rows: list[tuple[str, ...]] = [("artifact", "checkpoint", "engines", "MB", "capture", "compile", "write")]
     notes = []
     for artifact in artifacts:
         made, took = artifact.manifest, artifact.manifest.timings
@@ -173,7 +173,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
     L.seed_everything(7, verbose=False)
-    print("Training on handwritten digits ...", flush=True)
+    print("Training on handwritten digits; the best and the last checkpoint are exported at the end ...", flush=True)
     trainer, windows = train(arguments.epochs, arguments.directory)
     accuracy = trainer.test(datamodule=DigitsData(), ckpt_path="best", verbose=False)[0]["test_acc"]
     print(f"The best checkpoint reads {accuracy:.1%} of the held-out digits.\n")
