@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,7 +126,7 @@ def _content_issues(manifest: Manifest, stream: BinaryIO, members: Mapping[str, 
             yield f"engine {engine.name}: its bytes are not those whose SHA-256 the manifest has"
     calls = sum(_calls(manifest, stream, info) for name, info in members.items() if name.endswith(".json"))
     if calls != len(manifest.engines):
-        yield f"the graph in the archive calls {calls} engines, the manifest lists {len(manifest.engines)}"
+        yield f"the graph in the archive calls {calls} engine{'' if calls == 1 else 's'}, the manifest lists {len(manifest.engines)}"
 
 
 def _start(stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], engine: EngineRecord) -> int:
@@ -270,7 +271,7 @@ def _engines(inspection: Inspection) -> Iterator[tuple[str, ...]]:
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
-        yield key, str(value)
+        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _section(title: str, rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> Iterator[str]:

@@ -121,7 +121,6 @@ def test_unknown_keys_are_issues(path: tuple[str | int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    # fmt: off
     [
         "../m.ep",
         "/m.ep",
@@ -150,7 +149,6 @@ def test_unknown_keys_are_issues(path: tuple[str | int, ...]) -> None:
         "x" * 253 + ".ep",
         "\\\\server\\m.ep",
     ],
-    # fmt: on
 )
 @pytest.mark.parametrize("key", ["ep", "checkpoint"])
 def test_a_file_name_cannot_leave_the_directory(key: str, name: str) -> None:
