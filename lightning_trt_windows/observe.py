@@ -138,6 +138,8 @@ class Observer:
 
 def batch_sizes(loaders: Any) -> Iterator[int]:
     """``batch_size`` of a loader or of every loader in a list or dict; nothing is iterated."""
+    # a CombinedLoader holds them
+    loaders = getattr(loaders, "iterables", loaders)
     if isinstance(loaders, (dict, list, tuple)):
         for loader in loaders.values() if isinstance(loaders, dict) else loaders:
             yield from batch_sizes(loader)

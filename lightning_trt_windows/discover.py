@@ -1,0 +1,242 @@
+"""What goes into the program: the first source that speaks for an input wins.
+
+Explicit inputs, the datamodule's ``input_specs()``, calls of ``forward`` seen while training, batches seen while
+training, without training a few batches from a loader, ``example_input_array``: in this order, leaf by leaf.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Signature
+from typing import Any, NamedTuple
+
+import torch
+
+from lightning_trt_windows.containers import leaves, register_containers
+from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
+from lightning_trt_windows.evidence import Call, Derived, derive
+from lightning_trt_windows.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
+from lightning_trt_windows.loaders import sample_batches, transferred
+from lightning_trt_windows.manifest import Source, SourceKind
+from lightning_trt_windows.mapping import described, map_batch, required
+from lightning_trt_windows.observe import Observer
+from lightning_trt_windows.ranges import RangeOptions
+from lightning_trt_windows.seen import Observation, SeenTensor, Table
+from lightning_trt_windows.shapes import InputSpec, InputTree
+
+__all__ = ["Discovered", "HasInputSpecs", "RangeOptions", "call_arguments", "discover", "leaves", "register_containers"]
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """The inputs of the program and where each of them comes from."""
+
+    inputs: Mapping[str, InputTree]
+    """By argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its name;
+    :func:`call_arguments` makes a call of it."""
+    sources: Mapping[str, Source]
+    """By dotted name of each tensor."""
+    notes: tuple[str, ...] = ()
+    """What was decided on the way, a sentence each."""
+
+
+class _Evidence(NamedTuple):
+    """Calls from one source, with what is said about them."""
+
+    calls: Sequence[Call]
+    kind: SourceKind
+    reason: str
+    loader_sizes: Mapping[str, Collection[int]]
+    notes: tuple[str, ...] = ()
+
+
+def discover(
+    module: torch.nn.Module,
+    *,
+    inputs: Mapping[str, InputTree] | None = None,
+    datamodule: Any = None,
+    observer: Observer | None = None,
+    method: str = "forward",
+    max_batches: int = 16,
+    options: RangeOptions | None = None,
+) -> Discovered:
+    """Find shape ranges, dtypes and constants for the arguments of ``module.forward``.
+
+    Args:
+        module: The LightningModule, or any module.
+        inputs: The user's word, by argument; containers may name some of their entries only.
+        datamodule: Asked for ``input_specs()`` and, where nothing was observed, for batches.
+        observer: What was seen while training.
+        method: The method that is exported.
+        max_batches: Bound for each loader that is asked.
+        options: How ranges are derived from what was seen.
+
+    Raises:
+        ShapeDiscoveryError: No evidence for an argument, or contradictory evidence.
+        ConfigurationError: ``inputs``, ``input_specs()`` or ``options`` name something that is not there.
+    """
+    function = getattr(module, method, None)
+    if not callable(function):
+        raise ConfigurationError(f"{type(module).__name__} has no method {method!r} to export")
+    signature = inspect.signature(function)
+    given = explicit_inputs(inputs, datamodule, signature, method)
+    silent: list[str] = []
+    evidence = _observed(observer, signature, method, silent)
+    if evidence is None and _incomplete(given, signature):
+        evidence = _sampled(module, datamodule, signature, method, max_batches, silent) or _example(
+            module, datamodule, signature, method, silent
+        )
+    derived = None if evidence is None else _derived(evidence, given, method, options)
+    merged = overlay(given.tree, {} if derived is None else derived.inputs)
+    if not any(isinstance(leaf, InputSpec) for _, leaf in leaves(merged)) or not _has_required(merged, signature):
+        raise ShapeDiscoveryError(_nothing_found(module, signature, method, merged, datamodule, observer, silent))
+    ordered = {name: merged[name] for name in signature.parameters if name in merged}
+    ordered = name_symbols(ordered, None if derived is None else derived.ranges)
+    sources = dict(given.sources) if derived is None else {**derived.sources, **given.sources}
+    notes = (*(evidence.notes if evidence else ()), *(derived.notes if derived else ()))
+    return Discovered(
+        ordered,
+        {name: sources[name] for name, leaf in leaves(ordered) if isinstance(leaf, InputSpec)},
+        (*notes, *(observer.notes if observer else ())),
+    )
+
+
+def call_arguments(
+    function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments that give ``function`` its ``arguments`` by name."""
+    bound = inspect.signature(function).bind_partial()
+    bound.arguments.update({name: arguments[name] for name in bound.signature.parameters if name in arguments})
+    return bound.args, bound.kwargs
+
+
+def _has_required(tree: Mapping[str, InputTree], signature: Signature) -> bool:
+    return set(required(signature)) <= set(tree)
+
+
+def _incomplete(given: Explicit, signature: Signature) -> bool:
+    """Whether anything is left to find out: an argument without a word, or a container of which a part was named."""
+    return not given.sources or not _has_required(given.tree, signature) or given.is_partial
+
+
+def _derived(evidence: _Evidence, given: Explicit, method: str, options: RangeOptions | None) -> Derived:
+    seen = [item for call in evidence.calls for item in leaves(call.arguments)]
+    ranks = {(name, len(leaf.shape)) for name, leaf in seen if isinstance(leaf, SeenTensor)}
+    rank_of = {name: [rank for other, rank in ranks if other == name] for name, _ in ranks}
+    specs = {name: leaf for name, leaf in leaves(given.tree) if isinstance(leaf, InputSpec)}
+    return derive(
+        evidence.calls,
+        method=method,
+        kind=evidence.kind,
+        reason=evidence.reason,
+        given=given.names,
+        # a spec of another rank than what was seen says nothing about the axes that were
+        pinned={axis: size for axis, size in given.axes.items() if rank_of.get(axis[0]) == [len(specs[axis[0]].shape)]},
+        loader_sizes=evidence.loader_sizes,
+        options=options,
+    )
+
+
+def _observed(observer: Observer | None, signature: Signature, method: str, silent: list[str]) -> _Evidence | None:
+    if observer is None:
+        return None
+    observations = observer.calls()
+    if observations:
+        calls = [Call(o.stage, o.count, o.first, signature.bind(*o.args, **o.kwargs).arguments) for o in observations]
+        reason = f"calls of {method}: {_times(observations)}"
+        return _Evidence(calls, "observed", reason, observer.loader_sizes)
+    return _from_batches(observer, signature, method, silent)
+
+
+def _from_batches(
+    observer: Observer, signature: Signature, method: str, silent: list[str], notes: tuple[str, ...] = ()
+) -> _Evidence | None:
+    """Batches as arguments, for want of calls."""
+    observations = observer.batches()
+    if not observations:
+        return None
+    try:
+        mapped = [map_batch(signature, o.args[0], method) for o in observations]
+    except ShapeDiscoveryError as exc:
+        silent.append(str(exc))
+        return None
+    calls = [Call(o.stage, o.count, o.first, m.arguments) for o, m in zip(observations, mapped)]
+    reason = f"no call of {method} was seen; of the batches ({_times(observations)}) {mapped[0].how}"
+    return _Evidence(calls, "observed", reason, observer.loader_sizes, notes)
+
+
+def _times(observations: Sequence[Observation]) -> str:
+    """``23 in train, 6 in val``."""
+    counts: Counter[str] = Counter()
+    for observation in observations:
+        counts[observation.stage] += observation.count
+    return ", ".join(f"{count} in {stage}" if stage else f"{count}" for stage, count in counts.items())
+
+
+def _sampled(
+    module: torch.nn.Module, datamodule: Any, signature: Signature, method: str, max_batches: int, silent: list[str]
+) -> _Evidence | None:
+    sampled = sample_batches(module, datamodule, max_batches=max_batches)
+    silent += sampled.silent
+    if not sampled.stage:
+        return None
+    notes = [
+        f"no training was watched: shapes are those of the {sampled.stage} loader",
+        *sampled.silent,
+        *sampled.notes,
+    ]
+    return _from_batches(sampled.observer, signature, method, silent, tuple(notes))
+
+
+def _example(module: Any, datamodule: Any, signature: Signature, method: str, silent: list[str]) -> _Evidence | None:
+    """What ``example_input_array`` shows, through the same hooks as Lightning's own exporters take it."""
+    example = getattr(module, "example_input_array", None)
+    if example is None:
+        return None
+    try:
+        example = transferred(module, datamodule, example, 0, [])
+    except ShapeDiscoveryError as exc:
+        silent.append(f"example_input_array was taken as it is: {exc}")
+    args = tuple(example) if isinstance(example, (list, tuple)) else () if isinstance(example, dict) else (example,)
+    table = Table()
+    table.add(args, example if isinstance(example, dict) else {})
+    (observation,) = table.observations("")
+    try:
+        bound = signature.bind(*observation.args, **observation.kwargs)
+    except TypeError as exc:
+        silent.append(f"example_input_array does not fit {described(signature, method)}: {exc}")
+        return None
+    return _Evidence([Call("example", 1, 1, bound.arguments)], "example", "shape of example_input_array", {})
+
+
+def _nothing_found(
+    module: torch.nn.Module,
+    signature: Signature,
+    method: str,
+    found: Mapping[str, InputTree],
+    datamodule: Any,
+    observer: Observer | None,
+    silent: Sequence[str],
+) -> str:
+    missing = [name for name in required(signature) if name not in found] or list(signature.parameters)
+    tried = list(silent)
+    if observer is None:
+        tried.insert(0, "no training was watched")
+    elif not observer.calls() and not observer.batches():
+        tried.insert(0, f"{method} was never called and no batch was seen in training")
+    if datamodule is None:
+        tried.append("there is no datamodule to ask")
+    if getattr(module, "example_input_array", None) is None:
+        tried.append("example_input_array is not set")
+    shown = ", ".join(
+        f'"{name}": InputSpec(shape=(DimRange(1, 8, 32), 3, 224, 224), dtype="float32")' for name in missing
+    )
+    return (
+        f"nothing tells the shape of {', '.join(missing) or 'any input'} of "
+        f"{type(module).__name__}.{described(signature, method)}:\n"
+        + "\n".join(f"  - {line}" for line in tried)
+        + f"\nSay it: WindowsExport(inputs={{{shown}}}), with your shapes"
+    )

@@ -1,0 +1,277 @@
+"""Many calls, one answer: what all of them agree on, and a clear complaint where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_trt_windows.axes import Axis, Sample
+from lightning_trt_windows.containers import dotted, join, leaves, map_leaves, registration_code, split
+from lightning_trt_windows.errors import ShapeDiscoveryError
+from lightning_trt_windows.manifest import Source, SourceKind
+from lightning_trt_windows.ranges import RangeOptions, Ranges, derive_ranges
+from lightning_trt_windows.seen import SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
+
+__all__ = ["Call", "Derived", "derive"]
+
+MOST_NAMED = 3
+"""Calls named in a complaint."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Calls of the exported method that looked the same, arguments by name."""
+
+    stage: str
+    count: int
+    first: int
+    """Number of the first of them within its stage, from 1."""
+    arguments: Mapping[str, Any]
+    """Trees of what was seen."""
+
+    def __str__(self) -> str:
+        return f"{self.stage or 'call'} batch {self.first}"
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Specs, constants and reasons from evidence alone."""
+
+    inputs: Mapping[str, Any]
+    sources: Mapping[str, Source]
+    """By dotted name, of tensors only."""
+    ranges: Ranges | None
+    """``None`` where no tensor was seen."""
+    notes: tuple[str, ...]
+
+
+def derive(
+    calls: Sequence[Call],
+    *,
+    method: str,
+    kind: SourceKind,
+    reason: str,
+    given: Collection[str] = (),
+    pinned: Mapping[Axis, DimRange | int] | None = None,
+    loader_sizes: Mapping[str, Collection[int]] | None = None,
+    options: RangeOptions | None = None,
+) -> Derived:
+    """Derive the inputs of ``method`` from ``calls``.
+
+    Args:
+        calls: At least one.
+        method: For messages.
+        kind: Kind of evidence, for the manifest.
+        reason: One sentence on where the evidence comes from, for the manifest.
+        given: Dotted names that are given explicitly, with all beneath them: contradictions there do not matter.
+        pinned: See :func:`~lightning_trt_windows.ranges.derive_ranges`.
+        loader_sizes: Likewise.
+        options: Likewise.
+
+    Raises:
+        ShapeDiscoveryError: The calls contradict each other, or hold something that cannot be an input.
+    """
+    notes: list[str] = []
+    calls = _without_repeats(calls)
+    calls = _without_texts(calls, given, notes)
+    model = _model_call(calls, method, given, notes)
+    names = {name for name, seen in leaves(model.arguments) if isinstance(seen, SeenTensor)}
+    samples = _samples(calls, names, given)
+    constants = {
+        name: _constant(name, calls, method, notes)
+        for name, seen in leaves(model.arguments)
+        if isinstance(seen, SeenConstant) and not _is_given(name, given)
+    }
+    ranges = None
+    if any(sample.tensors for sample in samples):
+        ranges = derive_ranges(
+            samples, loader_sizes=loader_sizes or {}, options=options or RangeOptions(), pinned=pinned or {}
+        )
+        notes += ranges.notes
+    sources: dict[str, Source] = {}
+
+    def spec(name: str, seen: Any) -> Any:
+        if _is_given(name, given):
+            return None
+        if isinstance(seen, SeenConstant):
+            return constants[name]
+        if isinstance(seen, SeenObject):
+            raise ShapeDiscoveryError(_unknown_class(name, seen, method))
+        found = [ranges.find((name, axis)) for axis in range(len(seen.shape))] if ranges else []
+        groups = [group for group in found if group is not None]
+        sources[name] = Source(kind=kind, reason=reason, dims=tuple(group.reason for group in groups))
+        return InputSpec(tuple(group.range for group in groups), seen.dtype, _values(name, calls))
+
+    inputs = {name: map_leaves(tree, spec, name) for name, tree in model.arguments.items()}
+    return Derived(inputs, sources, ranges, tuple(notes))
+
+
+def _is_given(name: str, given: Collection[str]) -> bool:
+    return any(name == other or name.startswith(other + ".") for other in given)
+
+
+def _without_repeats(calls: Sequence[Call]) -> list[Call]:
+    """Sanity checking runs validation batches; where validation itself ran they have been counted."""
+    if any(call.stage == "val" for call in calls):
+        return [call for call in calls if call.stage != "sanity"]
+    return list(calls)
+
+
+def _without_texts(calls: Sequence[Call], given: Collection[str], notes: list[str]) -> list[Call]:
+    """Leave file names and captions out of dicts: no program takes text, and it differs in every batch."""
+    said: dict[str, set[Any]] = {}
+    for call in calls:
+        for name, seen in leaves(call.arguments):
+            if isinstance(seen, SeenConstant):
+                said.setdefault(name, set()).update(v for v in seen.values if isinstance(v, str))
+    varying = {name for name, values in said.items() if len(values) > 1}
+    dropped: dict[str, None] = {}
+
+    def prune(name: str, tree: Any) -> Any:
+        parts = split(tree)
+        if parts is None:
+            return tree
+        kept = [(key, child) for key, child in zip(parts.keys, parts.children)]
+        if issubclass(parts.cls, Mapping) and parts.context is None:
+            texts = {key for key, child in kept if _is_text(dotted(name, key), child, varying)}
+            dropped.update({dotted(name, key): None for key in texts if not _is_given(dotted(name, key), given)})
+            kept = [(key, child) for key, child in kept if key not in texts]
+            parts = parts._replace(keys=tuple(key for key, _ in kept))
+        return join(parts, [prune(dotted(name, key), child) for key, child in kept])
+
+    pruned = [
+        Call(c.stage, c.count, c.first, {name: prune(name, tree) for name, tree in c.arguments.items()}) for c in calls
+    ]
+    notes += [f"{name} is text, which no program takes; it is left out" for name in dropped]
+    return pruned
+
+
+def _is_text(name: str, tree: Any, varying: Collection[str]) -> bool:
+    if isinstance(tree, SeenConstant):
+        return name in varying
+    if isinstance(tree, SeenObject):
+        return tree.what.endswith("values of str")
+    parts = split(tree)
+    return bool(parts and parts.children) and all(
+        isinstance(seen, SeenConstant) and all(isinstance(value, str) for value in seen.values)
+        for _, seen in leaves({name: tree})
+    )
+
+
+def _model_call(calls: Sequence[Call], method: str, given: Collection[str], notes: list[str]) -> Call:
+    """A call whose containers and arguments stand for all. What evaluation does is what will be deployed."""
+    structures: dict[frozenset[tuple[str, str]], list[Call]] = {}
+    for call in calls:
+        key = frozenset(
+            (name, "constant" if isinstance(seen, SeenConstant) else "tensor")
+            for name, seen in leaves(call.arguments)
+            if not _is_given(name, given)
+        )
+        structures.setdefault(key, []).append(call)
+    if len(structures) == 1:
+        return calls[0]
+    evaluated = [key for key, same in structures.items() if any(call.stage not in ("train", "") for call in same)]
+    if len(evaluated) == 1:
+        chosen = structures[evaluated[0]]
+        training = next(key for key in structures if key != evaluated[0])
+        differ = ", ".join(sorted({name for name, _ in training ^ evaluated[0]})[: 2 * MOST_NAMED])
+        notes.append(f"training and evaluation call {method} differently ({differ}); evaluation is what is exported")
+        return next(call for call in chosen if call.stage not in ("train", ""))
+    common = frozenset.intersection(*structures)
+    lines = [
+        f"  - {_first_calls(same)}: {', '.join(sorted(f'{name} ({what})' for name, what in key - common)) or 'nothing'}"
+        for key, same in list(structures.items())[: 2 * MOST_NAMED]
+    ]
+    raise ShapeDiscoveryError(
+        f"the calls of {method} differ in structure, and an artifact has one. Beyond what all of them have:\n"
+        + "\n".join(lines)
+        + f"\nGive the inputs explicitly, or bring the batches to one structure before they reach {method}."
+    )
+
+
+def _first_calls(calls: Sequence[Call]) -> str:
+    shown = ", ".join(str(call) for call in calls[:MOST_NAMED])
+    return shown + (", ..." if len(calls) > MOST_NAMED else "")
+
+
+def _samples(calls: Sequence[Call], names: Collection[str], given: Collection[str]) -> list[Sample]:
+    samples = [
+        Sample(
+            call.stage,
+            call.count,
+            {name: s for name, s in leaves(call.arguments) if name in names and isinstance(s, SeenTensor)},
+        )
+        for call in calls
+    ]
+    for name in names:
+        contradicted = _contradiction(name, samples, calls)
+        if contradicted is None:
+            continue
+        if not _is_given(name, given):
+            raise ShapeDiscoveryError(contradicted)
+        # nothing to learn from it, and its spec is given
+        samples = [
+            Sample(s.stage, s.count, {other: t for other, t in s.tensors.items() if other != name}) for s in samples
+        ]
+    return samples
+
+
+def _contradiction(name: str, samples: Sequence[Sample], calls: Sequence[Call]) -> str | None:
+    """What is wrong with the tensor ``name``: its rank or dtype varies, or is none we know."""
+    for what, of in (("number of dimensions", lambda t: len(t.shape)), ("dtype", lambda t: t.dtype)):
+        found: dict[Any, list[Call]] = {}
+        for sample, call in zip(samples, calls):
+            if name in sample.tensors:
+                found.setdefault(of(sample.tensors[name]), []).append(call)
+        if len(found) > 1:
+            lines = [f"  - {value}: {_first_calls(same)}" for value, same in found.items()]
+            return (
+                f"the {what} of {name} varies between calls, and an artifact has one:\n"
+                + "\n".join(lines)
+                + f"\nMake the batches alike, or give {name} explicitly."
+            )
+        (value,) = found
+        if what == "dtype" and value not in DTYPES:
+            return f"{name} is {value}, which no engine takes; known are {', '.join(sorted(DTYPES))}"
+    return None
+
+
+def _constant(name: str, calls: Sequence[Call], method: str, notes: list[str]) -> Any:
+    values: list[Any] = []
+    for call in calls:
+        seen = dict(leaves(call.arguments)).get(name)
+        for value in seen.values if isinstance(seen, SeenConstant) else ():
+            if not any(type(value) is type(other) and (value == other or value != value) for other in values):
+                values.append(value)
+    if len(values) > 1:
+        listed = ", ".join(repr(value) for value in values[:MOST_NAMED]) + (", ..." if len(values) > MOST_NAMED else "")
+        raise ShapeDiscoveryError(
+            f"{name} is not a tensor and varies between calls of {method}: {listed}. "
+            f"It would be baked into the artifact. Pass a tensor instead, or choose: inputs={{'{name}': {values[0]!r}}}"
+        )
+    if values[0] is not None:
+        notes.append(f"{name} was {values[0]!r} in every call and is baked in")
+    return values[0]
+
+
+def _values(name: str, calls: Sequence[Call]) -> tuple[float, float] | None:
+    """Lowest and highest integer seen, over all stages."""
+    pairs = [
+        seen.values
+        for call in calls
+        for leaf, seen in leaves(call.arguments)
+        if leaf == name and isinstance(seen, SeenTensor) and seen.values is not None
+    ]
+    return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
+
+
+def _unknown_class(name: str, seen: SeenObject, method: str) -> str:
+    if seen.cls.__module__ == "numpy":
+        return f"{name} is {seen.what}; make it a tensor before it reaches {method}"
+    if issubclass(seen.cls, (list, tuple)) or "layout" in seen.what:
+        return f"{name} is {seen.what}, which cannot be an input of {method}; make it a dense tensor"
+    return f"{name} is {seen.what}, a class that torch.export cannot take apart. Register it:\n\n" + registration_code(
+        seen.cls
+    )
