@@ -126,7 +126,7 @@ def _content_issues(manifest: Manifest, stream: BinaryIO, members: Mapping[str, 
             yield f"engine {engine.name}: its bytes are not those whose SHA-256 the manifest has"
     calls = sum(_calls(manifest, stream, info) for name, info in members.items() if name.endswith(".json"))
     if calls != len(manifest.engines):
-        yield f"the graph in the archive calls {calls} engine{'' if calls == 1 else 's'}, the manifest lists {len(manifest.engines)}"
+        yield f"engines in the manifest: {len(manifest.engines)}, calls of engines in the archive: {calls}"
 
 
 def _start(stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], engine: EngineRecord) -> int:

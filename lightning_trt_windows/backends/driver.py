@@ -101,6 +101,10 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphMo
 def _build_all(
     blocks: Upstream, lowered: GraphModule, settings: Any, configure: Callable[[Any], None]
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
+    if not any(node.op == "call_function" for node in lowered.graph.nodes):
+        raise CompileError(
+            "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do"
+        )
     kept_in_torch: dict[str, str] = {}
     while True:
         parted = partition(blocks, lowered, settings, kept_in_torch)
@@ -113,24 +117,19 @@ def _build_all(
             # one node more each time, so this ends
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
                 raise CompileError(
-                    f"TensorRT's converter failed on {failure}{_model_line(failure.node)}"
+                    f"TensorRT's converter failed on {_operator(failure.node)}{_model_line(failure.node)}: {failure}"
                 ) from failure.__cause__
-            kept_in_torch[failure.node.name] = str(failure)
+            kept_in_torch[failure.node.name] = f"TensorRT's converter cannot take it: {failure}"
             continue
         if not engines:
             raise CompileError(_nothing_to_do(lowered, settings, kept_in_torch))
-        notes = tuple(
-            f"One use of {text.partition(':')[0]} stays in PyTorch, because TensorRT's converter cannot take it: "
-            f"{text.partition(': ')[2]}"
-            for text in kept_in_torch.values()
-        )
+        targets = {node.name: _operator(node) + _model_line(node) for node in lowered.graph.nodes}
+        notes = tuple(f"One use of {targets[name]} stays in PyTorch: {why}" for name, why in kept_in_torch.items())
         return parted, engines, notes
 
 
 def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str, str]) -> str:
     operators = sorted({_operator(n) for n in lowered.graph.nodes if n.op == "call_function"})
-    if not operators:
-        return "The module computes nothing (its outputs are its inputs), so there is nothing for TensorRT to do"
     failed = "".join(f"\n  {text}" for text in kept_in_torch.values())
     return (
         f"No part of the module runs in TensorRT, so there would be no engine in the artifact. Operators: "
@@ -167,7 +166,7 @@ def _refuse_dtypes(program: ExportedProgram, settings: Any) -> None:
         if node.op == "placeholder" and isinstance(value, torch.Tensor) and value.dtype == torch.float64:
             raise CompileError(
                 f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
-                "(module.float()), or set precision='32'"
+                "(module.float())"
             )
 
 
@@ -227,7 +226,8 @@ def _model_line(node: Node) -> str:
     """Where in the user's code a node comes from, as `` (model.py:12: x = self.up(x))``; empty if unknown."""
     trace = node.meta.get("stack_trace")
     lines = [line.strip() for line in trace.strip().splitlines()] if trace else []
-    places = [i for i, line in enumerate(lines) if line.startswith("File ")]
+    # the module's own line rather than the one inside torch.nn that it calls
+    places = [i for i, line in enumerate(lines) if line.startswith("File ") and "/torch/" not in line]
     if not places:
         return ""
     _, file, rest = lines[places[-1]].split('"', 2)

@@ -19,7 +19,9 @@ class ConverterError(Exception):
     """A converter failed on one node; the caller keeps that node in PyTorch and tries again."""
 
     def __init__(self, node: Node, cause: Exception) -> None:
-        super().__init__(f"{node.target}: {type(cause).__name__}: {cause}")
+        # fx appends the node and a hint for its own developers to the message
+        reason = str(cause).split("\n\nWhile executing")[0].strip()
+        super().__init__(f"{type(cause).__name__}: {reason}")
         self.node = node
 
 
@@ -68,7 +70,7 @@ def build_engine(
         except Exception as error:
             node = interpreter._cur_node
             if node is None or node.op != "call_function":
-                raise CompileError(f"TensorRT's network for {name} could not be made: {error}") from error
+                raise CompileError(f"TensorRT's network for {name} could not be made: {error}{_said(errors)}") from error
             raise ConverterError(node, error) from error
         if getattr(interpreter, "_aliased_io", None):
             raise CompileError(
@@ -78,8 +80,7 @@ def build_engine(
         configure(config)
         plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
     if plan is None:
-        said = "\n".join(f"  {line}" for line in errors[-5:]) or "  (TensorRT gave no reason)"
-        raise CompileError(f"TensorRT built no engine for {name}:\n{said}")
+        raise CompileError(f"TensorRT built no engine for {name}.{_said(errors)}")
     return Engine(
         name=name,
         plan=memoryview(plan),
@@ -90,16 +91,29 @@ def build_engine(
     )
 
 
+def _said(errors: list[str]) -> str:
+    return "\nTensorRT said:\n" + "\n".join(f"  {line}" for line in errors[-5:]) if errors else ""
+
+
 @functools.cache
 def _interpreter_class(blocks: Upstream) -> Any:
     class Interpreter(blocks.TRTInterpreter):  # type: ignore[misc, name-defined]  # the base is imported lazily
-        """Upstream's interpreter, each output a tensor of its own.
+        """Upstream's interpreter, which blames the right node, and gives each output a tensor of its own.
 
         Upstream skips a network tensor that is marked as output a second time (one tensor returned twice, a reshape
         that changes nothing), so that the engine has fewer outputs than the graph and the last come back unwritten.
         An identity layer gives every output its own tensor. All releases to 2.14; delete when
         ``test_one_tensor_returned_twice`` passes without it.
         """
+
+        def run_node(self, node: Any) -> Any:
+            result = super().run_node(node)
+            # a converter may leave a layer that TensorRT refuses, which only shows when a shape is asked for: ask now,
+            # while the node is known
+            for value in result if isinstance(result, (tuple, list)) else (result,):
+                if isinstance(value, blocks.trt.ITensor):
+                    len(value.shape)
+            return result
 
         def output(self, target: Any, args: Any, kwargs: Any) -> Any:
             values = args[0] if isinstance(args[0], (tuple, list)) else (args[0],)

@@ -75,6 +75,9 @@ def engine_calls(parted: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
 def _tester(blocks: Upstream, torch_executed_ops: Collection[Any], kept_in_torch: Collection[str]) -> Any:
     class Tester(blocks.OpSupportTester):  # type: ignore[misc, name-defined]  # the base is imported lazily
         def is_node_supported(self, submodules: Any, node: Node) -> bool:
+            producer = node.args[0] if node.target is operator.getitem else None
+            if isinstance(producer, Node) and not self.is_node_supported(submodules, producer):
+                return False  # only tensors cross an engine's border, so an item stays with its tuple
             if node.name in kept_in_torch:
                 self.unsupported_operators.setdefault(str(node.target), 0)
                 self.unsupported_operators[str(node.target)] += 1
