@@ -132,7 +132,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"{version('lightning-trt-windows')}\n")
+        print(version("lightning-trt-windows"))
+        parser.exit()
 
 
 def _add_export(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -247,8 +248,11 @@ def _from_file(file: Path, option: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except ImportError as error:
-        raise ConfigurationError(f"{option}: cannot import {file}") from error
+    except BaseException as error:
+        del sys.modules[name]  # as the import statement does
+        if isinstance(error, ImportError):
+            raise ConfigurationError(f"{option}: cannot import {file}") from error
+        raise
     return module
 
 

@@ -187,7 +187,7 @@ class BackendRecord(_Record):
 
     name: Name
     compute_capabilities: tuple[Name, ...]
-    """As ``8.6``; empty where the backend's own choice stands."""
+    """As ``8.6``, and ``newer`` for GPUs that do not exist yet; empty where it is not known."""
     options: Mapping[str, Any] = field(hash=False)
     """Settings that were in force."""
 

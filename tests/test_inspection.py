@@ -70,7 +70,7 @@ def test_the_report_says_what_a_user_asks(tiny: Artifact) -> None:
         "  needs        torch 2.14, torch-tensorrt-rtx 2.14, TensorRT-RTX 1.6.1",
     ]
     assert section(report, "Ranges") == ["         min  opt  max", "  batch    1    4    8  input axis 0"]
-    assert section(report, "Outputs") == ["  0  float32  [batch, 2]"]
+    assert section(report, "Outputs") == ["  output  float32  [batch, 2]"]
     assert section(report, "Left to PyTorch") == ["  aten.nonzero.default"]
     assert section(report, "Built with") == ["  torch               2.14.1+cu130", "  torch-tensorrt-rtx  2.14.0"]
     assert section(report, "Verification") == ["  relative_error  0.0003", "  batches         [1, 8]"]
@@ -201,7 +201,7 @@ def test_each_engine_is_compared_with_its_own_hash(tiny: Artifact) -> None:
 def test_an_engine_that_the_manifest_does_not_list_is_an_issue(tiny: Artifact) -> None:
     """Present but unlisted is as wrong as listed but missing."""
     described(tiny, engines=())
-    assert inspect(tiny.path, check=True).issues == ("the graph in the archive calls 1 engine, the manifest lists 0",)
+    assert inspect(tiny.path, check=True).issues == ("engines in the manifest: 0, calls of engines in the archive: 1",)
 
 
 def test_the_engine_can_be_read_with_a_zip_library_alone(tiny: Artifact) -> None:
