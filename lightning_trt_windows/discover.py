@@ -7,25 +7,24 @@ training, without training a few batches from a loader, ``example_input_array``:
 from __future__ import annotations
 
 import inspect
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Signature
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lightning_trt_windows.containers import leaves, register_containers
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.evidence import Call, Derived, derive
+from lightning_trt_windows.evidence import Derived, derive
 from lightning_trt_windows.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
-from lightning_trt_windows.loaders import sample_batches, transferred
-from lightning_trt_windows.manifest import Source, SourceKind
-from lightning_trt_windows.mapping import described, map_batch, required
+from lightning_trt_windows.manifest import Source
+from lightning_trt_windows.mapping import described, required
 from lightning_trt_windows.observe import Observer
 from lightning_trt_windows.ranges import RangeOptions
-from lightning_trt_windows.seen import Observation, SeenTensor, Table
+from lightning_trt_windows.seen import SeenTensor
 from lightning_trt_windows.shapes import InputSpec, InputTree
+from lightning_trt_windows.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
 
 __all__ = ["Discovered", "HasInputSpecs", "RangeOptions", "call_arguments", "discover", "leaves", "register_containers"]
 
@@ -41,16 +40,6 @@ class Discovered:
     """By dotted name of each tensor."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, a sentence each."""
-
-
-class _Evidence(NamedTuple):
-    """Calls from one source, with what is said about them."""
-
-    calls: Sequence[Call]
-    kind: SourceKind
-    reason: str
-    loader_sizes: Mapping[str, Collection[int]]
-    notes: tuple[str, ...] = ()
 
 
 def discover(
@@ -84,15 +73,14 @@ def discover(
     signature = inspect.signature(function)
     given = explicit_inputs(inputs, datamodule, signature, method)
     silent: list[str] = []
-    evidence = _observed(observer, signature, method, silent)
+    subject = Subject(module, method, signature, datamodule, observer)
+    evidence = evidence_at_hand(subject)
     if evidence is None and _incomplete(given, signature):
-        evidence = _sampled(module, datamodule, signature, method, max_batches, silent) or _example(
-            module, datamodule, signature, method, silent
-        )
+        evidence = evidence_to_look_for(subject, max_batches, silent)
     derived = None if evidence is None else _derived(evidence, given, method, options)
     merged = overlay(given.tree, {} if derived is None else derived.inputs)
     if not any(isinstance(leaf, InputSpec) for _, leaf in leaves(merged)) or not _has_required(merged, signature):
-        raise ShapeDiscoveryError(_nothing_found(module, signature, method, merged, datamodule, observer, silent))
+        raise ShapeDiscoveryError(_nothing_found(subject, merged, silent))
     ordered = {name: merged[name] for name in signature.parameters if name in merged}
     ordered = name_symbols(ordered, None if derived is None else derived.ranges)
     sources = dict(given.sources) if derived is None else {**derived.sources, **given.sources}
@@ -122,7 +110,7 @@ def _incomplete(given: Explicit, signature: Signature) -> bool:
     return not given.sources or not _has_required(given.tree, signature) or given.is_partial
 
 
-def _derived(evidence: _Evidence, given: Explicit, method: str, options: RangeOptions | None) -> Derived:
+def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOptions | None) -> Derived:
     seen = [item for call in evidence.calls for item in leaves(call.arguments)]
     ranks = {(name, len(leaf.shape)) for name, leaf in seen if isinstance(leaf, SeenTensor)}
     rank_of = {name: [rank for other, rank in ranks if other == name] for name, _ in ranks}
@@ -140,93 +128,12 @@ def _derived(evidence: _Evidence, given: Explicit, method: str, options: RangeOp
     )
 
 
-def _observed(observer: Observer | None, signature: Signature, method: str, silent: list[str]) -> _Evidence | None:
-    if observer is None:
-        return None
-    observations = observer.calls()
-    if observations:
-        calls = [Call(o.stage, o.count, o.first, signature.bind(*o.args, **o.kwargs).arguments) for o in observations]
-        reason = f"calls of {method}: {_times(observations)}"
-        return _Evidence(calls, "observed", reason, observer.loader_sizes)
-    return _from_batches(observer, signature, method, silent)
-
-
-def _from_batches(
-    observer: Observer, signature: Signature, method: str, silent: list[str], notes: tuple[str, ...] = ()
-) -> _Evidence | None:
-    """Batches as arguments, for want of calls."""
-    observations = observer.batches()
-    if not observations:
-        return None
-    try:
-        mapped = [map_batch(signature, o.args[0], method) for o in observations]
-    except ShapeDiscoveryError as exc:
-        silent.append(str(exc))
-        return None
-    calls = [Call(o.stage, o.count, o.first, m.arguments) for o, m in zip(observations, mapped)]
-    reason = f"no call of {method} was seen; of the batches ({_times(observations)}) {mapped[0].how}"
-    return _Evidence(calls, "observed", reason, observer.loader_sizes, notes)
-
-
-def _times(observations: Sequence[Observation]) -> str:
-    """``23 in train, 6 in val``."""
-    counts: Counter[str] = Counter()
-    for observation in observations:
-        counts[observation.stage] += observation.count
-    return ", ".join(f"{count} in {stage}" if stage else f"{count}" for stage, count in counts.items())
-
-
-def _sampled(
-    module: torch.nn.Module, datamodule: Any, signature: Signature, method: str, max_batches: int, silent: list[str]
-) -> _Evidence | None:
-    sampled = sample_batches(module, datamodule, max_batches=max_batches)
-    silent += sampled.silent
-    if not sampled.stage:
-        return None
-    notes = [
-        f"no training was watched: shapes are those of the {sampled.stage} loader",
-        *sampled.silent,
-        *sampled.notes,
-    ]
-    return _from_batches(sampled.observer, signature, method, silent, tuple(notes))
-
-
-def _example(module: Any, datamodule: Any, signature: Signature, method: str, silent: list[str]) -> _Evidence | None:
-    """What ``example_input_array`` shows, through the same hooks as Lightning's own exporters take it."""
-    example = getattr(module, "example_input_array", None)
-    if example is None:
-        return None
-    try:
-        example = transferred(module, datamodule, example, 0, [])
-    except ShapeDiscoveryError as exc:
-        silent.append(f"example_input_array was taken as it is: {exc}")
-    args = tuple(example) if isinstance(example, (list, tuple)) else () if isinstance(example, dict) else (example,)
-    table = Table()
-    table.add(args, example if isinstance(example, dict) else {})
-    (observation,) = table.observations("")
-    try:
-        bound = signature.bind(*observation.args, **observation.kwargs)
-    except TypeError as exc:
-        silent.append(f"example_input_array does not fit {described(signature, method)}: {exc}")
-        return None
-    return _Evidence([Call("example", 1, 1, bound.arguments)], "example", "shape of example_input_array", {})
-
-
-def _nothing_found(
-    module: torch.nn.Module,
-    signature: Signature,
-    method: str,
-    found: Mapping[str, InputTree],
-    datamodule: Any,
-    observer: Observer | None,
-    silent: Sequence[str],
-) -> str:
+def _nothing_found(subject: Subject, found: Mapping[str, InputTree], silent: Sequence[str]) -> str:
+    module, method, signature, datamodule, observer = subject
     missing = [name for name in required(signature) if name not in found] or list(signature.parameters)
     tried = list(silent)
-    if observer is None:
-        tried.insert(0, "no training was watched")
-    elif not observer.calls() and not observer.batches():
-        tried.insert(0, f"{method} was never called and no batch was seen in training")
+    if observer is None or not (observer.calls() or observer.batches()):
+        tried.insert(0, f"no call of {method} and no batch was seen in training")
     if datamodule is None:
         tried.append("there is no datamodule to ask")
     if getattr(module, "example_input_array", None) is None:

@@ -27,7 +27,7 @@ class Call:
     stage: str
     count: int
     first: int
-    """Number of the first of them within its stage, from 1."""
+    """Number of the batch of the first of them within its stage, from 1."""
     arguments: Mapping[str, Any]
     """Trees of what was seen."""
 

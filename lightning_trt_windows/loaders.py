@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,7 +34,9 @@ class Sampled:
     notes: tuple[str, ...] = field(default=())
 
 
-def sample_batches(module: torch.nn.Module, datamodule: Any, *, max_batches: int) -> Sampled:
+def sample_batches(
+    module: torch.nn.Module, datamodule: Any, *, max_batches: int, stages: Collection[str] = tuple(STAGES)
+) -> Sampled:
     """Describe up to ``max_batches`` batches of the first loader that gives any.
 
     ``prepare_data`` and ``setup`` are called as a Trainer calls them. The state of the random number generators of
@@ -45,6 +47,7 @@ def sample_batches(module: torch.nn.Module, datamodule: Any, *, max_batches: int
             where there is no datamodule; its ``setup`` is not called, for it may make new layers.
         datamodule: A ``LightningDataModule``, anything with its loader methods, or ``None``.
         max_batches: Bound for loaders that are long or never end.
+        stages: The loaders to ask, of :data:`STAGES`.
     """
     source = module if datamodule is None else datamodule
     silent: list[str] = []
@@ -54,7 +57,7 @@ def sample_batches(module: torch.nn.Module, datamodule: Any, *, max_batches: int
         for stage, setup in STAGES.items():
             method = f"{stage}_dataloader"
             make = getattr(source, method, None)
-            if make is None or _is_default(make):
+            if stage not in stages or make is None or _is_default(make):
                 continue
             if datamodule is not None and not _call(datamodule, "setup", silent, setup):
                 continue

@@ -84,6 +84,7 @@ class Observer:
 
     def batch(self, batch: Any) -> None:
         """Record the structure of the batch of this step: evidence where ``forward`` itself is never called."""
+        self._calls.batch += 1
         if not self._calls.total:
             self._guard(self._batches.add, (batch,), {})
 

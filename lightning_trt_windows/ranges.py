@@ -12,8 +12,10 @@ from lightning_trt_windows.axes import Axis, Group, Sample, group_axes, spelled
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.shapes import DimRange
 
-__all__ = ["RangeOptions", "Ranges", "derive_ranges"]
+__all__ = ["EXAMPLE", "RangeOptions", "Ranges", "derive_ranges"]
 
+EXAMPLE = "example"
+"""Stage of what was not seen in any loader."""
 EVERYTHING_AT_ONCE = 16
 """A loader's ``batch_size`` so many times larger than any batch seen means "all of it", not a size."""
 
@@ -177,6 +179,9 @@ def _batch_range(
         notes.append(f"batch: the {said[1]} loader's batch_size {said[0]} is far beyond any batch seen and left aside")
     elif said[0] > largest:
         largest, because = said[0], f"largest (batch_size of the {said[1]} loader)"
+        if set(group.sizes) == {EXAMPLE}:
+            # one made-up example says nothing about what is usual
+            usual = largest
     cap = _cap(group, options)
     if cap is not None and cap < largest:
         largest, usual, because = cap, min(usual, cap), "largest (capped)"

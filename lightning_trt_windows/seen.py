@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 import torch
+from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.containers import Leaf, Parts, join, split
 
@@ -59,7 +60,7 @@ class Observation:
     count: int
     """How many."""
     first: int
-    """Number of the first of them within its stage, from 1."""
+    """Number of the batch of the first of them within its stage, from 1."""
     args: tuple[Any, ...]
     """Trees of :class:`SeenTensor`, :class:`SeenConstant` and :class:`SeenObject`."""
     kwargs: Mapping[str, Any]
@@ -107,7 +108,8 @@ def describe(value: Any, constants: list[Any]) -> Description:
     if isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS and not isinstance(value[0], torch.Tensor):
         return (_OBJECT, cls, f"a {cls.__name__} of {len(value)} values of {type(value[0]).__name__}")
     parts = split(value)
-    if parts is None:
+    # a context that holds tensors would keep a batch alive
+    if parts is None or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(parts.context)):
         return (_OBJECT, cls, f"a {cls.__module__}.{cls.__qualname__}")
     children = tuple([describe(child, constants) for child in parts.children])
     return (_NODE, cls, parts.keys, children, _Context(parts.context))
@@ -160,6 +162,9 @@ class Table:
 
     def __init__(self) -> None:
         self.total = 0
+        """Calls."""
+        self.batch = 0
+        """Batches, where somebody counts them."""
         self.tallies: dict[Description, _Tally] = {}
         self.bounds: dict[Hashable, list[tuple[int, int]]] | None = None
 
@@ -176,7 +181,7 @@ class Table:
         if tally is None:
             if len(self.tallies) >= MOST_SHAPES and not self._widens(key):
                 return
-            tally = self.tallies[key] = _Tally(first=self.total)
+            tally = self.tallies[key] = _Tally(first=self.batch or self.total)
         tally.count += 1
         if constants:
             tally.add_constants(constants)
