@@ -11,7 +11,7 @@ from lightning_trt_windows.containers import dotted, join, leaves, map_leaves, r
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source, SourceKind
 from lightning_trt_windows.ranges import RangeOptions, Ranges, derive_ranges
-from lightning_trt_windows.seen import SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.seen import SeenConstant, SeenObject, SeenTensor, same_constant
 from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
 
 __all__ = ["Call", "Derived", "derive"]
@@ -243,7 +243,7 @@ def _constant(name: str, calls: Sequence[Call], method: str, notes: list[str]) -
     for call in calls:
         seen = dict(leaves(call.arguments)).get(name)
         for value in seen.values if isinstance(seen, SeenConstant) else ():
-            if not any(type(value) is type(other) and (value == other or value != value) for other in values):
+            if not any(same_constant(value, other) for other in values):
                 values.append(value)
     if len(values) > 1:
         listed = ", ".join(repr(value) for value in values[:MOST_NAMED]) + (", ..." if len(values) > MOST_NAMED else "")

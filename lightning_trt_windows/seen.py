@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.containers import Leaf, Parts, join, split
 
-__all__ = ["Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table"]
+__all__ = ["Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table", "same_constant"]
 
 MOST_SHAPES = 4096
 """Different combinations of shapes remembered per stage; later ones count only where they widen a range."""
@@ -70,8 +69,8 @@ Description: TypeAlias = tuple[Any, ...]
 """Hashable: the kind of a value, then its class, keys, shape or dtype as the kind has them."""
 
 _TENSOR, _CONSTANT, _OBJECT, _NODE = "tensor", "constant", "object", "node"
-_A_CONSTANT = (_CONSTANT,)
-_PLAIN = frozenset({bool, int, float, str, type(None)})
+# the class is part of a description: True is 1 and 1 is 1.0 to Python, not to a program
+_PLAIN = {cls: (_CONSTANT, cls) for cls in (bool, int, float, str, type(None))}
 _RARE_CONSTANTS = (bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device, torch.layout, slice, range)
 
 
@@ -91,11 +90,11 @@ class _Context:
 def describe(value: Any, constants: list[Any]) -> Description:
     """A hashable description of ``value`` without its data; flags and numbers go to ``constants``, in order."""
     cls = type(value)
-    if cls is torch.Tensor:
+    if cls is torch.Tensor and value.layout is torch.strided:
         return (_TENSOR, value.shape, value.dtype)
     if cls in _PLAIN:
         constants.append(value)
-        return _A_CONSTANT
+        return _PLAIN[cls]
     if cls is dict:
         return (_NODE, dict, tuple(value), tuple([describe(v, constants) for v in value.values()]))
     if isinstance(value, torch.Tensor):
@@ -104,7 +103,7 @@ def describe(value: Any, constants: list[Any]) -> Description:
         return (_TENSOR, value.shape, value.dtype)
     if isinstance(value, _RARE_CONSTANTS):
         constants.append(value)
-        return _A_CONSTANT
+        return (_CONSTANT, cls)
     if isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS and not isinstance(value[0], torch.Tensor):
         return (_OBJECT, cls, f"a {cls.__name__} of {len(value)} values of {type(value[0]).__name__}")
     parts = split(value)
@@ -146,15 +145,13 @@ class _Tally:
         if not self.constants:
             self.constants = [[] for _ in constants]
         for known, value in zip(self.constants, constants):
-            # by type as well: True is 1 and 1 is 1.0 to Python, not to a program
-            if len(known) < MOST_CONSTANTS and not any(_same(value, other) for other in known):
+            if len(known) < MOST_CONSTANTS and not any(same_constant(value, other) for other in known):
                 known.append(value)
 
 
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b):
-        return True
-    return type(a) is type(b) and bool(a == b)
+def same_constant(a: Any, b: Any) -> bool:
+    """Whether two constants are one to a program: of one class, and not-a-number is itself."""
+    return type(a) is type(b) and (bool(a == b) or (a != a and b != b))
 
 
 class Table:
