@@ -256,7 +256,10 @@ class Manifest(_Record):
         Raises:
             ArtifactError: The values make no manifest that could be read back.
         """
-        data = self.to_dict()
+        try:
+            data = self.to_dict()
+        except RecursionError as error:  # a value of the user's that contains itself
+            raise ArtifactError(self.ep.file, ["options, verification or extra is nested without end"]) from error
         Manifest.from_dict(data, self.ep.file)
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

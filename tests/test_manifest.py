@@ -278,6 +278,15 @@ def test_what_could_not_be_read_back_is_not_written(value: Any, message: str) ->
         manifest.to_json()
 
 
+def test_a_value_that_contains_itself_is_not_written() -> None:
+    """JSON would have no end."""
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    manifest = dataclasses.replace(Manifest.from_json(SAMPLE, "m"), extra=endless)
+    with pytest.raises(ArtifactError, match="nested without end"):
+        manifest.to_json()
+
+
 def test_the_writers_own_mistakes_are_not_written() -> None:
     """Constructors check nothing, writing does."""
     manifest = Manifest.from_json(SAMPLE, "m")
