@@ -51,8 +51,8 @@ $(INSTALLED): pyproject.toml
 	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@if [ -e $(UNFINISHED) ]; then \
 	  echo "The last installation into $(VENV) did not finish: starting it over."; rm -rf $(VENV); fi
-	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk, 3 GB to download."
-	@echo "This takes a few minutes, once; during the last of them pip copies files and says nothing."
+	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk."
+	@echo "This takes a few minutes, once; towards the end pip copies files and says nothing for a while."
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	@$(PYTHON) -m venv $(VENV)
 	@$(IN_VENV) pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
