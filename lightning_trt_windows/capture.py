@@ -16,8 +16,11 @@ import sympy
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
-from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from lightning_trt_windows._compat.torch import quiet
+from lightning_trt_windows.containers import leaves, map_leaves, register_containers
+from lightning_trt_windows.discover import call_arguments
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
 from lightning_trt_windows.module_state import as_it_was
@@ -59,16 +62,19 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
         CaptureError: ``torch.export`` cannot trace it; the message names the line.
     """
     target = module if method == "forward" else _Method(module, method)
-    args, kwargs = _bind(target, inputs, type(module).__name__)
+    _check_arguments(target, inputs, type(module).__name__)
+    register_containers(dict(inputs))
+    dims = _Dims()
     with as_it_was(module):
-        examples = tree_map(_example, (args, kwargs), is_leaf=_is_spec)
-        dims = _Dims()
-        shapes = dims.of(args, kwargs, target)
-        program = _export(target, examples, shapes, dims, inputs)
-    captured = tuple(
-        CapturedInput(name, spec, dims.symbols(name, spec)) for name, spec in _named_specs(args, kwargs, target)
-    )
+        trees = {name: map_leaves(tree, dims.example, name) for name, tree in inputs.items()}
+        args, kwargs = call_arguments(target.forward, trees)
+        program = _export(target, args, kwargs, dims)
+    captured = tuple(CapturedInput(name, spec, dims.symbols(name, spec)) for name, spec in _specs(inputs))
     return Captured(_on_cpu(program), captured, _outputs(program, captured))
+
+
+def _specs(inputs: Mapping[str, InputTree]) -> list[tuple[str, InputSpec]]:
+    return [(name, leaf) for name, leaf in leaves(inputs) if isinstance(leaf, InputSpec)]
 
 
 class _Method(nn.Module):
@@ -86,42 +92,21 @@ class _Method(nn.Module):
 # --- examples, dimensions and names
 
 
-def _is_spec(value: object) -> bool:
-    return isinstance(value, InputSpec)
-
-
-def _bind(target: nn.Module, inputs: Mapping[str, InputTree], owner: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments in call order: positional as far as they are contiguous, by name after a gap."""
+def _check_arguments(target: nn.Module, inputs: Mapping[str, InputTree], owner: str) -> None:
     parameters = inspect.signature(target.forward).parameters
-    flexible = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [name for name in inputs if name not in parameters]
-    if unknown and not flexible:
+    if unknown := [name for name in inputs if name not in parameters]:
         raise ConfigurationError(
             f"{owner}.forward has no argument {', '.join(unknown)}; its arguments are {', '.join(parameters) or 'none'}"
         )
-    missing = [
+    if missing := [
         name
         for name, p in parameters.items()
         if name not in inputs and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if missing:
+    ]:
         raise ConfigurationError(
             f"{owner}.forward needs {', '.join(missing)}, for which no shape is known. Give it: "
             f"inputs={{{', '.join(f'{name!r}: InputSpec(...)' for name in missing)}}}"
         )
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    contiguous = True
-    for name, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        contiguous = contiguous and name in inputs and parameter.kind is not parameter.KEYWORD_ONLY
-        if contiguous:
-            args.append(inputs[name])
-        elif name in inputs:
-            kwargs[name] = inputs[name]
-    kwargs.update({name: inputs[name] for name in unknown})
-    return tuple(args), kwargs
 
 
 def _trace_size(dim: DimRange | int) -> int:
@@ -131,12 +116,10 @@ def _trace_size(dim: DimRange | int) -> int:
     return max(dim.opt, 2 if dim.multiple_of == 1 else dim.multiple_of)
 
 
-def _example(leaf: Any) -> Any:
-    if not isinstance(leaf, InputSpec):
-        return leaf
-    shape = tuple(_trace_size(dim) for dim in leaf.shape)
-    dtype = getattr(torch, leaf.dtype)
-    low, high = leaf.values if leaf.values is not None else (0, 1)
+def _random_tensor(spec: InputSpec) -> torch.Tensor:
+    shape = tuple(_trace_size(dim) for dim in spec.shape)
+    dtype = getattr(torch, spec.dtype)
+    low, high = spec.values if spec.values is not None else (0, 1)
     if dtype.is_floating_point or dtype.is_complex:
         return torch.rand(shape, dtype=dtype) * (high - low) + low
     if dtype is torch.bool:
@@ -145,28 +128,25 @@ def _example(leaf: Any) -> Any:
 
 
 class _Dims:
-    """One ``torch.export.Dim`` per name, and the dynamic-shapes tree that torch.export wants."""
+    """Example tensors, and one ``torch.export.Dim`` for each name among their dimensions."""
 
     def __init__(self) -> None:
+        self.shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]  # torch's
+        """What torch.export wants to know about the examples."""
         self._dims: dict[str, Any] = {}
         self._ranges: dict[str, DimRange] = {}
 
-    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any], target: nn.Module) -> dict[str, Any]:
-        named = iter(_named_specs(args, kwargs, target))
-
-        def shape_of(leaf: Any) -> Any:
-            if not isinstance(leaf, InputSpec):
-                return None
-            name, spec = next(named)
-            return {
-                axis: self._dim(name, axis, d)
-                for axis, d in enumerate(spec.shape)
-                if isinstance(d, DimRange) and not d.is_static
-            }
-
-        shapes = tree_map(shape_of, (args, kwargs), is_leaf=_is_spec)
-        by_position = list(inspect.signature(target.forward).parameters)[: len(args)]
-        return {**dict(zip(by_position, shapes[0], strict=True)), **shapes[1]}
+    def example(self, name: str, leaf: Any) -> Any:
+        """A tensor for an :class:`InputSpec`; constants are their own example."""
+        if not isinstance(leaf, InputSpec):
+            return leaf
+        tensor = _random_tensor(leaf)
+        self.shapes[tensor] = {
+            axis: self._dim(name, axis, d)
+            for axis, d in enumerate(leaf.shape)
+            if isinstance(d, DimRange) and not d.is_static
+        }
+        return tensor
 
     def _dim(self, leaf: str, axis: int, dim: DimRange) -> Any:
         name = self._name(leaf, axis, dim)
@@ -194,34 +174,14 @@ class _Dims:
         )
 
 
-def _named_specs(args: tuple[Any, ...], kwargs: dict[str, Any], target: nn.Module) -> list[tuple[str, InputSpec]]:
-    """The tensor inputs with their dotted names, in the order of the program's inputs."""
-    parameters = list(inspect.signature(target.forward).parameters)
-    named: list[tuple[str, InputSpec]] = []
-    for position, argument in [*zip(parameters, args, strict=False), *kwargs.items()]:
-        for path, leaf in tree_flatten_with_path(argument, is_leaf=_is_spec)[0]:
-            if isinstance(leaf, InputSpec):
-                named.append((".".join([position, *(_key(k) for k in path)]), leaf))
-    return named
-
-
-def _key(key: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
 # --- torch.export and its failures
 
 
-def _export(
-    target: nn.Module, examples: Any, shapes: dict[str, Any], dims: _Dims, inputs: Mapping[str, InputTree]
-) -> ExportedProgram:
-    args, kwargs = examples
+def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims) -> ExportedProgram:
     owner = type(target.module if isinstance(target, _Method) else target).__name__
     try:
-        return torch.export.export(target, args, kwargs, dynamic_shapes=shapes or None, strict=False)
+        with quiet():
+            return torch.export.export(target, args, kwargs, dynamic_shapes=dims.shapes, strict=False)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
         raise CaptureError(
@@ -304,5 +264,4 @@ def _output_names(program: ExportedProgram) -> list[str]:
     spec = program.call_spec.out_spec
     if spec is None:
         return []
-    leaves = tree_flatten_with_path(tree_unflatten(list(range(spec.num_leaves)), spec))[0]
-    return [".".join(["output", *(_key(k) for k in path)]) for path, _ in leaves]
+    return [name for name, _ in leaves({"output": tree_unflatten(list(range(spec.num_leaves)), spec)})]

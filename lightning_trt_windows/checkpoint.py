@@ -12,6 +12,7 @@ import torch
 
 from lightning_trt_windows.artifact import sha256_of
 from lightning_trt_windows.errors import CheckpointError
+from lightning_trt_windows.filenames import windows_name
 from lightning_trt_windows.manifest import CheckpointRecord
 
 __all__ = ["Checkpoint", "read_checkpoint"]
@@ -29,7 +30,10 @@ class Checkpoint:
     def record(self) -> CheckpointRecord:
         """What the manifest says about it; reads the file once more for its hash."""
         return CheckpointRecord(
-            file=self.path.name, sha256=sha256_of(self.path), epoch=self.epoch, global_step=self.global_step
+            file=windows_name(self.path.name),
+            sha256=sha256_of(self.path),
+            epoch=self.epoch,
+            global_step=self.global_step,
         )
 
     def same_weights(self, other: Checkpoint) -> bool:

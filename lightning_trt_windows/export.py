@@ -33,6 +33,7 @@ from lightning_trt_windows.manifest import (
     OutputRecord,
     Timings,
 )
+from lightning_trt_windows.module_state import random_state_kept
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputTree
 
@@ -154,7 +155,8 @@ def prepare(
 def build(job: Job) -> Artifact:
     """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
     started = time.perf_counter()
-    compiled = get_backend(job.settings.backend).compile(job.program, job.settings)
+    with random_state_kept():  # lowering and converters draw numbers
+        compiled = get_backend(job.settings.backend).compile(job.program, job.settings)
     compiled_at = time.perf_counter()
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator
 
-__all__ = ["cpu_convolution_heuristics_off"]
+__all__ = ["cpu_convolution_heuristics_off", "quiet"]
 
 CONVOLUTION_NARROWS_RANGES = ("2.14", None)
 """Seen in 2.14 (2.11 does not need it). Delete when ``tests/compat/test_torch.py`` fails."""
@@ -23,3 +25,27 @@ def cpu_convolution_heuristics_off() -> Iterator[None]:
 
     with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
         yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[list[str]]:
+    """Collect upstream's warnings and log records instead of printing them; yields the list they go to."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    collector = Collector(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for logger in loggers:
+            logger.handlers, logger.propagate = [collector], False
+        try:
+            yield lines
+        finally:
+            for logger, handlers, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate
+            lines.extend(f"{w.category.__name__}: {w.message}" for w in caught)

@@ -10,15 +10,14 @@ import base64
 import contextlib
 import functools
 import importlib.metadata
-import logging
 import pickle
 import types
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from lightning_trt_windows._compat.torch import quiet
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "EngineFields",
     "Upstream",
     "installed_distribution",
-    "quiet",
     "upstream",
 ]
 
@@ -201,30 +199,6 @@ def _no_gpu_needed() -> Iterator[None]:
         get_device_name=lambda *_: "NVIDIA",
     ):
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[list[str]]:
-    """Collect upstream's warnings and log records instead of printing them; yields the list they go to."""
-    lines: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
-
-    collector = Collector(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch")]
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for logger in loggers:
-            logger.handlers, logger.propagate = [collector], False
-        try:
-            yield lines
-        finally:
-            for logger, handlers, propagate in before:
-                logger.handlers, logger.propagate = handlers, propagate
-            lines.extend(f"{w.category.__name__}: {w.message}" for w in caught)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
-from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, quiet
+from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, quiet
+from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.partition import engine_calls, partition

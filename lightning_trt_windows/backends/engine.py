@@ -70,7 +70,9 @@ def build_engine(
         except Exception as error:
             node = interpreter._cur_node
             if node is None or node.op != "call_function":
-                raise CompileError(f"TensorRT's network for {name} could not be made: {error}{_said(errors)}") from error
+                raise CompileError(
+                    f"TensorRT's network for {name} could not be made: {error}{_said(errors)}"
+                ) from error
             raise ConverterError(node, error) from error
         if getattr(interpreter, "_aliased_io", None):
             raise CompileError(

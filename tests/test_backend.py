@@ -1,0 +1,435 @@
+"""The compile path on real TensorRT-RTX engines: what upstream gets wrong in silence is repaired or refused."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import zipfile
+from typing import Any
+
+import pytest
+import torch
+from simulation import Simulated, compile_for_test
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lightning_trt_windows.archive import join_payloads
+from lightning_trt_windows.backends import driver, get_backend
+from lightning_trt_windows.engine_header import read_header
+from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.settings import ExportSettings
+
+
+def exported(module: nn.Module, *args: Any, dims: Any = None, **kwargs: Any) -> ExportedProgram:
+    """``module`` captured with a batch of 1 to 16 in axis 0 of every input, unless ``dims`` says otherwise."""
+    batch = Dim("batch", min=1, max=16)
+    if dims is None:
+        dims = tuple({0: batch} for _ in args)
+    return torch.export.export(module, args, kwargs, dynamic_shapes=dims, strict=False)
+
+
+def check_against_eager(module: nn.Module, compiled: Simulated, *args: Tensor) -> None:
+    """The program around the engines gives what eager gives, at the traced batch and at a batch of one."""
+    for batch in (args[0].shape[0], 1):
+        inputs = tuple(a[:batch] for a in args)
+        with torch.no_grad():
+            wanted = copy.deepcopy(module)(*inputs)
+        torch.testing.assert_close(compiled(*inputs), wanted, rtol=1e-4, atol=1e-5)
+
+
+class Small(nn.Module):
+    """A linear layer, so that there is an engine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(1))
+        self.register_buffer("anchors", torch.arange(12.0).reshape(3, 4))
+
+
+class TestOutputs:
+    """Outputs come back as forward returned them."""
+
+    def test_one_tensor_returned_twice(self) -> None:
+        """Each output is a tensor of its own in the engine, also where a view changes nothing."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Any:
+                y = self.linear(x)
+                return y, y, y.reshape(-1, 2, 2), y.view(-1, 4), x
+
+        module, x = Module(), torch.randn(2, 4)
+        compiled = compile_for_test(exported(module, x))
+        (engine,) = compiled.compiled.engines.values()
+        returned = compiled.partitions[engine.name].graph.output_node().args[0]
+        assert len(engine.outputs) == len(returned)
+        check_against_eager(module, compiled, x)
+
+    def test_constants_and_sizes_among_outputs(self) -> None:
+        """None, numbers and the batch size come back where forward put them."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Any:
+                return {"y": self.linear(x), "none": None, "seven": 7, "batch": x.shape[0]}
+
+        x = torch.randn(2, 4)
+        compiled = compile_for_test(exported(Module(), x))
+        result = compiled(x)
+        assert list(result) == ["y", "none", "seven", "batch"]
+        assert (result["none"], result["seven"], int(result["batch"])) == (None, 7, 2)
+
+    def test_returned_buffer(self) -> None:
+        """A buffer that forward returns is saved with the program."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Any:
+                return self.linear(x), self.anchors
+
+        module, x = Module(), torch.randn(2, 4)
+        compiled = compile_for_test(exported(module, x))
+        check_against_eager(module, compiled, x)
+        assert saved_and_loaded(compiled).graph_signature.buffers
+
+    def test_data_dependent_size(self) -> None:
+        """A size that depends on the data keeps its range, without which the program does not load."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Any:
+                y = self.linear(x)
+                return y[y.sum(-1) > 0], y
+
+        compiled = compile_for_test(exported(Module(), torch.randn(8, 4)))
+        assert len(saved_and_loaded(compiled).range_constraints) == 2
+
+    def test_complex_numbers_inside(self) -> None:
+        """A Fourier transform stays in PyTorch, with engines after it."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                return self.linear(torch.fft.rfft(x).abs()[:, :4])
+
+        module, x = Module(), torch.randn(2, 64)
+        compiled = compile_for_test(exported(module, x))
+        assert "aten._fft_r2c.default" in compiled.compiled.fallback_ops
+        check_against_eager(module, compiled, x)
+
+
+class TestRanges:
+    """Dynamic dimensions stay what they were."""
+
+    @pytest.mark.parametrize("traced", [2, 16])
+    def test_convolution_keeps_the_batch_range(self, traced: int) -> None:
+        """The CPU's choice of a convolution kernel (other below and from 16) leaves no trace in the range."""
+        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        compiled = compile_for_test(exported(module, torch.randn(traced, 3, 8, 8)))
+        (bounds,) = compiled.compiled.program.range_constraints.values()
+        assert (bounds.lower, bounds.upper) == (1, 16)
+
+    def test_batch_norm_in_train_mode_is_refused(self) -> None:
+        """BatchNorm in train mode writes its statistics, which an engine would drop."""
+        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
+        with pytest.raises(CompileError, match=r"1\.running_mean, 1\.running_var"):
+            compile_for_test(exported(module, torch.randn(2, 3, 8, 8)))
+
+    def test_dimension_lost_in_lowering_is_refused(self) -> None:
+        """A dynamic dimension that lowering fixed (as CPU decompositions did) is noticed, not compiled."""
+        module, x = nn.Linear(4, 4), torch.randn(2, 4)
+        fixed = torch.export.export(module, (x,), strict=False).module()
+        with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
+            driver._refuse_lost_dimensions(exported(module, x), fixed)
+
+    def test_operator_that_only_cpus_have_is_refused(self) -> None:
+        """What a trace on the CPU chose for the CPU would not exist on the GPU."""
+        query = torch.randn(2, 2, 8, 16)
+
+        class Module(nn.Module):
+            def forward(self, q: Tensor) -> Any:
+                return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, q, q)[0]
+
+        with pytest.raises(CompileError, match="only exists on CPUs"):
+            driver._refuse_cpu_operators(exported(Module(), query))
+
+    def test_size_crosses_from_engine_to_engine(self) -> None:
+        """A symbolic size used on both sides of an operator that stays in PyTorch is computed again on each side."""
+
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+            def forward(self, x: Tensor) -> Tensor:
+                batch, length, _ = x.shape
+                flat = self.first(x).reshape(batch * length, 8)
+                values = torch.linalg.svdvals(flat.unsqueeze(-1))
+                return self.second(flat + values).reshape(batch, length, 8) * (batch + 2 * length)
+
+        module, x = Module(), torch.randn(2, 6, 8)
+        batch, length = Dim("batch", min=1, max=16), Dim("length", min=2, max=32)
+        compiled = compile_for_test(exported(module, x, dims=({0: batch, 1: length},)))
+        assert len(compiled.compiled.engines) == 2
+        check_against_eager(module, compiled, x)
+        saved_and_loaded(compiled)
+
+    def test_multiple_of_a_symbol(self) -> None:
+        """A height of 8, 16, 24, ... keeps its step on the other side of an engine's border."""
+
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.down, self.up = nn.Conv2d(1, 2, 8, stride=8), nn.Conv2d(2, 1, 1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                small = self.down(x)
+                small = small + torch.linalg.svdvals(small.flatten(1).unsqueeze(-1)).unsqueeze(-1).unsqueeze(-1)
+                return self.up(small.reshape(x.shape[0], 2, x.shape[2] // 8, -1))
+
+        module, x = Module(), torch.randn(2, 1, 24, 16)
+        batch, step = Dim("batch", min=1, max=16), Dim("step", min=1, max=8)
+        compiled = compile_for_test(exported(module, x, dims=({0: batch, 2: 8 * step},)))
+        assert len(compiled.compiled.engines) == 2
+        check_against_eager(module, compiled, x)
+
+
+class TestRefused:
+    """A wrong artifact is worse than none."""
+
+    def test_mutated_buffer(self) -> None:
+        """An update of a buffer would be frozen and dropped: refused, with the buffer's name."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                self.count.add_(1)
+                return self.linear(x) + self.count
+
+        with pytest.raises(CompileError, match=r"writes to the buffer count.*dropped in silence"):
+            compile_for_test(exported(Module(), torch.randn(2, 4)))
+
+    def test_mutated_input(self) -> None:
+        """An input that forward writes to is refused, with its name."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                return self.linear(x.add_(1))
+
+        with pytest.raises(CompileError, match="writes to the input x in place"):
+            compile_for_test(exported(Module(), torch.randn(2, 4)))
+
+    def test_float64(self) -> None:
+        """TensorRT has no float64, and truncating it unasked would be a surprise."""
+        with pytest.raises(CompileError, match=r"is float64.*module\.float\(\)"):
+            compile_for_test(exported(nn.Linear(4, 4).double(), torch.randn(2, 4, dtype=torch.float64)))
+
+    def test_nothing_to_compute(self) -> None:
+        """Zero engines are an error, not a file: nothing is computed."""
+        with pytest.raises(CompileError, match="computes nothing"):
+            compile_for_test(exported(nn.Identity(), torch.randn(2, 4)))
+
+    def test_nothing_for_tensorrt(self) -> None:
+        """Zero engines are an error, not a file: TensorRT has none of the operators."""
+
+        class Module(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.linalg.svdvals(x)
+
+        with pytest.raises(CompileError, match=r"no engine in the artifact.*aten\._linalg_svd"):
+            compile_for_test(exported(Module(), torch.randn(2, 4, 4)))
+
+    def test_blocks_too_small(self) -> None:
+        """With a min_block_size beyond the model there is no engine: an error that says the number."""
+        with pytest.raises(CompileError, match="min_block_size=50"):
+            compile_for_test(exported(nn.Linear(4, 4), torch.randn(2, 4)), min_block_size=50)
+
+    def test_full_compilation_that_cannot_be(self) -> None:
+        """require_full_compilation names the operators in its way."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                return self.linear(x) + torch.linalg.svdvals(x.unsqueeze(-1))
+
+        with pytest.raises(CompileError, match=r"require_full_compilation=True.*_linalg_svd"):
+            compile_for_test(exported(Module(), torch.randn(2, 4)), compile_options={"require_full_compilation": True})
+
+
+class TestFallback:
+    """What TensorRT cannot take runs in PyTorch and is listed."""
+
+    def test_operator_without_converter_is_listed(self) -> None:
+        """The operators left to PyTorch are in the result, in order, each once."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                y = self.linear(x)
+                return self.linear(y + torch.linalg.svdvals(y.unsqueeze(-1)))
+
+        module, x = Module(), torch.randn(2, 4)
+        compiled = compile_for_test(exported(module, x))
+        assert compiled.compiled.fallback_ops == ("aten._linalg_svd.default",)
+        assert len(compiled.compiled.engines) == 2
+        check_against_eager(module, compiled, x)
+
+    def test_converter_that_fails_leaves_one_node_to_pytorch(self) -> None:
+        """A bilinear resize to a dynamic size stays in PyTorch, one to a static size does not, and a note says so."""
+
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                small = nn.functional.interpolate(self.conv(x), size=(8, 8), mode="bilinear")
+                return self.conv(nn.functional.interpolate(small, size=x.shape[-2:], mode="bilinear"))
+
+        module, x = Module(), torch.randn(2, 1, 16, 24)
+        batch, height = Dim("batch", min=1, max=16), Dim("height", min=8, max=64)
+        compiled = compile_for_test(exported(module, x, dims=({0: batch, 2: height},)))
+        assert compiled.compiled.fallback_ops == ("aten.upsample_bilinear2d.vec",)
+        (note,) = compiled.compiled.notes
+        assert note.startswith("One use of aten.upsample_bilinear2d.vec (test_backend.py:")
+        kept = [n for n in compiled.compiled.program.graph.nodes if "upsample" in str(n.target)]
+        assert len(kept) == 1
+        check_against_eager(module, compiled, x)
+
+    def test_attention_stays_whole(self) -> None:
+        """Attention is one engine, not an operator that only CPUs have."""
+
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.attention(x, x, x, need_weights=False)[0]
+
+        module, x = Module().eval(), torch.randn(2, 5, 16)
+        compiled = compile_for_test(exported(module, x))
+        assert (len(compiled.compiled.engines), compiled.compiled.fallback_ops) == (1, ())
+        check_against_eager(module, compiled, x)
+
+    def test_parts_in_pytorch_are_labelled_for_the_gpu(self) -> None:
+        """Weights and device arguments of what stays in PyTorch say cuda:0, where the engines are."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                rows = torch.arange(x.shape[0], device=x.device)
+                y = self.linear(x) + rows.unsqueeze(-1)
+                return torch.linalg.svdvals(y.unsqueeze(-1)) + torch.linalg.svdvals(self.anchors)[0]
+
+        options = {"torch_executed_ops": ["torch.ops.aten.linear.default", "torch.ops.aten.arange.start_step"]}
+        compiled = compile_for_test(exported(Module(), torch.randn(2, 4)), compile_options=options)
+        documents = [json.loads(text) for name, text in members(compiled).items() if name.endswith(".json")]
+        devices = [d for document in documents for d in find(document, {"type", "index"})]
+        assert devices
+        assert all(device == {"type": "cuda", "index": 0} for device in devices)
+
+
+class TestEngines:
+    """What the engines and their records say."""
+
+    def test_default_targets(self) -> None:
+        """By default engines run on Ampere and newer, also on GPUs to come, and the record lets any of them pass."""
+        compiled = compile_for_test(exported(nn.Linear(4, 4), torch.randn(2, 4))).compiled
+        assert compiled.compute_capabilities[0] == "8.0"
+        assert compiled.compute_capabilities[-1] == "newer"
+        node = engine_node(compiled.program)
+        assert "0%8%0%0%NVIDIA" in node.args
+        assert "windows_x86_64" in node.args
+
+    def test_turing_on_request(self) -> None:
+        """A list of compute capabilities is exactly what the engine is built for."""
+        compiled = compile_for_test(
+            exported(nn.Linear(4, 4), torch.randn(2, 4)), compute_capabilities=("7.5", "8.9")
+        ).compiled
+        assert compiled.compute_capabilities == ("7.5", "8.9")
+        assert "0%7%5%0%NVIDIA" in engine_node(compiled.program).args
+
+    def test_unknown_target(self) -> None:
+        """A compute capability that TensorRT-RTX does not know is refused with those it knows."""
+        with pytest.raises(ConfigurationError, match=r"6\.1.*it knows 7\.5, 8\.0"):
+            get_backend("auto").check(ExportSettings(compute_capabilities=("6.1",)))
+
+    def test_same_program_same_bytes(self) -> None:
+        """Building twice gives the same engine, so that a cache may rely on it."""
+        torch.manual_seed(0)
+        module, x = nn.Linear(4, 4), torch.randn(2, 4)
+        first, second = (compile_for_test(exported(module, x)).compiled for _ in range(2))
+        plans = [bytes(next(iter(c.engines.values())).plan) for c in (first, second)]
+        assert plans[0] == plans[1]
+
+    def test_header(self) -> None:
+        """The header gives TensorRT-RTX's version and the engine's size; other bytes give nothing."""
+        compiled = compile_for_test(exported(nn.Linear(4, 4), torch.randn(2, 4))).compiled
+        (engine,) = compiled.engines.values()
+        header = read_header(engine.plan)
+        assert header is not None
+        assert header.size == engine.plan.nbytes
+        assert ".".join(map(str, header.version)) == compiled.versions["tensorrt-rtx"]
+        assert read_header(b"not an engine" * 10) is None
+        assert read_header(b"vtrt") is None
+
+    def test_no_file_names_of_this_machine(self) -> None:
+        """The archive does not say where the module's source lies."""
+        for text in members(compile_for_test(exported(nn.Linear(4, 4), torch.randn(2, 4)))).values():
+            assert b"/site-packages/" not in text
+            assert b"test_backend" not in text
+
+
+class TestOptions:
+    """compile_options are checked against the installed upstream."""
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"optimisation_level": 3}, "not an option of Torch-TensorRT"),
+            ({"decompose_atention": True}, "did you mean decompose_attention"),
+            ({"optimization_level": 5}, "TensorRT-RTX ignores it"),
+            ({"lazy_engine_init": True}, "cross compilation for Windows cannot use it"),
+            ({"enable_cross_compile_for_windows": True}, "every artifact is for Windows"),
+            ({"immutable_weights": False}, "returns no engine"),
+        ],
+    )
+    def test_refused(self, options: dict[str, Any], message: str) -> None:
+        """An unknown or ignored key is an error with the near matches or the reason."""
+        with pytest.raises(ConfigurationError, match=message):
+            get_backend("auto").check(ExportSettings(compile_options=options))
+
+    def test_every_problem_at_once(self) -> None:
+        """All offending keys are in one message."""
+        with pytest.raises(ConfigurationError, match=r"(?s)optimization_level.*nonsense"):
+            get_backend("auto").check(ExportSettings(compile_options={"optimization_level": 5, "nonsense": 1}))
+
+    def test_recorded(self) -> None:
+        """Options that were passed on are in the result, which becomes the manifest."""
+        compiled = compile_for_test(
+            exported(nn.Linear(4, 4), torch.randn(2, 4)), compile_options={"workspace_size": 1 << 28}
+        ).compiled
+        assert compiled.options == {"min_block_size": 1, "workspace_size": 1 << 28}
+
+
+def engine_node(program: ExportedProgram) -> torch.fx.Node:
+    """The first node that stands for an engine."""
+    return next(node for node in program.graph.nodes if "no_op_placeholder" in str(node.target))
+
+
+def saved_and_loaded(compiled: Simulated) -> ExportedProgram:
+    """The program after a round trip through torch's own save and load."""
+    buffer = io.BytesIO()
+    torch.export.save(compiled.compiled.program, buffer)
+    buffer.seek(0)
+    return torch.export.load(buffer)
+
+
+def members(compiled: Simulated) -> dict[str, bytes]:
+    """The members of the archive that our writer makes."""
+    saved, out = io.BytesIO(), io.BytesIO()
+    torch.export.save(compiled.compiled.program, saved)
+    join_payloads(saved, out, {token: engine.plan for token, engine in compiled.compiled.engines.items()})
+    with zipfile.ZipFile(out) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def find(value: Any, keys: set[str]) -> list[dict[str, Any]]:
+    """Every dict in ``value`` with exactly these keys."""
+    found = [value] if isinstance(value, dict) and set(value) == keys else []
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return found + [hit for child in children for hit in find(child, keys)]

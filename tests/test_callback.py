@@ -1,0 +1,257 @@
+"""WindowsExport in real Trainers, with real engines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning_models import Data, Regression, Untraceable, trainer
+
+from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
+from lightning_trt_windows.artifact import check_artifact, sha256_of
+from lightning_trt_windows.errors import CaptureError, ConfigurationError, EnvironmentMismatchError
+
+
+def best_and_last(directory: Path) -> ModelCheckpoint:
+    """Keeps the best of the first epochs and, after each, the last."""
+    return ModelCheckpoint(directory, monitor="val_loss", filename="best", save_last=True)
+
+
+def names(directory: Path) -> set[str]:
+    """What is in ``directory``."""
+    return {path.name for path in directory.iterdir()}
+
+
+class TestTrainEnd:
+    """The best and the last checkpoint get an artifact when fit has finished."""
+
+    def test_best_and_last(self, tmp_path: Path) -> None:
+        """Both have their artifact beside them, whole, with the hash of the checkpoint in the manifest."""
+        every_epoch = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        last = ModelCheckpoint(tmp_path, filename="final", every_n_epochs=2)
+        export = WindowsExport()
+        trainer(tmp_path, every_epoch, last, export, max_epochs=2).fit(Regression(), datamodule=Data())
+        assert export.failures == []
+        assert export.artifacts
+        for artifact in export.artifacts:
+            check_artifact(artifact)
+            record = artifact.manifest.checkpoint
+            assert record is not None
+            assert record.sha256 == sha256_of(tmp_path / record.file)
+            assert artifact.path == tmp_path / record.file.replace(".ckpt", ".windows.ep")
+
+    def test_best_and_last_that_differ(self, tmp_path: Path) -> None:
+        """Two checkpoints with different weights give two artifacts with different engines, the later one last."""
+        best = ModelCheckpoint(tmp_path, filename="best", monitor="val_loss", mode="max")
+        last = ModelCheckpoint(tmp_path, filename="last")
+        export = WindowsExport()
+        # the loss falls, so with mode="max" the first epoch is the best
+        trainer(tmp_path, best, last, export, max_epochs=4, num_sanity_val_steps=0).fit(Regression(), datamodule=Data())
+        assert [a.path.name for a in export.artifacts] == ["best.windows.ep", "last.windows.ep"]
+        steps = [a.manifest.checkpoint.global_step for a in export.artifacts if a.manifest.checkpoint]
+        assert steps == sorted(set(steps))
+        assert len(steps) == 2
+        assert len({a.manifest.engines[0].sha256 for a in export.artifacts}) == 2
+
+    def test_same_weights_once(self, tmp_path: Path) -> None:
+        """Where the last checkpoint is a copy of the best, or a link to it, there is one artifact."""
+        export = WindowsExport()
+        trainer(tmp_path, best_and_last(tmp_path), export, max_epochs=1).fit(Regression(), datamodule=Data())
+        assert names(tmp_path) == {"best.ckpt", "last.ckpt", "best.windows.ep", "best.windows.json"}
+
+    def test_last_written_at_the_very_end(self, tmp_path: Path) -> None:
+        """A checkpoint that ModelCheckpoint writes in its own on_train_end, after ours, is exported too."""
+        late = ModelCheckpoint(tmp_path, filename="late", every_n_epochs=1, save_on_train_epoch_end=True)
+        export = WindowsExport()
+        trainer(tmp_path, late, export, max_steps=3, max_epochs=-1).fit(Regression(), datamodule=Data())
+        assert names(tmp_path) >= {"late.ckpt", "late.windows.ep", "late.windows.json"}
+
+    def test_ranges_are_what_training_saw(self, tmp_path: Path) -> None:
+        """Batch: 1 at least, the usual 8 for tuning, 8 at most; the odd last batch of 5 does not count as usual."""
+        export = WindowsExport()
+        trainer(tmp_path, ModelCheckpoint(tmp_path), export).fit(Regression(), datamodule=Data())
+        (record,) = export.artifacts[-1].manifest.inputs
+        assert (record.name, record.min, record.opt, record.max) == ("x", (1, 4), (8, 4), (8, 4))
+        assert record.source.kind == "observed"
+
+    def test_ranges_from_the_user(self, tmp_path: Path) -> None:
+        """Explicit inputs go before what was seen."""
+        export = WindowsExport(inputs={"x": InputSpec((DimRange(1, 16, 64), 4))})
+        trainer(tmp_path, ModelCheckpoint(tmp_path), export).fit(Regression(), datamodule=Data())
+        (record,) = export.artifacts[-1].manifest.inputs
+        assert (record.min, record.opt, record.max) == ((1, 4), (16, 4), (64, 4))
+        assert record.source.kind == "argument"
+
+    def test_same_artifact_later(self, tmp_path: Path) -> None:
+        """export_checkpoint makes the same engine from the same file, without a Trainer."""
+        export = WindowsExport()
+        trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export).fit(Regression(width=6), datamodule=Data())
+        (tmp_path / "later").mkdir()
+        later = export_checkpoint(tmp_path / "a.ckpt", Regression, datamodule=Data(), output=tmp_path / "later")
+        assert later.manifest.engines == export.artifacts[-1].manifest.engines
+        assert later.manifest.checkpoint == export.artifacts[-1].manifest.checkpoint
+
+    def test_averaged_weights(self, tmp_path: Path) -> None:
+        """With weight averaging the artifact has the averaged weights that are in the file, not the module's own."""
+        export = WindowsExport()
+        average = WeightAveraging()
+        saver = ModelCheckpoint(tmp_path, filename="a")
+        trainer(tmp_path, average, saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
+        (tmp_path / "later").mkdir()
+        later = export_checkpoint(tmp_path / "a.ckpt", Regression, datamodule=Data(), output=tmp_path / "later")
+        assert later.manifest.engines == export.artifacts[-1].manifest.engines
+
+    def test_second_fit(self, tmp_path: Path) -> None:
+        """A second fit adds its artifacts to those of the first."""
+        export = WindowsExport()
+        module, data = Regression(), Data()
+        saver = ModelCheckpoint(tmp_path, filename="{epoch}")
+        run = trainer(tmp_path, saver, export, max_epochs=1)
+        run.fit(module, datamodule=data)
+        run.fit_loop.max_epochs = 2
+        run.fit(module, datamodule=data)
+        assert [a.path.name for a in export.artifacts] == ["epoch=0.windows.ep", "epoch=1.windows.ep"]
+        assert export.failures == []
+
+
+class TestNothingToExport:
+    """Runs without checkpoints say so and go on."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"enable_checkpointing": False},
+            {"max_epochs": 0},
+            {"callbacks": [ModelCheckpoint(save_top_k=0)]},
+        ],
+        ids=["no checkpointing", "no training", "save_top_k=0"],
+    )
+    def test_no_checkpoint(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """A run that writes no checkpoint ends with one warning that says what to do."""
+        export = WindowsExport(on_error="raise")
+        callbacks = [export, *options.pop("callbacks", [])]
+        with pytest.warns(UserWarning, match="wrote no checkpoint, so there is nothing to export"):
+            trainer(tmp_path, *callbacks, **options).fit(Regression(), datamodule=Data())
+        assert (export.artifacts, export.failures) == ([], [])
+
+    def test_fast_dev_run(self, tmp_path: Path) -> None:
+        """fast_dev_run exports nothing and warns of nothing."""
+        export = WindowsExport()
+        trainer(tmp_path, export, fast_dev_run=True).fit(Regression(), datamodule=Data())
+        assert (export.artifacts, export.failures, names(tmp_path)) == ([], [], set())
+
+    def test_saved_by_hand(self, tmp_path: Path) -> None:
+        """A checkpoint saved by hand after the run is left alone at train_end."""
+        export = WindowsExport()
+        run = trainer(tmp_path, ModelCheckpoint(tmp_path / "run", filename="a"), export)
+        run.fit(Regression(), datamodule=Data())
+        run.save_checkpoint(tmp_path / "mine.ckpt")
+        assert [a.path.name for a in export.artifacts] == ["a.windows.ep"]
+        assert names(tmp_path) == {"run", "mine.ckpt"}
+
+    def test_validate_alone(self, tmp_path: Path) -> None:
+        """validate and test export nothing."""
+        export = WindowsExport()
+        trainer(tmp_path, export).validate(Regression(), datamodule=Data(), verbose=False)
+        assert (export.artifacts, export.failures) == ([], [])
+
+    def test_interrupted(self, tmp_path: Path) -> None:
+        """A run that fails keeps its own error; nothing is exported and nothing stays on the module."""
+
+        class Broken(Regression):
+            def on_train_epoch_end(self) -> None:
+                raise RuntimeError("out of coffee")
+
+        export, module = WindowsExport(), Broken()
+        with pytest.raises(RuntimeError, match="out of coffee"):
+            trainer(tmp_path, export).fit(module, datamodule=Data())
+        assert export.artifacts == []
+        assert "forward" not in module.__dict__
+        assert not module._forward_pre_hooks
+
+
+class TestFailures:
+    """A failed export never costs the training, unless asked to."""
+
+    def test_warn(self, tmp_path: Path) -> None:
+        """By default: a warning that names checkpoint, line and cause, an entry in failures, no file, fit succeeds."""
+        export = WindowsExport()
+        run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export)
+        with pytest.warns(UserWarning, match=r"no Windows artifact for a\.ckpt: CaptureError.*lightning_models\.py:"):
+            run.fit(Untraceable(), datamodule=Data())
+        (failure,) = export.failures
+        assert failure.checkpoint == tmp_path / "a.ckpt"
+        assert isinstance(failure.error, CaptureError)
+        assert names(tmp_path) == {"a.ckpt"}
+        assert run.state.finished
+
+    def test_raise(self, tmp_path: Path) -> None:
+        """With on_error="raise" the error comes out of fit, after the checkpoint was written."""
+        export = WindowsExport(on_error="raise")
+        with pytest.raises(CaptureError):
+            trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export).fit(Untraceable(), datamodule=Data())
+        assert len(export.failures) == 1
+        assert (tmp_path / "a.ckpt").exists()
+
+    def test_environment_is_refused_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Torch-TensorRT missing: with on_error="raise" before the first step, with a sentence that says what to do."""
+        hide(monkeypatch, "torch-tensorrt-rtx")
+        with pytest.raises(EnvironmentMismatchError, match=r"pip install 'lightning-trt-windows\[rtx\]'"):
+            trainer(tmp_path, WindowsExport(on_error="raise")).fit(Regression(), datamodule=Data())
+
+    def test_environment_is_warned_of_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Torch-TensorRT missing: by default training goes on, after a warning at its beginning."""
+        hide(monkeypatch, "torch-tensorrt-rtx")
+        export = WindowsExport()
+        with pytest.warns(UserWarning, match="no Windows artifact for this run"):
+            trainer(tmp_path, export, max_epochs=1).fit(Regression(), datamodule=Data())
+        assert export.failures
+
+    def test_options_are_refused_at_setup(self, tmp_path: Path) -> None:
+        """A misspelt option is an error before training, whatever on_error says."""
+        with pytest.raises(ConfigurationError, match="workspace_size"):
+            trainer(tmp_path, WindowsExport(compile_options={"workspace_sise": 1})).fit(Regression(), datamodule=Data())
+
+    @pytest.mark.parametrize("arguments", [{"when": "never"}, {"on_error": "ignore"}, {"precision": "8"}])
+    def test_arguments(self, arguments: dict[str, Any]) -> None:
+        """An argument outside its choices is refused with the choices."""
+        with pytest.raises(ConfigurationError, match="must be one of"):
+            WindowsExport(**arguments)
+
+
+class TestTrainingUnchanged:
+    """Training with the callback is training without it."""
+
+    def test_same_weights_and_random_state(self, tmp_path: Path) -> None:
+        """Weights, optimizer and random state after fit are bit for bit those of a run without the callback."""
+        results = []
+        for callbacks in ([], [WindowsExport()]):
+            L.seed_everything(3, verbose=False)
+            module = Regression()
+            directory = tmp_path / str(len(callbacks))
+            run = trainer(directory, ModelCheckpoint(directory), *callbacks)
+            run.fit(module, datamodule=Data())
+            optimizer = run.optimizers[0].state_dict()["param_groups"][0]["lr"]
+            modes = [m.training for m in module.modules()]
+            results.append((module.state_dict(), torch.get_rng_state(), optimizer, modes))
+        without, with_export = results
+        assert all(torch.equal(without[0][key], with_export[0][key]) for key in without[0])
+        assert torch.equal(without[1], with_export[1])
+        assert without[2:] == with_export[2:]
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
+    """Make ``distribution`` look as if it were not installed."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == distribution:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
