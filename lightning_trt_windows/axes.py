@@ -141,8 +141,9 @@ def _batch_axes(vectors: Mapping[Axis, _Vector], loader_sizes: set[int]) -> list
     if not first:
         return []
     votes = Counter(first.values())
-    # what the loader says, then what varies (a last smaller batch), then the majority, then the first input
-    chosen = max(votes, key=lambda v: (bool(loader_sizes & set(v)), len(set(v)) > 1, votes[v]))
+    # what the loader says, then what varies (a last smaller batch), then the majority of first axes, then of all axes
+    everywhere = Counter(vectors.values())
+    chosen = max(votes, key=lambda v: (bool(loader_sizes & set(v)), len(set(v)) > 1, votes[v], everywhere[v]))
     if not loader_sizes & set(chosen):
         moved = _batch_elsewhere(vectors, chosen, loader_sizes)
         if moved:

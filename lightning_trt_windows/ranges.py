@@ -110,7 +110,7 @@ def derive_ranges(
         same=options.same,
         dynamic=[*options.dynamic, *(spelled(axis) for axis, size in pinned.items() if isinstance(size, DimRange))],
     )
-    _check_names(options, groups)
+    _check_options(options, groups)
     notes: list[str] = []
     for group in groups:
         if _pin(group, pinned, notes) or _by_option(group, options):
@@ -125,13 +125,19 @@ def derive_ranges(
     return Ranges(tuple(groups), tuple(notes))
 
 
-def _check_names(options: RangeOptions, groups: Sequence[Group]) -> None:
+def _check_options(options: RangeOptions, groups: Sequence[Group]) -> None:
     known = {name for group in groups for name in group.names}
     for option in ("static", "dynamic", "caps"):
         for name in getattr(options, option):
             if name not in known:
                 listed = ", ".join(dict.fromkeys([g.name for g in groups if g.name] + sorted(known)))
                 raise ConfigurationError(f"RangeOptions.{option}: no dimension {name!r}; known are {listed}")
+    for group in groups:
+        static, dynamic = group.names & set(options.static), group.names & set(options.dynamic)
+        if static and dynamic:
+            raise ConfigurationError(
+                f"RangeOptions: {min(static)} is static and {min(dynamic)} dynamic, and they are one"
+            )
 
 
 def _pin(group: Group, pinned: Mapping[Axis, DimRange | int], notes: list[str]) -> bool:
