@@ -79,24 +79,18 @@ def derive(
     model = _model_call(calls, method, given, notes)
     names = {name for name, seen in leaves(model.arguments) if isinstance(seen, SeenTensor)}
     samples = _samples(calls, names, given)
-    constants = {
-        name: _constant(name, calls, method, notes)
-        for name, seen in leaves(model.arguments)
-        if isinstance(seen, SeenConstant) and not _is_given(name, given)
-    }
     ranges = None
     if any(sample.tensors for sample in samples):
         ranges = derive_ranges(
             samples, loader_sizes=loader_sizes or {}, options=options or RangeOptions(), pinned=pinned or {}
         )
-        notes += ranges.notes
     sources: dict[str, Source] = {}
 
     def spec(name: str, seen: Any) -> Any:
         if _is_given(name, given):
             return None
         if isinstance(seen, SeenConstant):
-            return constants[name]
+            return _constant(name, calls, method, notes)
         if isinstance(seen, SeenObject):
             raise ShapeDiscoveryError(_unknown_class(name, seen, method))
         found = [ranges.find((name, axis)) for axis in range(len(seen.shape))] if ranges else []
@@ -105,7 +99,7 @@ def derive(
         return InputSpec(tuple(group.range for group in groups), seen.dtype, _values(name, calls))
 
     inputs = {name: map_leaves(tree, spec, name) for name, tree in model.arguments.items()}
-    return Derived(inputs, sources, ranges, tuple(notes))
+    return Derived(inputs, sources, ranges, (*notes, *(ranges.notes if ranges else ())))
 
 
 def _is_given(name: str, given: Collection[str]) -> bool:

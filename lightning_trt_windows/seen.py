@@ -97,6 +97,9 @@ def describe(value: Any, constants: list[Any]) -> Description:
         return _PLAIN[cls]
     if cls is dict:
         return (_NODE, dict, tuple(value), tuple([describe(v, constants) for v in value.values()]))
+    if (cls is tuple or cls is list) and len(value) <= MOST_ITEMS:
+        # rebuilt without keys
+        return (_NODE, cls, (), tuple([describe(v, constants) for v in value]))
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided:
             return (_OBJECT, cls, f"a tensor of layout {value.layout}")

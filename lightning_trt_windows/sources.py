@@ -72,6 +72,9 @@ def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) 
 def _batches(subject: Subject, max_batches: int, silent: list[str]) -> Iterator[Evidence]:
     """Batches seen while training, then batches drawn now; a step method is asked about its own loader first."""
     stage = STEPS.get(subject.method)
+    if _is_fitting(subject.module) and subject.observer is not None and subject.observer.batches():
+        # setting up a datamodule for another stage may take the data away from the training that runs
+        stage = None
     attempts = [(watch, only) for only in ([[stage]] if stage else []) + [list(STAGES)] for watch in (True, False)]
     for watch, only in attempts:
         observer = subject.observer
@@ -92,6 +95,11 @@ def _batches(subject: Subject, max_batches: int, silent: list[str]) -> Iterator[
         calls = [Call(o.stage, o.count, o.first, m.arguments) for o, m in zip(observations, mapped)]
         reason = f"no call of {subject.method} was seen; in the batches ({_times(observations)}) {mapped[0].how}"
         yield Evidence(calls, "observed", reason, observer.loader_sizes, notes)
+
+
+def _is_fitting(module: Any) -> bool:
+    state = getattr(getattr(module, "_trainer", None), "state", None)
+    return str(getattr(getattr(state, "status", None), "value", "")) == "running"
 
 
 def _fits(stage: str, only: Collection[str]) -> bool:
