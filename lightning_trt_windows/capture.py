@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from lightning_trt_windows._compat.torch import quiet
+from lightning_trt_windows._compat.torch import partial_graph_not_printed, quiet
 from lightning_trt_windows.containers import leaves, map_leaves, register_containers
 from lightning_trt_windows.discover import call_arguments
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
@@ -180,7 +180,7 @@ class _Dims:
 def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims) -> ExportedProgram:
     owner = type(target.module if isinstance(target, _Method) else target).__name__
     try:
-        with quiet():
+        with quiet(), partial_graph_not_printed():
             return torch.export.export(target, args, kwargs, dynamic_shapes=dims.shapes, strict=False)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:

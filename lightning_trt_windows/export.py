@@ -22,7 +22,7 @@ from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.capture import Captured, capture
 from lightning_trt_windows.checkpoint import read_checkpoint
 from lightning_trt_windows.discover import Discovered, discover
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import CheckpointError, ConfigurationError
 from lightning_trt_windows.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -248,4 +248,12 @@ def _rebuild(cls: type, checkpoint: Path, trusted: bool) -> Any:
             f"{cls.__name__} is not a LightningModule or LightningDataModule (it has no load_from_checkpoint). "
             "For a plain module, load the weights yourself and call export_module"
         )
-    return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)
+    try:
+        return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{cls.__name__} cannot be built from the hyperparameters in {checkpoint.name}: {error}. "
+            "self.save_hyperparameters() in its constructor puts them there"
+        ) from error
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {checkpoint.name} do not fit {cls.__name__}: {error}") from error

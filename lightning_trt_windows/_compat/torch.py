@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["cpu_convolution_heuristics_off", "quiet"]
+__all__ = ["cpu_convolution_heuristics_off", "partial_graph_not_printed", "quiet"]
 
 CONVOLUTION_NARROWS_RANGES = ("2.14", None)
 """Seen in 2.14 (2.11 does not need it). Delete when ``tests/compat/test_torch.py`` fails."""
@@ -24,6 +25,17 @@ def cpu_convolution_heuristics_off() -> Iterator[None]:
     import torch
 
     with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def partial_graph_not_printed() -> Iterator[None]:
+    """Keep ``torch.export`` from printing the graph it has so far to stderr when it fails: thousands of lines.
+
+    Every release from 2.11 does (``torch/export/_trace.py``, ``partial_fx_graph``). Delete when
+    ``tests/compat/test_torch.py`` fails.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
         yield
 
 

@@ -10,7 +10,10 @@ import base64
 import contextlib
 import functools
 import importlib.metadata
+import os
 import pickle
+import sys
+import tempfile
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -190,6 +193,14 @@ def _no_gpu_needed() -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
+    with _one_line_less(), _ampere():
+        yield
+
+
+@contextlib.contextmanager
+def _ampere() -> Iterator[None]:
+    import torch
+
     properties = types.SimpleNamespace(major=8, minor=0, name="NVIDIA", total_memory=1 << 36)
     with mock.patch.multiple(
         torch.cuda,
@@ -199,6 +210,28 @@ def _no_gpu_needed() -> Iterator[None]:
         get_device_name=lambda *_: "NVIDIA",
     ):
         yield
+
+
+@contextlib.contextmanager
+def _one_line_less() -> Iterator[None]:
+    """Drop the C++ library's line that there is no GPU, which nobody can act on; other output comes a little later."""
+    if not hasattr(sys.stderr, "fileno"):
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+        try:
+            for stream, _ in kept:
+                os.dup2(caught.fileno(), stream)
+            yield
+        finally:
+            for stream, copy in kept:
+                os.dup2(copy, stream)
+                os.close(copy)
+            caught.seek(0)
+            for line in caught:
+                if b"Unable to read CUDA capable devices" not in line:
+                    os.write(2, line)
 
 
 @contextlib.contextmanager

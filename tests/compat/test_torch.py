@@ -1,0 +1,48 @@
+"""Each workaround for PyTorch is still needed by the installed version; a failure here says: delete it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from lightning_trt_windows._compat import torch as compat
+from lightning_trt_windows._compat.torch_tensorrt import upstream
+
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def narrowed() -> bool:
+    """Whether propagating a convolution narrows the range of a dynamic batch."""
+    module = nn.Conv2d(3, 8, 3)
+    program = torch.export.export(
+        module, (torch.randn(2, 3, 8, 8),), dynamic_shapes=({0: Dim("b", min=1, max=16)},), strict=False
+    )
+    blocks = upstream()
+    settings = blocks.CompilationSettings(device=blocks.Device(gpu_id=0))
+    graph = blocks.post_lowering(program.run_decompositions(blocks.get_decompositions()).module(), settings)
+    size = next(n for n in graph.graph.nodes if n.op == "placeholder").meta["val"].shape[0]
+    bounds = size.node.shape_env.bound_sympy(size.node.expr)
+    return (int(bounds.lower), int(bounds.upper)) not in ((0, 16), (1, 16), (2, 16))
+
+
+@pytest.mark.skipif(VERSION < (2, 14), reason="CONVOLUTION_NARROWS_RANGES begins with 2.14")
+def test_convolution_heuristics_still_narrow_ranges() -> None:
+    """Without the workaround the range is narrowed; with it the range stays."""
+    assert narrowed(), "delete cpu_convolution_heuristics_off: this PyTorch does not need it"
+    with compat.cpu_convolution_heuristics_off():
+        assert not narrowed()
+
+
+def test_torch_export_still_prints_its_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed export prints the graph to stderr; with the workaround it does not."""
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.nonzero().numel() == 0 else x + 1
+
+    for context, printed in ((compat.partial_graph_not_printed, False), (compat.quiet, True)):
+        with context(), pytest.raises(Exception, match="data-dependent"):
+            torch.export.export(Module(), (torch.randn(3),), strict=False)
+        assert ("def forward" in capsys.readouterr().err) is printed, "delete partial_graph_not_printed"
