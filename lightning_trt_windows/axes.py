@@ -146,7 +146,7 @@ def _batch_axes(vectors: Mapping[Axis, _Vector], loader_sizes: set[int]) -> list
     chosen = max(votes, key=lambda v: (bool(loader_sizes & set(v)), len(set(v)) > 1, votes[v], everywhere[v]))
     if not loader_sizes & set(chosen):
         moved = _batch_elsewhere(vectors, chosen, loader_sizes)
-        if moved:
+        if moved or _has_no_batch(first, chosen, loader_sizes):
             return moved
     axes = [axis for axis, vector in first.items() if vector == chosen]
     if len(set(chosen)) > 1:
@@ -161,12 +161,25 @@ def _batch_axes(vectors: Mapping[Axis, _Vector], loader_sizes: set[int]) -> list
 
 def _batch_elsewhere(vectors: Mapping[Axis, _Vector], chosen: _Vector, loader_sizes: set[int]) -> list[Axis]:
     """Axes other than the first that follow the loader's batch size when no first axis ever does (time-major)."""
-    # frames of several samples in a row make a first axis that is a multiple, and features may equal the batch size
-    fixed = len(set(chosen)) == 1 and not any(chosen[0] % s == 0 or s % max(chosen[0], 1) == 0 for s in loader_sizes)
+    fixed = len(set(chosen)) == 1 and _is_unrelated(chosen[0], loader_sizes)
     for vector in vectors.values():
         if vector and max(vector) in loader_sizes and (len(set(vector)) > 1 or fixed):
             return [axis for axis, other in vectors.items() if other == vector]
     return []
+
+
+def _is_unrelated(size: int, loader_sizes: set[int]) -> bool:
+    # frames of several samples in a row make a first axis that is a multiple; halves and pairs divide
+    return bool(size and loader_sizes) and not any(size % s == 0 or s % size == 0 for s in loader_sizes)
+
+
+def _has_no_batch(first: Mapping[Axis, _Vector], chosen: _Vector, loader_sizes: set[int]) -> bool:
+    """Whether no first axis counts samples: each sample is a tensor of its own, as detectors take their images."""
+    if len(set(chosen)) == 1 and _is_unrelated(chosen[0], loader_sizes) and chosen[0] > max(loader_sizes):
+        return True
+    names = [name.rpartition(".") for (name, _), vector in first.items() if vector == chosen]
+    lengths = Counter(prefix for prefix, _, key in names if key.isdigit())
+    return all(key.isdigit() and lengths[prefix] in loader_sizes for prefix, _, key in names)
 
 
 def _unite(sets: list[list[Axis]], same: Sequence[Sequence[str]], vectors: Mapping[Axis, _Vector]) -> list[list[Axis]]:

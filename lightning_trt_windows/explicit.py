@@ -78,7 +78,10 @@ def explicit_inputs(
     tree, datamodule_name = said, type(datamodule).__name__
     if isinstance(datamodule, HasInputSpecs):
         where = f"{datamodule_name}.input_specs()"
-        specs = datamodule.input_specs()
+        try:
+            specs = datamodule.input_specs()
+        except Exception as exc:
+            raise ConfigurationError(f"{where} failed: {type(exc).__name__}: {exc}") from exc
         if not isinstance(specs, Mapping):
             raise ConfigurationError(f"{where} must return a mapping by argument of {method}, got {specs!r}")
         tree = overlay(said, _arguments(specs, where, signature, method))

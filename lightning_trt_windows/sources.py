@@ -60,13 +60,19 @@ def evidence_at_hand(subject: Subject) -> Evidence | None:
 def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) -> Evidence | None:
     """Batches as calls, or the module's example. ``silent`` collects why a source did not speak."""
     example = _example(subject, silent)
-    for evidence in _batches(subject, max_batches, silent):
-        difference = None if example is None else _difference(evidence, example)
-        if example is None or difference is None:
-            return evidence
-        note = f"example_input_array is what {subject.method} takes, not the batches as they are: {difference}"
-        return example._replace(loader_sizes=evidence.loader_sizes, notes=(note,))
-    return example
+    try:
+        evidence = next(_batches(subject, max_batches, silent), None)
+    except ShapeDiscoveryError as exc:
+        if example is None:
+            raise
+        return example._replace(notes=(f"example_input_array speaks, for the batches cannot: {exc}",))
+    difference = _difference(evidence, example) if evidence and example else None
+    if example is None or (evidence is not None and difference is None):
+        return evidence
+    if evidence is None:
+        return example
+    note = f"example_input_array is what {subject.method} takes, not the batches as they are: {difference}"
+    return example._replace(loader_sizes=evidence.loader_sizes, notes=(note,))
 
 
 def _batches(subject: Subject, max_batches: int, silent: list[str]) -> Iterator[Evidence]:

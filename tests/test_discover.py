@@ -134,6 +134,27 @@ def test_the_datamodule_speaks_through_input_specs() -> None:
     assert found.sources["x"].reason == "said by Said.input_specs()"
 
 
+def test_a_datamodule_that_says_it_wrong_is_named() -> None:
+    """Its own exception is the cause."""
+
+    class Broken:
+        def input_specs(self) -> Any:
+            return {"x": self.size}  # type: ignore[attr-defined]  # the mistake
+
+    with pytest.raises(ConfigurationError, match=r"Broken\.input_specs\(\) failed: AttributeError") as caught:
+        discover(Model(), datamodule=Broken())
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+    class Listing:
+        def input_specs(self) -> Any:
+            return [SPEC]
+
+    with pytest.raises(
+        ConfigurationError, match=r"Listing\.input_specs\(\) must return a mapping by argument of forward"
+    ):
+        discover(Model(), datamodule=Listing())
+
+
 def test_a_nested_spec_covers_its_entries_only() -> None:
     """The rest comes from the batches; names that are not there are refused."""
     data = batches(*[{"image": torch.ones(3), "size": torch.ones(2)}] * 11)
@@ -312,11 +333,16 @@ def test_a_hook_that_needs_a_trainer_is_left_out_and_one_that_fails_is_an_error(
 
     class Failing(Model):
         def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return batch["image"]
+            raise TypeError("a batch has no image")
 
     with pytest.raises(ShapeDiscoveryError, match=r"Failing\.on_before_batch_transfer failed .*TypeError") as caught:
         discover(Failing(), datamodule=Data())
     assert isinstance(caught.value.__cause__, TypeError)
+    module = Failing()
+    module.example_input_array = torch.ones(5, 4)
+    found = discover(module, datamodule=Data())
+    assert found.sources["x"].kind == "example"
+    assert found.notes[0].startswith("example_input_array speaks, for the batches cannot: Failing.on_before")
 
 
 def test_the_example_speaks_last() -> None:

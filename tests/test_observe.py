@@ -9,11 +9,13 @@ import pickle
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from watching import Model, fit, loader
+from watching import Model, Watch, fit, loader
 
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.observe import Observer, batch_sizes
@@ -205,6 +207,26 @@ def test_calls_before_the_first_stage_count_only_alone() -> None:
     observer.stage("train")
     module(torch.ones(2))
     assert [o.stage for o in observer.calls()] == ["train"]
+
+
+def test_trial_runs_of_the_batch_size_finder_do_not_count(tmp_path: Path) -> None:
+    """Lightning tries larger and larger batches before training, with the callbacks set aside."""
+    from lightning.pytorch.callbacks import BatchSizeFinder
+
+    class Data(pl.LightningDataModule):
+        batch_size = 2
+
+        def train_dataloader(self) -> Any:
+            return loader(64, self.batch_size)
+
+        val_dataloader = train_dataloader
+
+    observer, module, data = Observer(), Model(), Data()
+    callbacks = [Watch(observer), BatchSizeFinder(steps_per_trial=1, max_trials=3)]
+    settings = {"callbacks": callbacks, "enable_checkpointing": True, "default_root_dir": tmp_path, "max_steps": 2}
+    fit(module, data, observer=observer, **settings)
+    assert data.batch_size == 8
+    assert {o.args[0].shape for o in observer.calls()} == {(data.batch_size, 4)}
 
 
 def test_nested_arguments_are_described() -> None:

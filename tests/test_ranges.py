@@ -172,6 +172,21 @@ def test_frames_in_a_row_are_a_batch_although_features_equal_the_loaders_size() 
     assert shape(derived(calls, loader_sizes={"train": {8}})) == ((1, 40, 40, "batch"), 8)
 
 
+@pytest.mark.parametrize("loader_size", [2, 8])
+def test_a_list_of_samples_has_no_batch(loader_size: int) -> None:
+    """Detectors take one tensor for each image; channels are not a batch."""
+    calls = train(*[{"x": [tensor(3, size, size + n) for n in range(loader_size)]} for size in (100, 120)])
+    spec = derived(calls, loader_sizes={"train": {loader_size}}).inputs["x"][0]
+    assert spec.shape[0] == 3
+    assert all(size.name != "batch" for size in spec.shape[1:])
+
+
+def test_one_tensor_larger_than_any_batch_has_none() -> None:
+    """Three channels cannot be two samples."""
+    result = derived(train({"x": tensor(3, 10, 10)}, {"x": tensor(3, 12, 10)}), loader_sizes={"train": {2}})
+    assert shape(result) == (3, (10, 10, 12, "dim1"), 10)
+
+
 def test_a_scalar_and_an_empty_axis_are_no_trouble() -> None:
     """A range begins at 1 whatever was seen."""
     calls = train({"t": tensor(), "x": tensor(4, 0)}, {"t": tensor(), "x": tensor(4, 7)})
