@@ -13,7 +13,9 @@ import json
 import posixpath
 import shutil
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
@@ -22,8 +24,15 @@ from lightning_trt_windows.manifest import PayloadLocation
 
 __all__ = ["Joined", "join_payloads"]
 
-_CHUNK = 3 << 20
-"""Bytes encoded at a time, in bytes; a multiple of 3, so that the base64 of the chunks is the base64 of the whole."""
+_CHUNK = 3 << 16
+"""Bytes encoded in one go; a multiple of 3, so that the base64 of the chunks is the base64 of the whole. Encoding holds
+Python's lock, so large chunks would keep the writing thread waiting."""
+
+_BLOCK = 8 * _CHUNK
+"""Bytes whose text is written in one go: few and long stretches of work, which need the lock only in between."""
+
+_BLOCKS_AHEAD = 2
+"""Blocks encoded before they are asked for; this and the block size are the memory that writing needs."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The zip format's first moment: the same program gives the same bytes."""
@@ -82,9 +91,8 @@ def join_payloads(saved: IO[bytes], out: Writable, payloads: Mapping[str, memory
                     if part in joined:
                         raise ArtifactError(info.filename, [f"the engine {part} stands in the archive twice"])
                     length, digest = 0, hashlib.sha256()
-                    for chunk in _chunks(payloads[part]):
-                        digest.update(chunk)
-                        length += member_out.write(binascii.b2a_base64(chunk, newline=False))
+                    for text_block in _encoded(payloads[part], digest):
+                        length += member_out.write(text_block)
                     location = PayloadLocation(member=info.filename, offset=offset, length=length)
                     joined[part] = Joined(location, digest.hexdigest())
                     offset += length
@@ -105,10 +113,34 @@ def _parts(text: bytes, tokens: Mapping[str, memoryview]) -> Iterator[bytes | st
     yield text[position:]
 
 
-def _chunks(payload: memoryview) -> Iterator[memoryview]:
+def _encoded(payload: memoryview, digest: hashlib._Hash) -> Iterator[bytes]:
+    """The base64 of ``payload``, block by block; ``digest`` receives the payload itself.
+
+    Encoding, two hashes, zip's checksum and the write are a pass over the engine each, and they are what saving takes.
+    Encoding and the engine's hash run in a thread of their own, ahead of the caller, which does the others.
+    """
     view = payload.cast("B")
-    for start in range(0, len(view), _CHUNK):
-        yield view[start : start + _CHUNK]
+
+    def encode(start: int) -> bytes:
+        texts = []
+        for chunk in _pieces(view[start : start + _BLOCK], _CHUNK):
+            digest.update(chunk)
+            texts.append(binascii.b2a_base64(chunk, newline=False))
+        return b"".join(texts)
+
+    with ThreadPoolExecutor(1) as worker:
+        ahead: deque[Future[bytes]] = deque()
+        for start in range(0, len(view), _BLOCK):
+            ahead.append(worker.submit(encode, start))
+            if len(ahead) > _BLOCKS_AHEAD:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+
+def _pieces(view: memoryview, size: int) -> Iterator[memoryview]:
+    for start in range(0, len(view), size):
+        yield view[start : start + size]
 
 
 def _describes_tensors(name: str) -> bool:
