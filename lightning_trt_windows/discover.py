@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Signature
 from typing import Any
 
 import torch
 
-from lightning_trt_windows.containers import leaves, register_containers
+from lightning_trt_windows.containers import dotted, leaves, map_leaves, register_containers
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 from lightning_trt_windows.evidence import Derived, derive
 from lightning_trt_windows.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
@@ -23,7 +23,7 @@ from lightning_trt_windows.mapping import described, required
 from lightning_trt_windows.observe import Observer
 from lightning_trt_windows.ranges import RangeOptions
 from lightning_trt_windows.seen import SeenTensor
-from lightning_trt_windows.shapes import InputSpec, InputTree
+from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
 
 __all__ = ["Discovered", "HasInputSpecs", "RangeOptions", "call_arguments", "discover", "leaves", "register_containers"]
@@ -40,6 +40,49 @@ class Discovered:
     """By dotted name of each tensor."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, a sentence each."""
+
+    def asked_for(self, symbol: str) -> tuple[str, ...]:
+        """The axes of a symbol that the user or the datamodule made dynamic, as ``x.0``; the others were inferred."""
+        return tuple(
+            dotted(name, axis)
+            for name, axis in self._axes(symbol)
+            if self.sources[name].kind in ("argument", "datamodule")
+        )
+
+    def fix(self, symbol: str, because: str) -> Discovered:
+        """The same with ``symbol`` static at the size it was tuned for: for programs that insist on one size.
+
+        Args:
+            symbol: Name of a dynamic dimension.
+            because: Why, for the manifest: "torch.export takes it for a constant".
+        """
+        axes = set(self._axes(symbol))
+
+        def fixed(name: str, leaf: Any) -> Any:
+            if not isinstance(leaf, InputSpec):
+                return leaf
+            return replace(leaf, shape=tuple(_opt(d) if (name, i) in axes else d for i, d in enumerate(leaf.shape)))
+
+        sources = dict(self.sources)
+        for name, axis in axes:
+            dims = [f"{d}; fixed: {because}" if i == axis else d for i, d in enumerate(sources[name].dims)]
+            sources[name] = replace(sources[name], dims=tuple(dims))
+        inputs = {name: map_leaves(tree, fixed, name) for name, tree in self.inputs.items()}
+        spelled = ", ".join(dotted(*axis) for axis in sorted(axes))
+        return Discovered(inputs, sources, (*self.notes, f"{symbol} ({spelled}) is not dynamic: {because}"))
+
+    def _axes(self, symbol: str) -> list[tuple[str, int]]:
+        specs = [(name, leaf) for name, leaf in leaves(self.inputs) if isinstance(leaf, InputSpec)]
+        return [
+            (name, axis)
+            for name, spec in specs
+            for axis, size in enumerate(spec.shape)
+            if isinstance(size, DimRange) and size.name == symbol
+        ]
+
+
+def _opt(size: DimRange | int) -> int:
+    return size.opt if isinstance(size, DimRange) else size
 
 
 def discover(

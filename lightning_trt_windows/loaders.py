@@ -52,8 +52,9 @@ def sample_batches(
     source = module if datamodule is None else datamodule
     silent: list[str] = []
     with _random_state():
-        if datamodule is not None and not _call(datamodule, "prepare_data", silent):
-            return Sampled(Observer(), "", tuple(silent))
+        if datamodule is not None:
+            # a download that fails matters only where the data is not there yet, and then a loader will say so
+            _call(datamodule, "prepare_data", silent)
         for stage, setup in STAGES.items():
             method = f"{stage}_dataloader"
             make = getattr(source, method, None)

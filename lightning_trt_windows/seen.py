@@ -107,14 +107,33 @@ def describe(value: Any, constants: list[Any]) -> Description:
     if isinstance(value, _RARE_CONSTANTS):
         constants.append(value)
         return (_CONSTANT, cls)
-    if isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS and not isinstance(value[0], torch.Tensor):
-        return (_OBJECT, cls, f"a {cls.__name__} of {len(value)} values of {type(value[0]).__name__}")
-    parts = split(value)
-    # a context that holds tensors would keep a batch alive
-    if parts is None or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(parts.context)):
-        return (_OBJECT, cls, f"a {cls.__module__}.{cls.__qualname__}")
+    parts = _parts(value)
+    if parts is None:
+        return (_OBJECT, cls, _what(value))
     children = tuple([describe(child, constants) for child in parts.children])
     return (_NODE, cls, parts.keys, children, _Context(parts.context))
+
+
+def _parts(value: Any) -> Parts | None:
+    """``value`` taken apart; ``None`` where it is a leaf, or as good as one to us."""
+    if _is_long(value):
+        return None
+    parts = split(value)
+    if parts is None or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(parts.context)):
+        # a context that holds tensors would keep a batch alive
+        return None
+    return parts
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS and not isinstance(value[0], torch.Tensor)
+
+
+def _what(value: Any) -> str:
+    cls = type(value)
+    if _is_long(value):
+        return f"a {cls.__name__} of {len(value)} values of {type(value[0]).__name__}"
+    return f"a {cls.__module__}.{cls.__qualname__}"
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -123,9 +142,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         if value.layout is torch.strided:
             yield value
         return
-    if isinstance(value, (list, tuple)) and len(value) > MOST_ITEMS and not isinstance(value[0], torch.Tensor):
-        return
-    parts = split(value)
+    parts = _parts(value)
     for child in () if parts is None else parts.children:
         yield from _tensors(child)
 
@@ -239,7 +256,10 @@ def _look_at_values(tally: _Tally, values: Iterable[Any]) -> None:
                 continue
             if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
                 continue
-            low, high = torch.aminmax(tensor.detach())
+            try:
+                low, high = torch.aminmax(tensor.detach())
+            except (RuntimeError, NotImplementedError):
+                continue  # a dtype or device that cannot tell
             pair = (int(low), int(high)) if tensor.device.type == "cpu" else (low, high)
             tally.values.setdefault(number, []).append(pair)
 

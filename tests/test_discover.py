@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
-from watching import Model, Rows, fit, loader
+from watching import Model, Rows, Watch, fit, loader
 
 from lightning_trt_windows.discover import (
     HasInputSpecs,
@@ -184,6 +184,8 @@ def test_unknown_arguments_are_refused_with_the_nearest() -> None:
         ConfigurationError, match="expected an InputSpec, a constant or a container of these, got Tensor"
     ):
         discover(Model(), inputs={"x": torch.ones(3)})
+    with pytest.raises(ConfigurationError, match=r"'x\.a' lies inside 'x', which is given as a whole"):
+        discover(Model(), inputs={"x": SPEC, "x.a": SPEC})
     with pytest.raises(ConfigurationError, match="has no method 'forwards'"):
         discover(Model(), method="forwards")
 
@@ -259,6 +261,71 @@ def test_the_modules_own_loaders_are_asked_where_there_is_no_datamodule() -> Non
             return loader(8, 8)
 
     assert discover(Own()).inputs == {"x": InputSpec((BATCH, 4))}
+
+
+def test_preparing_and_setting_up_may_fail() -> None:
+    """Data may lie there already; a stage that cannot be set up is passed over."""
+
+    class Offline(Data):
+        def prepare_data(self) -> None:
+            raise OSError("no network")
+
+        def setup(self, stage: str) -> None:
+            if stage == "predict":
+                raise ValueError("no stage predict")
+
+        def predict_dataloader(self) -> Any:
+            raise AssertionError("not set up")
+
+    found = discover(Model(), datamodule=Offline())
+    assert found.notes == (
+        "shapes are those of the val loader's batches",
+        "prepare_data() failed: OSError: no network",
+        "setup('predict') failed: ValueError: no stage predict",
+    )
+
+
+def test_several_loaders_are_drawn_from_as_lightning_does() -> None:
+    """One after the other in evaluation, all at once in training, which sees one batch of batches."""
+    from lightning.pytorch.utilities.combined_loader import CombinedLoader
+
+    module = Takes(lambda batch: batch)
+    for loaders in (
+        {"a": loader(8, 8), "b": loader(6, 6)},
+        CombinedLoader({"a": loader(8, 8), "b": loader(6, 6)}, "max_size_cycle"),
+    ):
+        found = discover(module, datamodule=_FromLoader(loaders))
+        assert [name for name, _ in leaves(found.inputs)] == ["batch.a.0", "batch.a.1", "batch.b.0", "batch.b.1"]
+    found = discover(module, datamodule=_FromLoader([loader(8, 8), loader(6, 6)]))
+    assert [name for name, _ in leaves(found.inputs)] == ["batch.0.0", "batch.0.1", "batch.1.0", "batch.1.1"]
+
+    class Evaluates(Data):
+        def val_dataloader(self) -> Any:
+            return {"a": loader(8, 8), "b": loader(6, 6)}
+
+    found = discover(Model(), datamodule=Evaluates())
+    assert "val 1x8, 1x6" in found.sources["x"].dims[0]
+
+
+def test_a_datamodule_is_not_set_up_anew_while_it_trains() -> None:
+    """Setting it up for predicting could take the data from the training that runs; its batches serve."""
+
+    class Predicting(Model):
+        def predict_step(self, batch: Any, batch_idx: int) -> Any:
+            return self(batch[0])
+
+    class Ask(pl.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+            self.found = discover(pl_module, datamodule=trainer.datamodule, observer=observer, method="predict_step")
+
+    class Fits(Data):
+        train_dataloader = Data.val_dataloader
+        predict_dataloader = Data.val_dataloader
+
+    observer, data, ask = Observer(method="predict_step"), Fits(), Ask()
+    fit(Predicting(), data, observer=observer, callbacks=[Watch(observer), ask])
+    assert data.called == ["prepare_data", "fit"]
+    assert "3 in train" in ask.found.sources["batch.0"].reason
 
 
 def test_a_loader_that_never_ends_is_left_after_some_batches() -> None:
@@ -355,6 +422,18 @@ def test_the_example_speaks_last() -> None:
     for example in ((torch.ones(5, 4),), {"x": torch.ones(5, 4)}):
         module.example_input_array = example
         assert discover(module).inputs == found.inputs
+    assert discover(module, datamodule=Data()).sources["x"].kind == "observed"
+
+
+def test_an_example_that_does_not_fit_forward_is_passed_over() -> None:
+    """The error says why; one that looks like the batches changes nothing."""
+    module = Model()
+    module.example_input_array = (torch.ones(5, 4), torch.ones(5))
+    with pytest.raises(
+        ShapeDiscoveryError, match=r"example_input_array does not fit forward\(x\): too many positional"
+    ):
+        discover(module)
+    module.example_input_array = torch.ones(5, 4)
     assert discover(module, datamodule=Data()).sources["x"].kind == "observed"
 
 
@@ -507,6 +586,24 @@ def test_options_reach_the_ranges() -> None:
     """As one value."""
     found = discover(Model(), datamodule=Data(), options=RangeOptions(caps={"batch": 4}))
     assert found.inputs == {"x": InputSpec((DimRange(1, 4, 4, "batch"), 4))}
+
+
+def test_a_symbol_that_a_program_insists_on_is_fixed_everywhere() -> None:
+    """At the size it was tuned for, in the specs, the reasons and the notes; what was asked for is told apart."""
+    module, observer = Takes(lambda ids, mask: ids), Observer()
+    observer.attach(module)
+    for length in (5, 9, 7):
+        module(torch.ones(8, length), torch.ones(8, length))
+    found = discover(module, observer=observer)
+    assert found.asked_for("dim1") == ()
+    fixed = found.fix("dim1", "the recurrence is unrolled")
+    assert [str(leaf) for _, leaf in leaves(fixed.inputs)] == ["float32[1..8..8, 7]"] * 2
+    assert fixed.sources["mask"].dims[1].endswith("; fixed: the recurrence is unrolled")
+    assert fixed.sources["mask"].dims[0] == found.sources["mask"].dims[0]
+    assert fixed.notes == ("dim1 (ids.1, mask.1) is not dynamic: the recurrence is unrolled",)
+    asked = discover(module, inputs={"ids": InputSpec((8, DimRange(5, 6, 9)))}, observer=observer)
+    assert asked.asked_for("dim1") == ("ids.1",)
+    assert [str(leaf) for _, leaf in leaves(asked.inputs)] == ["float32[8, 5..6..9]"] * 2
 
 
 def test_when_nothing_speaks_the_error_says_what_was_tried_and_what_to_write() -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 from watching import Model, Watch, fit, loader
 
 from lightning_trt_windows.errors import ConfigurationError
@@ -279,6 +280,30 @@ def test_what_cannot_be_taken_apart_is_named() -> None:
     whats = [o.args[0].what for o in observer.calls()]
     assert whats[0].endswith(".Graph")
     assert whats[1:] == ["a list of 1000 values of str", "a tensor of layout torch.sparse_coo"]
+
+
+def test_values_that_cannot_be_compared_are_left_out() -> None:
+    """Not every integer dtype has a smallest value to ask for; the shape is recorded all the same."""
+    observer = watched((torch.ones(2).to(torch.uint16),), (torch.ones(3, dtype=torch.int64),))
+    assert [o.args[0].shape for o in observer.calls()] == [(2,), (3,)]
+    assert observer.notes == []
+
+
+def test_a_registered_class_whose_context_holds_tensors_is_not_taken_apart() -> None:
+    """Its context would keep the batch alive; and the numbers of other tensors stay right."""
+
+    class Sliced:
+        def __init__(self, data: Any, slices: Any) -> None:
+            self.data, self.slices = data, slices
+
+    pytree.register_pytree_node(Sliced, lambda s: ([s.data], s.slices), lambda c, slices: Sliced(*c, slices))
+    observer = watched((Sliced(torch.tensor([7]), torch.ones(2)), torch.tensor([1, 2])))
+    (call,) = observer.calls()
+    assert isinstance(call.args[0], SeenObject)
+    assert call.args[1].values == (1, 2)
+    observer = watched((Sliced(torch.tensor([7]), "by two"), torch.tensor([1, 2])))
+    (call,) = observer.calls()
+    assert (call.args[0].data.values, call.args[0].slices, call.args[1].values) == ((7, 7), "by two", (1, 2))
 
 
 def test_no_batch_is_kept_alive() -> None:
