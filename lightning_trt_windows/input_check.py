@@ -1,0 +1,94 @@
+"""Tensors that a call was given against the ranges in the manifest, before TensorRT sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.manifest import InputRecord
+
+__all__ = ["InputCheck"]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    record: InputRecord
+    dtype: torch.dtype
+    dynamic: tuple[tuple[int, str], ...]
+    """Axis and symbol of each dynamic axis."""
+
+
+class InputCheck:
+    """Checks the tensors of a call; made once, run often."""
+
+    def __init__(self, records: Sequence[InputRecord], device: torch.device) -> None:
+        self._device = device
+        self._wanted = tuple(
+            _Wanted(
+                record,
+                getattr(torch, record.dtype),
+                tuple((axis, symbol) for axis, symbol in enumerate(record.symbols) if symbol is not None),
+            )
+            for record in records
+        )
+
+    def __call__(self, tensors: Sequence[Any]) -> None:
+        """Refuse what the engines were not built for.
+
+        Raises:
+            ConfigurationError: Names the input, the dimension, its range and what was given.
+        """
+        sizes: dict[str, tuple[int, str, int]] = {}
+        for wanted, tensor in zip(self._wanted, tensors, strict=True):
+            if not isinstance(tensor, torch.Tensor):
+                raise ConfigurationError(f"{wanted.record.name} must be a torch.Tensor, got {type(tensor).__name__}")
+            if tensor.dtype is not wanted.dtype or tensor.device != self._device:
+                raise ConfigurationError(self._kind_message(wanted, tensor))
+            shape = tuple(tensor.shape)
+            record = wanted.record
+            if len(shape) != len(record.min):
+                raise ConfigurationError(
+                    f"{record.name} must have {len(record.min)} dimensions {_ranges(record)}, got {list(shape)}"
+                )
+            for axis, size in enumerate(shape):
+                if not record.min[axis] <= size <= record.max[axis]:
+                    raise ConfigurationError(_range_message(record, axis, shape))
+            for axis, symbol in wanted.dynamic:
+                size = shape[axis]
+                other = sizes.setdefault(symbol, (size, record.name, axis))
+                if other[0] != size:
+                    raise ConfigurationError(
+                        f"dimension {axis} of {record.name} is {size}, and dimension {other[2]} of {other[1]} is "
+                        f"{other[0]}; both are {symbol!r}, so they must be equal"
+                    )
+
+    def _kind_message(self, wanted: _Wanted, tensor: torch.Tensor) -> str:
+        name = wanted.record.name
+        if tensor.dtype is not wanted.dtype:
+            found = str(tensor.dtype).removeprefix("torch.")
+            return (
+                f"{name} must be {wanted.record.dtype}, got {found}; convert it with .to(torch.{wanted.record.dtype})"
+            )
+        return f"{name} is on {tensor.device}, the module on {self._device}; move it with .to({str(self._device)!r})"
+
+
+def _range_message(record: InputRecord, axis: int, shape: tuple[int, ...]) -> str:
+    low, high = record.min[axis], record.max[axis]
+    symbol = f" ({record.symbols[axis]})" if record.symbols[axis] else ""
+    wanted = str(low) if low == high else f"{low} to {high}"
+    return (
+        f"dimension {axis}{symbol} of {record.name} must be {wanted}, got {shape[axis]} in {list(shape)}. The engines "
+        "were built for this range; export the checkpoint with a wider one to go beyond it"
+    )
+
+
+def _ranges(record: InputRecord) -> str:
+    return (
+        "["
+        + ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in zip(record.min, record.max))
+        + "]"
+    )

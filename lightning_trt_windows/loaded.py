@@ -1,0 +1,128 @@
+"""The callable that ``load`` gives: the program with engines in the place of engine nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.engine_runner import EngineRunner
+from lightning_trt_windows.input_check import InputCheck
+from lightning_trt_windows.manifest import Manifest
+from lightning_trt_windows.program_reader import Program
+from lightning_trt_windows.runtime_cache import RuntimeCache
+from lightning_trt_windows.structure import Structure, arguments_of
+
+__all__ = ["LoadedModule", "assemble"]
+
+
+class LoadedModule:
+    """An artifact on a GPU; called like the ``forward`` it was exported from. Any thread may call it.
+
+    It runs in eval mode and without gradients, as everything in it did at the export.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: torch.device,
+        program: GraphModule,
+        structure: Structure,
+        tensors: Sequence[bool],
+        runtime_cache: RuntimeCache | None = None,
+    ) -> None:
+        self.artifact = artifact
+        self.device = device
+        self._program = program
+        self._structure = structure
+        self._tensors = tuple(tensors)
+        self._constants = not all(tensors)
+        self._check = InputCheck(artifact.manifest.inputs, device)
+        self._cache = runtime_cache
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the export wrote down: inputs with their ranges, outputs, versions."""
+        return self.artifact.manifest
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """Names of ``forward``'s arguments."""
+        return tuple(argument.name for argument in self._structure.arguments)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on the current CUDA stream, without waiting for it.
+
+        Raises:
+            ConfigurationError: Arguments, shapes, dtypes or devices that the artifact was not built for.
+        """
+        leaves = self._structure.flatten(args, kwargs)
+        if self._constants:
+            self._structure.check_constants(leaves, self._tensors)
+            self._check([leaf for leaf, tensor in zip(leaves, self._tensors) if tensor])
+        else:
+            self._check(leaves)
+        with torch.no_grad():
+            outputs = self._program(*leaves)
+        return self._structure.unflatten(outputs)
+
+    def save_runtime_cache(self) -> Path | None:
+        """Write the runtime cache now, rather than when the module goes; ``None`` where there is no cache.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        if self._cache is None:
+            return None
+        self._cache.save()
+        return self._cache.path
+
+    def __repr__(self) -> str:
+        return f"<LoadedModule {self.artifact.path.name} on {self.device}, forward({', '.join(self.argument_names)})>"
+
+
+class _EngineModule(nn.Module):
+    """An engine as a child of the graph."""
+
+    def __init__(self, runner: EngineRunner) -> None:
+        super().__init__()
+        self.runner = runner
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        return self.runner(inputs)
+
+
+def assemble(
+    artifact: Artifact,
+    program: Program,
+    runners: Sequence[EngineRunner],
+    device: torch.device,
+    runtime_cache: RuntimeCache | None = None,
+) -> LoadedModule:
+    """Make the callable: engines and weights become children of the program's graph.
+
+    Raises:
+        ArtifactError: The program and the manifest do not belong together.
+    """
+    children: dict[str, Any] = {f"engine_{number}": _EngineModule(runner) for number, runner in enumerate(runners)}
+    children.update({f"weight_{number}": weight for number, weight in enumerate(program.weights)})
+    leaves = program.graph.leaves
+    arguments, positional = arguments_of(
+        program.in_spec,
+        [(leaf.is_tensor, leaf.value) for leaf in leaves],
+        [record.name for record in artifact.manifest.inputs],
+        [leaf.name for leaf in leaves],
+    )
+    return LoadedModule(
+        artifact,
+        device,
+        GraphModule(children, program.graph.graph),
+        Structure(arguments, positional, program.out_spec),
+        [leaf.is_tensor for leaf in leaves],
+        runtime_cache,
+    )

@@ -1,0 +1,112 @@
+"""Engine payloads out of an ``.ep``: base64 text in the middle of a zip member, gigabytes of it.
+
+The text is decoded piece by piece from the file into one buffer of the engine's size: it never becomes one string,
+never meets a JSON parser, and costs no memory but that buffer.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from lightning_trt_windows.base64_decoder import Decoder
+from lightning_trt_windows.engine_header import HEADER_SIZE
+from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.manifest import EngineRecord
+
+__all__ = ["member_start", "read_head", "read_payload", "read_without_payloads"]
+
+_THREADS = 4
+"""More do not read faster: what is left of Python between PyTorch's operators runs one thread at a time."""
+_LOCAL_HEADER = 30
+"""Bytes of a zip member's own header, before its name and its extra field."""
+
+
+def member_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Byte of the file at which the content of an uncompressed member begins.
+
+    Raises:
+        ArtifactError: The archive's directory points at something that is not this member.
+    """
+    stream.seek(info.header_offset)
+    header = stream.read(_LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED:
+        raise ArtifactError(info.filename, ["is not an uncompressed member where the archive's directory says"])
+    name, extra = struct.unpack_from("<2H", header, 26)
+    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+
+
+def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
+    """The bytes of ``engine``; ``start`` is where its member begins in the file at ``path``.
+
+    Raises:
+        ArtifactError: What stands there is not base64 of the size that the manifest gives.
+    """
+    plan = bytearray(engine.size)
+    workers = min(_THREADS, os.cpu_count() or 1, 1 + engine.location.length // (8 * Decoder.size))
+    step = -(-engine.location.length // workers // Decoder.size) * Decoder.size
+    begin = start + engine.location.offset
+    parts = [(at, min(step, engine.location.length - at)) for at in range(0, engine.location.length, step)]
+    try:
+        with memoryview(plan) as view, ThreadPoolExecutor(workers) as pool:
+            outs = [view[at // 4 * 3 : (at + length) // 4 * 3] for at, length in parts]
+            reads = [pool.submit(_decode, path, begin + at, length, out) for (at, length), out in zip(parts, outs)]
+            done = sum(read.result() for read in reads)
+            for out in outs:
+                out.release()
+    except ValueError as error:
+        raise ArtifactError(engine.name, [f"its text is {error}"]) from error
+    if done != engine.size:
+        raise ArtifactError(engine.name, [f"has {done} bytes instead of {engine.size}"])
+    return plan
+
+
+def _decode(path: Path, begin: int, length: int, out: memoryview) -> int:
+    """Decode ``length`` characters of a file into ``out``, piece by piece; gives the number of bytes."""
+    decoder, done = Decoder(), 0
+    text = memoryview(bytearray(min(Decoder.size, length)))
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(begin)
+        for at in range(0, length, Decoder.size):
+            piece = text[: min(Decoder.size, length - at)]
+            if stream.readinto(piece) != len(piece):
+                raise ValueError("cut short")
+            done += decoder.decode(piece, out[done:])
+    return done
+
+
+def read_head(stream: BinaryIO, start: int, engine: EngineRecord) -> bytes:
+    """The first bytes of ``engine``, enough for :func:`~lightning_trt_windows.engine_header.read_header`."""
+    stream.seek(start + engine.location.offset)
+    text = stream.read(min((HEADER_SIZE + 2) // 3 * 4, engine.location.length))
+    try:
+        return binascii.a2b_base64(text)
+    except binascii.Error as error:
+        raise ArtifactError(engine.name, [f"its text is not base64: {error}"]) from error
+
+
+def read_without_payloads(
+    stream: BinaryIO, start: int, size: int, engines: Iterable[tuple[str, EngineRecord]]
+) -> Iterator[bytes]:
+    """A member of ``size`` bytes, with a short token in place of each payload.
+
+    Args:
+        stream: The archive.
+        start: Where the member begins.
+        size: Its length.
+        engines: Token and record of each engine in this member.
+    """
+    position = 0
+    for token, engine in sorted(engines, key=lambda item: item[1].location.offset):
+        stream.seek(start + position)
+        yield stream.read(engine.location.offset - position)
+        yield token.encode()
+        position = engine.location.offset + engine.location.length
+    stream.seek(start + position)
+    yield stream.read(size - position)

@@ -1,0 +1,146 @@
+"""The program of an ``.ep`` without its engines: graph, weights and structure. Nothing in it is unpickled."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import torch
+from torch.utils import _pytree as pytree
+
+from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.operators import tree_issues
+from lightning_trt_windows.payload import member_start, read_without_payloads
+from lightning_trt_windows.program_graph import DTYPES, ProgramGraph, read_graph
+from lightning_trt_windows.structure import with_known_classes
+
+__all__ = ["Program", "read_program"]
+
+_TOKEN = "@engine:{}@"
+_GRAPH = "models/model.json"
+_WEIGHTS = "data/weights/"
+_CONSTANTS = "data/constants/"
+_CONFIGS = {_WEIGHTS: "model_weights_config.json", _CONSTANTS: "model_constants_config.json"}
+_SAMPLES = "data/sample_inputs/model.pt"
+"""A pickle, where it is not empty. Nothing needs it, so nothing opens it."""
+_OTHER = re.compile(
+    r"data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|archive_format|archive_version|byteorder|version"
+    r"|\.data/version|\.data/serialization_id"
+)
+_SCHEMA = 8
+"""Major version of the schema of ``torch._export.serde`` that is read here."""
+_LARGEST_GRAPH = 1 << 28
+"""Bytes of JSON without the payloads. ViT-L has 0.3 MB."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an artifact computes, without its engines."""
+
+    graph: ProgramGraph
+    weights: tuple[torch.Tensor, ...]
+    """Those that the graph uses, on the device."""
+    in_spec: pytree.TreeSpec
+    """Of the pair ``(args, kwargs)``."""
+    out_spec: pytree.TreeSpec
+
+
+def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile, device: torch.device) -> Program:
+    """The program in ``archive``, which is open on ``stream``, for ``device``.
+
+    Nothing of the file is evaluated, imported or unpickled. Its hash must have been checked all the same: what it
+    computes is what its maker wants.
+
+    Raises:
+        ArtifactError: The archive holds something that a program of engines and tensors does not need, or is damaged.
+    """
+    members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+    known = {_GRAPH, _SAMPLES, *(folder + file for folder, file in _CONFIGS.items())}
+    unknown = [name for name in members if name not in known and not _OTHER.fullmatch(name)]
+    if unknown:
+        raise ArtifactError(artifact.path, [f"has a member {name!r}, which no artifact needs" for name in unknown])
+    if missing := sorted(known - {_SAMPLES} - set(members)):
+        raise ArtifactError(artifact.path, [f"has no member {name!r}" for name in missing])
+    try:
+        return _read(artifact, stream, archive, members, device)
+    # what damaged JSON and unknown kinds of values lead to
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(
+            artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {error}"]
+        ) from error
+
+
+def _read(
+    artifact: Artifact,
+    stream: BinaryIO,
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    device: torch.device,
+) -> Program:
+    tokens = {_TOKEN.format(number): number for number in range(len(artifact.manifest.engines))}
+    document = _document(artifact, stream, members[_GRAPH], tokens)
+    major = document["schema_version"]["major"]
+    if major != _SCHEMA:
+        raise ValueError(f"its schema has the version {major}, this lightning-trt-windows reads {_SCHEMA}")
+    program = document["graph_module"]
+    graph = read_graph(program, tokens, device)
+    signature = program["module_call_graph"][0]["signature"]
+    fields = program.get("treespec_namedtuple_fields") or {}
+    trees = []
+    for key in ("in_spec", "out_spec"):
+        if issues := list(tree_issues(signature[key])):
+            raise ArtifactError(artifact.path, issues)
+        trees.append(pytree.treespec_loads(with_known_classes(signature[key], fields, outputs=key == "out_spec")))
+    stored: dict[str, torch.Tensor] = {}
+    for folder, file in _CONFIGS.items():
+        config = json.loads(archive.read(members[folder + file]))["config"]
+        stored.update(_tensors(archive, members, folder, config, device))
+    return Program(graph, tuple(stored[name] for name in graph.weights), trees[0], trees[1])
+
+
+def _document(artifact: Artifact, stream: BinaryIO, info: zipfile.ZipInfo, tokens: Mapping[str, int]) -> dict[str, Any]:
+    records = artifact.manifest.engines
+    elsewhere = [engine.name for engine in records if engine.location.member != info.filename]
+    if elsewhere:
+        raise ArtifactError(artifact.path, [f"the engine {name} is not in the graph" for name in elsewhere])
+    if info.file_size - sum(engine.location.length for engine in records) > _LARGEST_GRAPH:
+        raise ArtifactError(artifact.path, ["its graph is absurdly large"])
+    start = member_start(stream, info)
+    text = b"".join(read_without_payloads(stream, start, info.file_size, zip(tokens, records)))
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def _tensors(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    folder: str,
+    config: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """Weights by name. Those that share memory in the file share it here."""
+    memory: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, record in config.items():
+        file, meta = record["path_name"], record["tensor_meta"]
+        if record["use_pickle"] or meta is None or not _OTHER.fullmatch(folder + file):
+            raise ValueError(f"its weight {name} is a pickle or another object, not a plain tensor")
+        dtype = DTYPES[meta["dtype"]]
+        sizes, strides = ([int(size["as_int"]) for size in meta[key]] for key in ("sizes", "strides"))
+        if not math.prod(sizes):
+            tensors[name] = torch.empty(sizes, dtype=dtype, device=device)
+            continue
+        if file not in memory:
+            content = bytearray(archive.read(members[folder + file]))
+            memory[file] = torch.frombuffer(content, dtype=torch.uint8).to(device)
+        # as_strided refuses what reaches beyond the memory
+        tensors[name] = memory[file].view(dtype).as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+    return tensors

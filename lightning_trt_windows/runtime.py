@@ -1,0 +1,102 @@
+"""``load``: from the two files of an artifact to something that is called like the module it came from.
+
+Needs PyTorch and TensorRT's Python bindings, and neither Lightning nor Torch-TensorRT. The order is what makes it safe:
+the manifest, the hash of the file, the machine; only then is anything in the file parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+import zipfile
+from typing import TYPE_CHECKING
+
+from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
+from lightning_trt_windows.engine_header import EngineHeader, read_header
+from lightning_trt_windows.environment import check_environment
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.payload import member_start, read_head, read_payload
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_trt_windows.engine_runner import EngineOpener, EngineRunner
+    from lightning_trt_windows.loaded import LoadedModule
+    from lightning_trt_windows.runtime_cache import RuntimeCache
+
+__all__ = ["load", "load_program"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cuda:0",
+    *,
+    runtime_cache: str | os.PathLike[str] | None = None,
+    cuda_graphs: bool = False,
+) -> LoadedModule:
+    """Load an artifact, named by its ``.ep`` or its ``.json``, onto a GPU.
+
+    Args:
+        path: Either of the two files; the other one lies beside it.
+        device: The GPU.
+        runtime_cache: File in which TensorRT-RTX keeps the kernels that it compiles for this GPU, so that the next
+            start does not compile them again. Written when the module goes, and by ``save_runtime_cache()``.
+        cuda_graphs: Let TensorRT-RTX record each engine's kernels and replay them, which saves launches where shapes
+            repeat.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or the program has something in it that no artifact needs.
+        EnvironmentMismatchError: PyTorch, TensorRT, driver or GPU are not what the artifact needs; all mismatches.
+        ConfigurationError: An option that the artifact's backend does not have.
+    """
+    artifact = check_artifact(read_artifact(path))
+    check_environment(artifact, str(device), _headers(artifact))
+    backend = artifact.manifest.backend.name
+    if backend != "tensorrt_rtx" and (runtime_cache is not None or cuda_graphs):
+        raise ConfigurationError(f"runtime_cache and cuda_graphs are TensorRT-RTX's, this artifact is of {backend}")
+
+    import torch
+
+    from lightning_trt_windows._compat.bindings import bindings
+    from lightning_trt_windows.engine_runner import TensorRTRuntime
+    from lightning_trt_windows.runtime_cache import RuntimeCache
+
+    target = torch.device(device)
+    if target.index is None:
+        target = torch.device(target.type, torch.cuda.current_device())
+    cache = None if runtime_cache is None else RuntimeCache(runtime_cache)
+    opener = TensorRTRuntime(bindings(backend), target, cache=cache, cuda_graphs=cuda_graphs)
+    return load_program(artifact, target, opener, cache)
+
+
+def load_program(
+    artifact: Artifact, device: torch.device, open_engine: EngineOpener, cache: RuntimeCache | None = None
+) -> LoadedModule:
+    """:func:`load` with another way to run engines; ``artifact`` must have been checked.
+
+    Engines are read and opened one after the other, so that one buffer at a time is in memory.
+    """
+    from lightning_trt_windows.loaded import assemble
+    from lightning_trt_windows.program_reader import read_program
+
+    runners: list[EngineRunner] = []
+    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        program = read_program(artifact, stream, archive, device)
+        for engine in artifact.manifest.engines:
+            start = member_start(stream, archive.getinfo(engine.location.member))
+            runners.append(open_engine(engine, read_payload(artifact.path, start, engine)))
+    module = assemble(artifact, program, runners, device, cache)
+    if cache is not None:
+        # also at the end of the process
+        weakref.finalize(module, cache.save_quietly)
+    return module
+
+
+def _headers(artifact: Artifact) -> dict[str, EngineHeader]:
+    headers: dict[str, EngineHeader] = {}
+    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        for engine in artifact.manifest.engines:
+            start = member_start(stream, archive.getinfo(engine.location.member))
+            if header := read_header(read_head(stream, start, engine)):
+                headers[engine.name] = header
+    return headers
