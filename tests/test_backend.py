@@ -13,6 +13,7 @@ import torch
 from simulation import Simulated, compile_for_test
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows.archive import join_payloads
 from lightning_trt_windows.backends import driver, get_backend
@@ -138,6 +139,15 @@ class TestRanges:
         fixed = torch.export.export(module, (x,), strict=False).module()
         with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
             driver._refuse_lost_dimensions(exported(module, x), fixed)
+
+    def test_range_narrowed_in_lowering_is_refused(self) -> None:
+        """A range that lowering narrowed (as convolution heuristics do on some processors) is noticed."""
+        module, x = nn.Linear(4, 4), torch.randn(2, 4)
+        program = exported(module, x)
+        wider = next(iter(program.range_constraints))
+        program.range_constraints[wider] = ValueRanges(1, 32)
+        with pytest.raises(CompileError, match=r"narrowed dimension 0 of input input from 1\.\.32 to 2\.\.16"):
+            driver._refuse_lost_dimensions(program, program.module())
 
     def test_operator_that_only_cpus_have_is_refused(self) -> None:
         """What a trace on the CPU chose for the CPU would not exist on the GPU."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 __all__ = ["cpu_convolution_heuristics_off", "partial_graph_not_printed", "quiet"]
 
 CONVOLUTION_NARROWS_RANGES = ("2.14", None)
-"""Seen in 2.14 (2.11 does not need it). Delete when ``tests/compat/test_torch.py`` fails."""
+"""Seen in 2.14, not in 2.11, and not on every processor: the heuristics ask what the processor has. Delete when
+``torch._C._select_conv_backend`` no longer looks at the batch size."""
 
 
 @contextlib.contextmanager

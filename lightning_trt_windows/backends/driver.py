@@ -187,6 +187,20 @@ def _refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> No
                     f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
                     "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"
                 )
+            if isinstance(left, torch.SymInt):
+                _refuse_narrowed_range(source, name, axis, left)
+
+
+def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:
+    """Compare the range of a dimension, which becomes TensorRT's profile, with the one that was captured."""
+    for symbol in size.node.expr.free_symbols:
+        wanted, left = source.range_constraints.get(symbol), size.node.shape_env.var_to_range.get(symbol)
+        # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
+        if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
+            raise CompileError(
+                f"lowering narrowed dimension {axis} of input {name} from {wanted.lower}..{wanted.upper} to "
+                f"{left.lower}..{left.upper}; the engine would refuse the rest. Please report the model"
+            )
 
 
 def _refuse_cpu_operators(program: ExportedProgram) -> None:
