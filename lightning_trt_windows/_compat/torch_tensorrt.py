@@ -37,6 +37,9 @@ DISTRIBUTIONS = {"tensorrt_rtx": "torch-tensorrt-rtx", "tensorrt": "torch-tensor
 SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES = ("2.11", "2.12")
 """Until 2.12 attention decomposes on a CPU to an operator that only CPUs have. Harmless later: the key is absent."""
 
+COMPLEX_NUMBERS_ARE_LOWERED_WRONG = (2, 14)
+"""Before this version the pass that rewrites complex numbers loses shapes, without a word: refuse them."""
+
 
 @dataclass(frozen=True)
 class Upstream:
@@ -60,6 +63,11 @@ class Upstream:
     layout: Any
     no_op: Any
     version: str
+
+    @property
+    def takes_complex_numbers(self) -> bool:
+        """Whether a graph with complex numbers inside comes out right."""
+        return _minor(self.version) >= COMPLEX_NUMBERS_ARE_LOWERED_WRONG
 
 
 def installed_distribution(backend: str) -> str:

@@ -92,7 +92,7 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphMo
     prepared = blocks.pre_export_lowering(program, settings)
     decomposed = prepared.run_decompositions(decompositions(blocks, settings))
     _refuse_mutations(decomposed)
-    _refuse_dtypes(decomposed, settings)
+    _refuse_dtypes(blocks, decomposed, settings)
     lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
     _refuse_lost_dimensions(program, lowered)
     return lowered
@@ -158,12 +158,17 @@ def _refuse_mutations(program: ExportedProgram) -> None:
         )
 
 
-def _refuse_dtypes(program: ExportedProgram, settings: Any) -> None:
-    if settings.truncate_double:
-        return
+def _refuse_dtypes(blocks: Upstream, program: ExportedProgram, settings: Any) -> None:
     for node in program.graph.nodes:
         value = node.meta.get("val")
-        if node.op == "placeholder" and isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.is_complex() and not blocks.takes_complex_numbers:
+            raise CompileError(
+                f"forward uses complex numbers ({_operator(node)}{_model_line(node)}), which Torch-TensorRT "
+                f"{blocks.version} lowers wrongly. Install 2.14 or newer: pip install 'torch-tensorrt-rtx>=2.14'"
+            )
+        if node.op == "placeholder" and value.dtype == torch.float64 and not settings.truncate_double:
             raise CompileError(
                 f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
                 "(module.float())"
@@ -194,7 +199,8 @@ def _refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> No
 def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:
     """Compare the range of a dimension, which becomes TensorRT's profile, with the one that was captured."""
     for symbol in size.node.expr.free_symbols:
-        wanted, left = source.range_constraints.get(symbol), size.node.shape_env.var_to_range.get(symbol)
+        environment: Any = size.node.shape_env
+        wanted, left = source.range_constraints.get(symbol), environment.var_to_range.get(symbol)
         # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
         if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
             raise CompileError(

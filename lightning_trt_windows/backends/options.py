@@ -46,10 +46,11 @@ def changed_options(settings: Any, settings_class: Any) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(settings_class):
         value = getattr(settings, field.name)
-        empty = isinstance(value, (set, frozenset, list, tuple)) and not value
-        if field.name in _NOT_RECORDED or empty or value == field.default:
+        if field.name in _NOT_RECORDED:
             continue
-        changed[field.name] = _plain(value)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default:
+            changed[field.name] = _plain(value)
     return changed
 
 
