@@ -118,13 +118,14 @@ SIDES = {"ours": ours, "upstream": upstream}
 def in_a_process(side: str, name: str, directory: str) -> dict[str, Any]:
     """One measurement; upstream's patches and its memory end with the process."""
     command = [sys.executable, __file__, "--model", name, "--side", side, "--directory", directory]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{side} failed:\n{done.stderr[-4000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"  {side:8}  {result['seconds']:8.2f} s ({result['cpu']:.2f} s of processor)  {result['memory'] / result['engine']:6.2f} x engine"
-        f" ({result['memory'] / 1e6:.0f} MB); load {os.getloadavg()[0]:.1f}",
+        f"  {side:8}  {result['seconds']:8.2f} s ({result['cpu']:.2f} s of processor)  "
+        f"{result['memory'] / result['engine']:6.2f} x engine ({result['memory'] / 1e6:.0f} MB); "
+        f"load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     return result
@@ -158,7 +159,8 @@ def report(results: dict[str, list[dict[str, Any]]]) -> str:
     for side, runs in results.items():
         one = runs[0]
         lines.append(
-            f"{side:8}  median {median(runs, 'seconds'):.2f} s ({median(runs, 'cpu'):.2f} s of processor), {median(runs, 'memory') / one['engine']:.2f} x engine; "
+            f"{side:8}  median {median(runs, 'seconds'):.2f} s ({median(runs, 'cpu'):.2f} s of processor), "
+            f"{median(runs, 'memory') / one['engine']:.2f} x engine; "
             f"{one['engines']} engine of {one['engine'] / 1e6:.1f} MB (sha256 {one['sha256'][:12]}), "
             f"file of {one['file'] / 1e6:.1f} MB"
         )

@@ -14,14 +14,88 @@ import logging
 import sys
 import types
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
 from torch.utils._sympy.value_ranges import bound_sympy
 
-__all__ = ["cross_compile", "import_mended", "save"]
+from lightning_trt_windows.capture import capture
+from lightning_trt_windows.shapes import DimRange, InputSpec
+
+__all__ = ["MODELS", "Model", "cross_compile", "import_mended", "save"]
+
+BATCH = DimRange(1, 4, 16, name="batch")
+
+
+class Convolutions(nn.Module):
+    """One engine, one input, one output: what every image classifier looks like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(8 * 16 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.net(x))
+
+
+class Nested(nn.Module):
+    """Structured inputs and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(6, 4), nn.Linear(3, 4)
+
+    def forward(self, batch: dict[str, Tensor], scale: Tensor) -> dict[str, Any]:
+        hidden = torch.relu(self.one(batch["wide"])) + self.other(batch["narrow"])
+        return {"scores": hidden.softmax(-1), "parts": (hidden * scale, hidden.mean(1))}
+
+
+class Interrupted(nn.Module):
+    """Two engines; between them an operator that is kept in PyTorch, with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.norm(torch.relu(self.first(x))))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model that both sides compile."""
+
+    make: Callable[[], nn.Module]
+    inputs: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of ``CompilationSettings``, for both sides."""
+
+    def program(self) -> ExportedProgram:
+        """Captured, with the same weights every time."""
+        torch.manual_seed(0)
+        return capture(self.make().eval(), self.inputs).program
+
+
+MODELS = {
+    "convolutions": Model(Convolutions, {"x": InputSpec((BATCH, 3, 16, 16))}),
+    "nested": Model(
+        Nested,
+        {"batch": {"wide": InputSpec((BATCH, 6)), "narrow": InputSpec((BATCH, 3))}, "scale": InputSpec((4,))},
+    ),
+    "interrupted": Model(
+        Interrupted,
+        {"x": InputSpec((BATCH, 6))},
+        {"torch_executed_ops": {"torch.ops.aten.native_layer_norm.default", "torch.ops.aten.layer_norm.default"}},
+    ),
+}
 
 
 class _HostEngine:
@@ -116,10 +190,11 @@ def _upstream_inputs(torch_tensorrt: Any, program: ExportedProgram) -> Any:
 
 
 def main() -> None:
-    """Compile one file into another."""
-    source, destination = sys.argv[1:]
+    """Compile every model."""
     torch_tensorrt = import_mended()
-    save(cross_compile(torch_tensorrt, torch.export.load(source)), destination)
+    for name, model in MODELS.items():
+        compiled = cross_compile(torch_tensorrt, model.program(), **model.options)
+        save(compiled, str(Path(sys.argv[1]) / f"{name}.ep"))
 
 
 if __name__ == "__main__":
