@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from lightning_trt_windows.base64_decoder import Decoder
 from lightning_trt_windows.engine_header import HEADER_SIZE
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.manifest import EngineRecord
@@ -48,6 +47,8 @@ def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
     Raises:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
     """
+    from lightning_trt_windows.base64_decoder import Decoder
+
     plan = bytearray(engine.size)
     workers = min(_THREADS, os.cpu_count() or 1, 1 + engine.location.length // (8 * Decoder.size))
     step = -(-engine.location.length // workers // Decoder.size) * Decoder.size
@@ -69,6 +70,8 @@ def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
 
 def _decode(path: Path, begin: int, length: int, out: memoryview) -> int:
     """Decode ``length`` characters of a file into ``out``, piece by piece; gives the number of bytes."""
+    from lightning_trt_windows.base64_decoder import Decoder
+
     decoder, done = Decoder(), 0
     text = memoryview(bytearray(min(Decoder.size, length)))
     with path.open("rb", buffering=0) as stream:

@@ -1,0 +1,68 @@
+"""Load a real artifact on the CPU: each engine's own partition stands in for the engine.
+
+Only the engines' execution is replaced. The export, both files, the hash, the reader, the graph, the fallback parts and
+their weights are the real ones; so wiring, order, nesting and ranges are those of a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trt_windows import export_module
+from lightning_trt_windows.artifact import Artifact, check_artifact
+from lightning_trt_windows.backends import driver
+from lightning_trt_windows.engine_runner import EngineRunner
+from lightning_trt_windows.loaded import LoadedModule
+from lightning_trt_windows.manifest import EngineRecord
+from lightning_trt_windows.runtime import load_program
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class StandIn:
+    """An artifact, and the graphs its engines were built from."""
+
+    artifact: Artifact
+    partitions: dict[str, torch.fx.GraphModule]
+
+    def load(self) -> LoadedModule:
+        """Load it as ``load`` does, except for the environment and the engines."""
+        return load_program(check_artifact(self.artifact.path), CPU, self.open_engine)
+
+    def open_engine(self, record: EngineRecord, plan: bytearray) -> EngineRunner:
+        """The partition that the engine was built from, if ``plan`` is that engine."""
+        assert hashlib.sha256(plan).hexdigest() == record.sha256, "the bytes that reach TensorRT are the engine's"
+        partition = self.partitions[record.name]
+
+        def run(inputs: Sequence[Tensor]) -> list[Tensor]:
+            assert len(inputs) == len(record.inputs)
+            result = partition(*inputs)
+            outputs = list(result) if isinstance(result, (tuple, list)) else [result]
+            assert len(outputs) == len(record.outputs)
+            return outputs
+
+        return run
+
+
+def export_for_test(module: nn.Module, inputs: dict[str, Any], path: Path, **settings: Any) -> StandIn:
+    """Export for real, and keep a copy of each partition."""
+    partitions: dict[str, torch.fx.GraphModule] = {}
+    real = driver.build_engine
+
+    def recording(blocks: Any, name: str, graph: torch.fx.GraphModule, *rest: Any) -> Any:
+        partitions[name] = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
+        return real(blocks, name, graph, *rest)
+
+    with mock.patch.object(driver, "build_engine", recording):
+        artifact = export_module(module, inputs, path, **settings)
+    return StandIn(artifact, partitions)
