@@ -6,6 +6,7 @@ Everything above this file knows an engine as a callable, tensors in and tensors
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import threading
 from collections.abc import Sequence
@@ -245,7 +246,7 @@ class _Engine:
 
 
 def _current(device: torch.device) -> Any:
-    return torch.cuda.device(device if device.type == "cuda" else -1)
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _logger(bindings: Any) -> Any:

@@ -205,7 +205,7 @@ class TestCalls:
                 return y, y, x, x.shape[0], None, 3
 
         stand_in = export_for_test(Odd(), {"x": SPEC}, folder / "odd.windows.ep")
-        y, again, x, size, nothing, three = check(stand_in, Odd(), torch.randn(3, 8))
+        y, again, _, size, nothing, three = check(stand_in, Odd(), torch.randn(3, 8))
         assert (size, nothing, three) == (3, None, 3)
         torch.testing.assert_close(y, again)
 
@@ -346,7 +346,7 @@ class TestLoad:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what a machine without a GPU is told")
     def test_without_a_gpu(self, two_engines: tuple[StandIn, nn.Module]) -> None:
         """What is wanted, what was found, what to do."""
-        with pytest.raises(EnvironmentMismatchError, match="two.windows.ep cannot run here:\n  - wanted an NVIDIA"):
+        with pytest.raises(EnvironmentMismatchError, match=r"two\.windows\.ep cannot run here:\n  - wanted an NVIDIA"):
             load(two_engines[0].artifact.path)
 
     def test_imports_neither_compiler_nor_lightning(self, two_engines: tuple[StandIn, nn.Module]) -> None:
