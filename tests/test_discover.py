@@ -478,6 +478,10 @@ def takes_record(record: Record) -> Any:
     """By annotation."""
 
 
+def takes_named(named: Named) -> Any:
+    """Likewise."""
+
+
 def takes_many(x: Any, mask: Any = None, labels: Any = None) -> Any:
     """By names."""
 
@@ -502,6 +506,7 @@ def takes_many(x: Any, mask: Any = None, labels: Any = None) -> Any:
         ),
         (lambda x: x, Named(U, T), ["x"], "the batch's entries of the same names are x"),
         (lambda a: a, Named(T, U), ["a"], "the batch's first element is a"),
+        (takes_named, Named(U, T), ["named.y", "named.x"], "the whole batch is named"),
         (lambda x: x, Record(U, T), ["x"], "the batch's entries of the same names are x"),
         (takes_record, Record(U, T), ["record.y", "record.x"], "the whole batch is record"),
         (lambda **batch: batch, {"x": T, "y": U}, ["batch.x", "batch.y"], "the batch's entries are **batch"),

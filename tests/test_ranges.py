@@ -136,6 +136,18 @@ def test_two_axes_of_one_square_image_stay_two() -> None:
     assert [size[3] for size in shape(derived(images(97, 120), options=options))[2:]] == ["dim1", "dim1"]
 
 
+def test_one_axis_of_a_tensor_is_the_batch() -> None:
+    """Similarities of all samples with all: the second axis agrees with the first, and has a symbol of its own."""
+    calls = train(*[{"x": tensor(n, n), "y": tensor(n)} for n in (8, 5)])
+    assert [size[3] for size in shape(derived(calls))] == ["batch", "dim1"]
+
+
+def test_reasons_count_three_sizes_and_say_how_many_more() -> None:
+    """Three need no more."""
+    assert derived(images(97, 120, 300)).sources["x"].dims[2].endswith("(train 1x300, 1x120, 1x97)")
+    assert derived(images(97, 120, 300, 1)).sources["x"].dims[2].endswith("and 1 other sizes)")
+
+
 def test_same_is_refused_where_the_calls_say_otherwise() -> None:
     """With the sizes that differ."""
     calls = train({"x": tensor(8, 3, 5, 6)})
