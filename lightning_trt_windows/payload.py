@@ -51,7 +51,7 @@ def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
 
     plan = bytearray(engine.size)
     workers = min(_THREADS, os.cpu_count() or 1, 1 + engine.location.length // (8 * Decoder.size))
-    step = -(-engine.location.length // workers // Decoder.size) * Decoder.size
+    step = max(1, -(-engine.location.length // workers // Decoder.size)) * Decoder.size
     begin = start + engine.location.offset
     parts = [(at, min(step, engine.location.length - at)) for at in range(0, engine.location.length, step)]
     try:
