@@ -167,7 +167,7 @@ def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOpt
         # a spec of another rank than what was seen says nothing about the axes that were
         pinned={axis: size for axis, size in given.axes.items() if rank_of.get(axis[0]) == [len(specs[axis[0]].shape)]},
         loader_sizes=evidence.loader_sizes,
-        options=options,
+        options=options or RangeOptions(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lightning_trt_windows.axes import Axis, Sample
@@ -55,8 +56,8 @@ def derive(
     reason: str,
     given: Collection[str] = (),
     pinned: Mapping[Axis, DimRange | int] | None = None,
-    loader_sizes: Mapping[str, Collection[int]] | None = None,
-    options: RangeOptions | None = None,
+    loader_sizes: Mapping[str, Collection[int]] = MappingProxyType({}),
+    options: RangeOptions = RangeOptions(),  # noqa: B008 -- frozen
 ) -> Derived:
     """Derive the inputs of ``method`` from ``calls``.
 
@@ -77,13 +78,10 @@ def derive(
     calls = _without_repeats(calls)
     calls = _without_texts(calls, given, notes)
     model = _model_call(calls, method, given, notes)
-    names = {name for name, seen in leaves(model.arguments) if isinstance(seen, SeenTensor)}
-    samples = _samples(calls, names, given)
+    samples = _samples(calls, {n for n, seen in leaves(model.arguments) if isinstance(seen, SeenTensor)}, given)
     ranges = None
     if any(sample.tensors for sample in samples):
-        ranges = derive_ranges(
-            samples, loader_sizes=loader_sizes or {}, options=options or RangeOptions(), pinned=pinned or {}
-        )
+        ranges = derive_ranges(samples, loader_sizes=loader_sizes, options=options, pinned=pinned or {})
     sources: dict[str, Source] = {}
 
     def spec(name: str, seen: Any) -> Any:
