@@ -49,7 +49,7 @@ class WindowsExport(Callback):
         backend: ``"tensorrt_rtx"``, ``"tensorrt"``, or ``"auto"`` for the one that is installed.
         inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what is discovered. By default the shapes
             and their ranges are taken from what ``forward`` receives during the run.
-        precision: What TensorRT computes in; ``None`` keeps the weights as they are.
+        precision: ``None``, which keeps the weights as they are; other values are not part of this version yet.
         executor: Where the build runs: ``"inline"``, in the training process after training.
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
             when everything that could be exported has been.

@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.torch import partial_graph_not_printed, quiet
@@ -249,7 +250,8 @@ def _outputs(program: ExportedProgram, inputs: tuple[CapturedInput, ...]) -> tup
 def _size_names(program: ExportedProgram, inputs: tuple[CapturedInput, ...]) -> dict[sympy.Symbol, sympy.Expr]:
     """PyTorch's symbols (``s77``) in terms of the names that people gave (``batch``)."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    values = [nodes[name].meta.get("val") for name in program.graph_signature.user_inputs if name in nodes]
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    values = [nodes[spec.arg.name].meta.get("val") for spec in specs]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     names: dict[sympy.Symbol, sympy.Expr] = {}
     for tensor, captured in zip(tensors, inputs, strict=True):

@@ -25,7 +25,7 @@ class ExportSettings:
     backend: BackendName = "auto"
     """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
     precision: Precision | None = None
-    """``None`` keeps the weights as they are; otherwise the type that TensorRT computes in."""
+    """``None`` keeps the weights as they are, and is all that this version can do: convert the module for another."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
@@ -39,6 +39,12 @@ class ExportSettings:
             if getattr(self, name) not in choices:
                 listed = ", ".join(repr(c) for c in choices)
                 raise ConfigurationError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        if self.precision is not None:
+            raise ConfigurationError(
+                f"precision={self.precision!r} is not part of this version yet. Engines compute in the type of the "
+                "weights: convert the module (module.half(), module.bfloat16()) or train it so "
+                "(Trainer(precision='16-true'))"
+            )
         if isinstance(self.compute_capabilities, str):
             raise ConfigurationError(
                 f"compute_capabilities must be a list such as ['8.6', '8.9'], got {self.compute_capabilities!r}"

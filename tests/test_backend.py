@@ -81,6 +81,22 @@ class TestOutputs:
         assert list(result) == ["y", "none", "seven", "batch"]
         assert (result["none"], result["seven"], int(result["batch"])) == (None, 7, 2)
 
+    def test_arguments_that_are_no_tensors(self) -> None:
+        """Flags, numbers, None and strings among the arguments are fixed, and keep their places in the call."""
+
+        class Module(Small):
+            def forward(self, x: Tensor, flag: bool, scale: float, mask: Any = None, *, mode: str) -> Tensor:
+                return self.linear(x) * scale if flag and mode == "b" and mask is None else x
+
+        module, x = Module(), torch.randn(2, 4)
+        dims = {"x": {0: Dim("batch", min=1, max=16)}, "flag": None, "scale": None, "mask": None, "mode": None}
+        compiled = compile_for_test(exported(module, x, True, 2.0, None, mode="b", dims=dims))
+        torch.testing.assert_close(compiled(x, True, 2.0, None, mode="b"), module.linear(x) * 2)
+        assert (
+            saved_and_loaded(compiled).call_spec.in_spec
+            == exported(module, x, True, 2.0, None, mode="b", dims=dims).call_spec.in_spec
+        )
+
     def test_returned_buffer(self) -> None:
         """A buffer that forward returns is saved with the program."""
 

@@ -240,7 +240,6 @@ class TestCalls:
         assert not loaded(x.requires_grad_(), **kwargs)["z"].requires_grad
 
 
-@pytest.mark.xfail(reason="the export loses arguments that are no tensors: KeyError and ValueError on the way")
 class TestConstants:
     """Arguments that are no tensors were fixed at the export."""
 

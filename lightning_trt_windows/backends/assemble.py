@@ -111,9 +111,13 @@ def _as_program(graph_module: GraphModule, source: ExportedProgram) -> ExportedP
 def _argument(value: object) -> Any:
     if not isinstance(value, Node):
         return ConstantArgument(name="", value=value)  # type: ignore[arg-type]  # None, numbers and strings
-    if isinstance(value.meta.get("val"), torch.SymInt):
+    known = value.meta["val"]
+    if isinstance(known, torch.SymInt):
         return SymIntArgument(name=value.name)
-    return TensorArgument(name=value.name)
+    if isinstance(known, torch.Tensor):
+        return TensorArgument(name=value.name)
+    # an argument that is no tensor was fixed when the program was captured
+    return ConstantArgument(name=value.name, value=known)
 
 
 def _ranges(graph_module: GraphModule, source: ExportedProgram) -> dict[Any, Any]:

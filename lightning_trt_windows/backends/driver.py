@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, quiet
@@ -180,7 +181,7 @@ def _refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> No
 
     BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
     """
-    names = source.graph_signature.user_inputs
+    names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
     before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
     after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
     for (name, wanted), found in zip(before.items(), after, strict=True):

@@ -45,8 +45,19 @@ REFUSED = {
     "device": f"{_OURS}: engines are built without a GPU, for those in compute_capabilities",
     "min_block_size": f"{_OURS}: use the argument min_block_size",
     "enable_cross_compile_for_windows": f"{_OURS}: every artifact is for Windows",
-    "enable_autocast": f"{_OURS}: use the argument precision",
-    "autocast_low_precision_type": f"{_OURS}: use the argument precision",
+    **dict.fromkeys(
+        (
+            "enable_autocast",
+            "autocast_low_precision_type",
+            "autocast_excluded_nodes",
+            "autocast_excluded_ops",
+            "autocast_max_output_threshold",
+            "autocast_max_depth_of_reduction",
+            "autocast_calibration_dataloader",
+        ),
+        "upstream's autocast fails on symbolic sizes and changes the dtype of outputs; convert the module instead "
+        "(module.half())",
+    ),
     "lazy_engine_init": _CROSS,
     "cache_built_engines": _CROSS,
     "reuse_cached_engines": _CROSS,
@@ -114,8 +125,6 @@ class TensorRTRTX:
 
 
 def _upstream_settings(blocks: Upstream, settings: ExportSettings) -> Any:
-    import torch
-
     options: dict[str, Any] = {
         "device": blocks.Device(gpu_id=0),
         "min_block_size": settings.min_block_size,
@@ -123,9 +132,6 @@ def _upstream_settings(blocks: Upstream, settings: ExportSettings) -> Any:
         "timing_cache_path": "",
         **settings.compile_options,
     }
-    if settings.precision in ("16", "bf16"):
-        low = torch.float16 if settings.precision == "16" else torch.bfloat16
-        options |= {"enable_autocast": True, "autocast_low_precision_type": low}
     options["torch_executed_ops"] = set(options.get("torch_executed_ops", ()))
     return blocks.CompilationSettings(**options)
 
