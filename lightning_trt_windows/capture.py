@@ -26,8 +26,17 @@ from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
 from lightning_trt_windows.module_state import as_it_was
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.violations import Suggestion, suggestions
 
-__all__ = ["Captured", "CapturedInput", "capture"]
+__all__ = ["Captured", "CapturedInput", "DimensionError", "capture"]
+
+
+class DimensionError(CaptureError):
+    """A dynamic dimension is not as free as it was declared; ``suggestions`` say what would work."""
+
+    def __init__(self, message: str, suggestions: tuple[Suggestion, ...]) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,13 @@ class _Dims:
     def _name(leaf: str, axis: int, dim: DimRange) -> str:
         return re.sub(r"\W", "_", dim.name or f"{leaf}_{axis}")
 
+    def translated(self, suggestion: Suggestion) -> Suggestion:
+        """``suggestion`` in sizes: of a dimension in steps, torch.export only knows the number of steps."""
+        dim = self._ranges.get(suggestion.symbol.removeprefix("_"))
+        if dim is None or suggestion.symbol in self._ranges:
+            return suggestion
+        return suggestion.scaled(dim.multiple_of, suggestion.symbol.removeprefix("_"))
+
     def symbols(self, leaf: str, spec: InputSpec) -> tuple[str | None, ...]:
         """The names of the axes of ``spec``."""
         return tuple(
@@ -185,10 +201,13 @@ def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], di
             return torch.export.export(target, args, kwargs, dynamic_shapes=dims.shapes, strict=False)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
-        raise CaptureError(
+        message = (
             f"torch.export could not trace {owner}.{getattr(target, 'method', 'forward')}"
             f"{_line_in_model(error)}: {_first_lines(error)}"
-        ) from error
+        )
+        if found := suggestions(str(error)):
+            raise DimensionError(message, tuple(map(dims.translated, found))) from error
+        raise CaptureError(message) from error
 
 
 def _line_in_model(error: BaseException) -> str:
@@ -211,7 +230,7 @@ def _first_lines(error: BaseException) -> str:
     kept = lines[:1]
     suggested = next((i for i, line in enumerate(lines) if line.startswith("Suggested fixes")), None)
     if suggested is not None:
-        kept += lines[suggested : suggested + 4]
+        kept += [line for line in lines[suggested:] if line.startswith(("Suggested", " "))]
     return f"{type(error).__name__}: " + "\n".join(kept)
 
 

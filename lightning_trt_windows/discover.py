@@ -56,20 +56,44 @@ class Discovered:
             symbol: Name of a dynamic dimension.
             because: Why, for the manifest: "torch.export takes it for a constant".
         """
-        axes = set(self._axes(symbol))
+        return self.resized(symbol, lambda dim: dim.opt, because)
 
-        def fixed(name: str, leaf: Any) -> Any:
+    def resized(self, symbol: str, change: Callable[[DimRange], DimRange | int], because: str) -> Discovered:
+        """The same with every dimension called ``symbol`` replaced by ``change`` of it.
+
+        Args:
+            symbol: Name of a dynamic dimension.
+            change: Gives a range, or a size to make the dimension static.
+            because: Why, for the manifest.
+        """
+        axes = set(self._axes(symbol))
+        changed: set[str] = set()
+
+        def new_size(size: DimRange | int) -> DimRange | int:
+            assert isinstance(size, DimRange), "only dynamic dimensions have a name"
+            new = change(size)
+            changed.add(f"static at {new}" if isinstance(new, int) else f"now {new}")
+            return new
+
+        def replaced(name: str, leaf: Any) -> Any:
             if not isinstance(leaf, InputSpec):
                 return leaf
-            return replace(leaf, shape=tuple(_opt(d) if (name, i) in axes else d for i, d in enumerate(leaf.shape)))
+            return replace(leaf, shape=tuple(new_size(d) if (name, i) in axes else d for i, d in enumerate(leaf.shape)))
 
+        inputs = {name: map_leaves(tree, replaced, name) for name, tree in self.inputs.items()}
+        result = f"{', '.join(sorted(changed))}: {because}"
         sources = dict(self.sources)
         for name, axis in axes:
-            dims = [f"{d}; fixed: {because}" if i == axis else d for i, d in enumerate(sources[name].dims)]
+            dims = [f"{d}; {result}" if i == axis else d for i, d in enumerate(sources[name].dims)]
             sources[name] = replace(sources[name], dims=tuple(dims))
-        inputs = {name: map_leaves(tree, fixed, name) for name, tree in self.inputs.items()}
         spelled = ", ".join(dotted(*axis) for axis in sorted(axes))
-        return Discovered(inputs, sources, (*self.notes, f"{symbol} ({spelled}) is not dynamic: {because}"))
+        return Discovered(inputs, sources, (*self.notes, f"{symbol} ({spelled}) is {result}"))
+
+    def range_of(self, symbol: str) -> DimRange | None:
+        """The range of the dimensions called ``symbol``."""
+        specs = {name: leaf for name, leaf in leaves(self.inputs) if isinstance(leaf, InputSpec)}
+        sizes = [specs[name].shape[axis] for name, axis in self._axes(symbol)]
+        return next((size for size in sizes if isinstance(size, DimRange)), None)
 
     def _axes(self, symbol: str) -> list[tuple[str, int]]:
         specs = [(name, leaf) for name, leaf in leaves(self.inputs) if isinstance(leaf, InputSpec)]
@@ -79,10 +103,6 @@ class Discovered:
             for axis, size in enumerate(spec.shape)
             if isinstance(size, DimRange) and size.name == symbol
         ]
-
-
-def _opt(size: DimRange | int) -> int:
-    return size.opt if isinstance(size, DimRange) else size
 
 
 def discover(

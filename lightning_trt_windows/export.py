@@ -19,10 +19,11 @@ from torch.export import ExportedProgram
 from lightning_trt_windows.archive import Joined, join_payloads
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths, atomic_file, remove_manifest, write_manifest
 from lightning_trt_windows.backends import CompiledProgram, get_backend
-from lightning_trt_windows.capture import Captured, capture
+from lightning_trt_windows.capture import Captured, DimensionError, capture
 from lightning_trt_windows.checkpoint import read_checkpoint
+from lightning_trt_windows.containers import leaves
 from lightning_trt_windows.discover import Discovered, discover
-from lightning_trt_windows.errors import CheckpointError, ConfigurationError
+from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -35,7 +36,8 @@ from lightning_trt_windows.manifest import (
 )
 from lightning_trt_windows.module_state import random_state_kept
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import InputTree
+from lightning_trt_windows.shapes import InputSpec, InputTree
+from lightning_trt_windows.violations import Suggestion
 
 __all__ = ["Job", "build", "export_checkpoint", "export_module", "prepare"]
 
@@ -138,7 +140,7 @@ def prepare(
 ) -> Job:
     """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
     started = time.perf_counter()
-    captured = capture(module, discovered.inputs, method=method)
+    captured, discovered = _capture_what_can_be(module, discovered, method)
     return Job(
         program=captured.program,
         paths=paths,
@@ -150,6 +152,35 @@ def prepare(
         notes=discovered.notes,
         extra=dict(extra or {}),
     )
+
+
+def _capture_what_can_be(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:
+    """Capture; where the module insists on less than was inferred, give in and note it. What was asked for stands."""
+    attempts = 1 + 2 * sum(len(spec.shape) for _, spec in leaves(discovered.inputs) if isinstance(spec, InputSpec))
+    for _ in range(attempts):
+        try:
+            return capture(module, discovered.inputs, method=method), discovered
+        except DimensionError as error:
+            before = discovered
+            for suggestion in error.suggestions:
+                if asked := discovered.asked_for(suggestion.symbol):
+                    raise CaptureError(
+                        f"{', '.join(asked)} ({suggestion.symbol}, {discovered.range_of(suggestion.symbol)}) cannot be "
+                        f"as dynamic as you asked for: {suggestion}. Change its InputSpec, or the module.\n{error}"
+                    ) from error
+                discovered = _followed(discovered, suggestion)
+            if discovered == before:
+                raise
+    raise CaptureError(f"{type(module).__name__} cannot be traced with any of the shapes that were seen")
+
+
+def _followed(discovered: Discovered, suggestion: Suggestion) -> Discovered:
+    other = discovered.range_of(suggestion.same_as) if suggestion.same_as else None
+    if other is not None:
+        return discovered.resized(suggestion.symbol, lambda _: other, str(suggestion))
+    if suggestion.same_as is not None:
+        return discovered
+    return discovered.resized(suggestion.symbol, suggestion.applied_to, str(suggestion))
 
 
 def build(job: Job) -> Artifact:
