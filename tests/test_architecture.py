@@ -33,8 +33,17 @@ STANDARD_LIBRARY_ONLY = (
     "manifest.py",
     "artifact.py",
     "inspection.py",
+    "archive.py",
+    "engine_header.py",
+    "violations.py",
     "cli.py",
 )
+
+WINDOWS_HALF = ("runtime.py", "inspection.py")
+"""What a Windows machine runs, and all that it needs ..."""
+
+LINUX_HALF = ("capture.py", "export.py", "callback.py", "discover.py", "checkpoint.py", "observe.py", "backends/")
+"""... has none of these: they need Lightning or Torch-TensorRT."""
 
 
 def imports(source: str, *, at_import: bool = False) -> Iterator[str]:
@@ -80,22 +89,50 @@ def test_trespassers_are_found() -> None:
     assert trespassers("backends/new.py", "import torch_tensorrt") == []
 
 
+def needed_by(module: str, *, at_import: bool = False) -> Iterator[tuple[str, str]]:
+    """Every import of ``module`` and of the modules of ours that it needs, each with the file that has it."""
+    pending, seen = [module], {module}
+    while pending:
+        current = pending.pop()
+        for name in imports(MODULES[current].read_text(encoding="utf-8"), at_import=at_import):
+            yield current, name
+            top, _, rest = name.partition(".")
+            if top == "lightning_trt_windows":
+                files = set(files_of(rest)) - seen
+                seen |= files
+                pending.extend(files)
+
+
+def files_of(dotted: str) -> Iterator[str]:
+    """The files of ours that ``dotted`` may name: the module, or the one that its last part stands in."""
+    parts = dotted.split(".")
+    for count in range(1, len(parts) + 1):
+        path = "/".join(parts[:count])
+        yield from (file for file in (f"{path}.py", f"{path}/__init__.py") if file in MODULES)
+
+
+@pytest.mark.parametrize("module", WINDOWS_HALF)
+def test_the_windows_half_needs_nothing_of_the_linux_half(module: str) -> None:
+    """Loading and looking need neither Lightning nor Torch-TensorRT, not even inside a function."""
+    for current, name in needed_by(module):
+        for file in files_of(name.removeprefix("lightning_trt_windows.")):
+            assert not file.startswith(LINUX_HALF), f"{current}, which {module} needs, imports {name}"
+        assert name.partition(".")[0] not in ("lightning", "pytorch_lightning", "torch_tensorrt"), current
+
+
+def test_crossing_the_halves_is_found() -> None:
+    """The rule above is able to fail: the callback needs the Linux half."""
+    with pytest.raises(AssertionError, match=r"which callback\.py needs, imports"):
+        test_the_windows_half_needs_nothing_of_the_linux_half("callback.py")
+
+
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_the_middle_needs_the_standard_library_only(module: str) -> None:
     """At import: nothing but the standard library, and modules of ours that keep to it as well."""
-    pending, seen = [module], set()
-    while pending:
-        current = pending.pop()
-        seen.add(current)
-        for name in imports(MODULES[current].read_text(encoding="utf-8"), at_import=True):
-            top, _, rest = name.partition(".")
-            if top != "lightning_trt_windows":
-                assert top in sys.stdlib_module_names, f"{current}, which {module} needs, imports {name}"
-                continue
-            parts = rest.split(".")
-            candidates = {"/".join(parts[:n]) for n in range(1, len(parts) + 1)}
-            files = {file for c in candidates for file in (f"{c}.py", f"{c}/__init__.py") if file in MODULES}
-            pending.extend(files - seen)
+    for current, name in needed_by(module, at_import=True):
+        top = name.partition(".")[0]
+        known = top == "lightning_trt_windows" or top in sys.stdlib_module_names
+        assert known, f"{current}, which {module} needs, imports {name}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
