@@ -32,7 +32,7 @@ class EngineRunner(Protocol):
 class EngineOpener(Protocol):
     """Makes engines of their bytes."""
 
-    def __call__(self, record: EngineRecord, plan: bytearray, /) -> EngineRunner:
+    def __call__(self, record: EngineRecord, plan: memoryview, /) -> EngineRunner:
         """Deserialize ``plan``, which is not needed any more afterwards."""
 
 
@@ -93,7 +93,7 @@ class TensorRTRuntime:
         self.logger = _logger(bindings)
         self._runtime = bindings.Runtime(self.logger)
 
-    def __call__(self, record: EngineRecord, plan: bytearray) -> EngineRunner:
+    def __call__(self, record: EngineRecord, plan: memoryview) -> EngineRunner:
         """Deserialize ``plan``.
 
         Raises:

@@ -7,11 +7,12 @@ never meets a JSON parser, and costs no memory but that buffer.
 from __future__ import annotations
 
 import binascii
-import os
+import contextlib
+import mmap
 import struct
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +22,6 @@ from lightning_trt_windows.manifest import EngineRecord
 
 __all__ = ["member_start", "read_head", "read_payload", "read_without_payloads"]
 
-_THREADS = 4
-"""More do not read faster: what is left of Python between PyTorch's operators runs one thread at a time."""
 _LOCAL_HEADER = 30
 """Bytes of a zip member's own header, before its name and its extra field."""
 
@@ -41,26 +40,26 @@ def member_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
     return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
 
 
-def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
+def read_payload(path: Path, start: int, engine: EngineRecord) -> memoryview:
     """The bytes of ``engine``; ``start`` is where its member begins in the file at ``path``.
 
     Raises:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
     """
+    # imported here, because it needs PyTorch, and reading an engine's head does not
     from lightning_trt_windows.base64_decoder import Decoder
 
-    plan = bytearray(engine.size)
-    workers = min(_THREADS, os.cpu_count() or 1, 1 + engine.location.length // (8 * Decoder.size))
-    step = max(1, -(-engine.location.length // workers // Decoder.size)) * Decoder.size
-    begin = start + engine.location.offset
-    parts = [(at, min(step, engine.location.length - at)) for at in range(0, engine.location.length, step)]
+    decoder, plan, done = Decoder(), _memory(engine.size), 0
+    text = memoryview(bytearray(min(Decoder.size, engine.location.length)))
     try:
-        with memoryview(plan) as view, ThreadPoolExecutor(workers) as pool:
-            outs = [view[at // 4 * 3 : (at + length) // 4 * 3] for at, length in parts]
-            reads = [pool.submit(_decode, path, begin + at, length, out) for (at, length), out in zip(parts, outs)]
-            done = sum(read.result() for read in reads)
-            for out in outs:
-                out.release()
+        with path.open("rb", buffering=0) as stream:
+            stream.seek(start + engine.location.offset)
+            for at in range(0, engine.location.length, Decoder.size):
+                piece = text[: min(Decoder.size, engine.location.length - at)]
+                if stream.readinto(piece) != len(piece):
+                    raise ValueError("cut short")
+                done += decoder.decode(piece, plan[done:])
+        decoder.finish()
     except ValueError as error:
         raise ArtifactError(engine.name, [f"its text is {error}"]) from error
     if done != engine.size:
@@ -68,20 +67,18 @@ def read_payload(path: Path, start: int, engine: EngineRecord) -> bytearray:
     return plan
 
 
-def _decode(path: Path, begin: int, length: int, out: memoryview) -> int:
-    """Decode ``length`` characters of a file into ``out``, piece by piece; gives the number of bytes."""
-    from lightning_trt_windows.base64_decoder import Decoder
-
-    decoder, done = Decoder(), 0
-    text = memoryview(bytearray(min(Decoder.size, length)))
-    with path.open("rb", buffering=0) as stream:
-        stream.seek(begin)
-        for at in range(0, length, Decoder.size):
-            piece = text[: min(Decoder.size, length - at)]
-            if stream.readinto(piece) != len(piece):
-                raise ValueError("cut short")
-            done += decoder.decode(piece, out[done:])
-    return done
+def _memory(size: int) -> memoryview:
+    """Memory that costs nothing until it is written, and goes back to the system when it is let go."""
+    if not size:
+        return memoryview(b"")
+    if sys.platform == "win32":
+        return memoryview(mmap.mmap(-1, size))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        # a quarter of the time went into handing out small pages; kernels without large ones refuse
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 def read_head(stream: BinaryIO, start: int, engine: EngineRecord) -> bytes:

@@ -39,7 +39,7 @@ class StandIn:
         """Load it as ``load`` does, except for the environment and the engines."""
         return load_program(check_artifact(self.artifact.path), CPU, self.open_engine)
 
-    def open_engine(self, record: EngineRecord, plan: bytearray) -> EngineRunner:
+    def open_engine(self, record: EngineRecord, plan: memoryview) -> EngineRunner:
         """The partition that the engine was built from, if ``plan`` is that engine."""
         assert hashlib.sha256(plan).hexdigest() == record.sha256, "the bytes that reach TensorRT are the engine's"
         partition = self.partitions[record.name]
