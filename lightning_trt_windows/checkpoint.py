@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -15,7 +17,7 @@ from lightning_trt_windows.errors import CheckpointError
 from lightning_trt_windows.filenames import windows_name
 from lightning_trt_windows.manifest import CheckpointRecord
 
-__all__ = ["Checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "read_checkpoint", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Checkpoint:
     state_dict: Mapping[str, Any]
     epoch: int | None
     global_step: int | None
+    sha256: str | None = None
+    """Of the file, where it was taken while reading."""
 
     def record(self) -> CheckpointRecord:
-        """What the manifest says about it; reads the file once more for its hash."""
+        """What the manifest says about it; reads the file once more for its hash where that is not known."""
         return CheckpointRecord(
             file=windows_name(self.path.name),
-            sha256=sha256_of(self.path),
+            sha256=self.sha256 or sha256_of(self.path),
             epoch=self.epoch,
             global_step=self.global_step,
         )
@@ -67,6 +71,91 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         content = _read_trusted(path)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    return _checkpoint(path, content)
+
+
+def read_weights(path: Path) -> Checkpoint:
+    """Read ``path`` onto the CPU without running any code of it, and whatever classes it names.
+
+    Objects that are neither tensors nor plain values become empty stand-ins, and nothing of them is imported: this
+    reads files of the user's own classes where those classes are not there. File and hash are of the same moment, also
+    when the name is given to another file meanwhile.
+
+    Raises:
+        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+    """
+    try:
+        with path.open("rb") as stream:
+            sha256 = _sha256(stream)
+            stream.seek(0)
+            content = torch.load(stream, map_location="cpu", pickle_module=_inert_pickle, weights_only=False)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}") from error
+    # unpickling what is damaged raises anything
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    return replace(_checkpoint(path, content), sha256=sha256)
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := stream.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+class _Inert:
+    """Stands for an object whose class is not looked up; takes whatever pickle gives it."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Inert:
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        """Take an item of a list."""
+
+    def extend(self, values: Any) -> None:
+        """Take items of a list."""
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Knows tensors and ordered dicts, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _KNOWN or (module == "torch" and name.endswith("Storage")):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        return _Inert
+
+
+_KNOWN = {
+    ("collections", "OrderedDict"),
+    ("torch", "Size"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch._utils", "_rebuild_tensor"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+}
+
+# torch.load wants a module; it takes the names below from it
+_inert_pickle: Any = types.ModuleType("inert_pickle")
+_inert_pickle.Unpickler = _InertUnpickler
+_inert_pickle.load = lambda stream, **options: _InertUnpickler(stream, **options).load()
+_inert_pickle.UnpicklingError = pickle.UnpicklingError
+
+
+def _checkpoint(path: Path, content: Any) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
         raise CheckpointError(f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}")

@@ -7,23 +7,31 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
 
 from lightning_trt_windows.archive import Joined, join_payloads
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, atomic_file, remove_manifest, write_manifest
+from lightning_trt_windows.artifact import (
+    Artifact,
+    ArtifactPaths,
+    atomic_file,
+    remove_manifest,
+    sha256_of,
+    write_manifest,
+)
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.capture import Captured, DimensionError, capture
-from lightning_trt_windows.checkpoint import read_checkpoint
+from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
 from lightning_trt_windows.containers import leaves
 from lightning_trt_windows.discover import Discovered, discover
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
+from lightning_trt_windows.files import link_or_copy
+from lightning_trt_windows.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
 from lightning_trt_windows.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -31,7 +39,6 @@ from lightning_trt_windows.manifest import (
     FileRecord,
     InputRecord,
     Manifest,
-    OutputRecord,
     Timings,
 )
 from lightning_trt_windows.module_state import random_state_kept
@@ -113,21 +120,6 @@ def export_checkpoint(
     return build(job)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A build that can be handed over: a program and where it goes. It holds no code of the user's."""
-
-    program: ExportedProgram
-    paths: ArtifactPaths
-    settings: ExportSettings
-    inputs: tuple[InputRecord, ...]
-    outputs: tuple[OutputRecord, ...]
-    checkpoint: CheckpointRecord | None
-    capture_seconds: float
-    notes: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
 def prepare(
     module: nn.Module,
     discovered: Discovered,
@@ -141,16 +133,18 @@ def prepare(
     """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
     started = time.perf_counter()
     captured, discovered = _capture_what_can_be(module, discovered, method)
+    inputs = _input_records(captured, discovered)
     return Job(
         program=captured.program,
         paths=paths,
         settings=settings,
-        inputs=_input_records(captured, discovered),
+        inputs=inputs,
         outputs=captured.outputs,
         checkpoint=checkpoint,
         capture_seconds=time.perf_counter() - started,
         notes=discovered.notes,
         extra=dict(extra or {}),
+        request=request_of(captured.program, settings, inputs, extra or {}),
     )
 
 
@@ -185,9 +179,13 @@ def _followed(discovered: Discovered, suggestion: Suggestion) -> Discovered:
 
 def build(job: Job) -> Artifact:
     """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
+    if job.skip_existing and (existing := _existing(job)):
+        return existing
+    program, checkpoint = job.load()
+    job = replace(job, program=program, checkpoint=checkpoint)
     started = time.perf_counter()
     with random_state_kept():  # lowering and converters draw numbers
-        compiled = get_backend(job.settings.backend).compile(job.program, job.settings)
+        compiled = get_backend(job.settings.backend).compile(program, job.settings)
     compiled_at = time.perf_counter()
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
@@ -200,6 +198,25 @@ def build(job: Job) -> Artifact:
     manifest = _manifest(job, compiled, ep, joined, timings)
     write_manifest(job.paths.manifest, manifest)
     return Artifact(path=job.paths.ep, manifest=manifest)
+
+
+def _existing(job: Job) -> Artifact | None:
+    """The artifact that need not be built: it is there, or a checkpoint of the same weights has it."""
+    source = job.program.weights if isinstance(job.program, SavedProgram) else None
+    sha256 = job.checkpoint.sha256 if job.checkpoint else sha256_of(source) if source and source.exists() else None
+    if found := existing_artifact(job.paths, job.request, sha256):
+        return found
+    for twin in job.twins if source and source.exists() else ():
+        theirs = existing_artifact(ArtifactPaths.beside(twin), job.request, sha256_of(twin) if twin.exists() else None)
+        if theirs and source and same_weights(source, twin):
+            record = read_weights(source).record()
+            remove_manifest(job.paths)
+            link_or_copy(theirs.path, job.paths.ep)
+            ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
+            manifest = replace(theirs.manifest, checkpoint=record, ep=ep)
+            write_manifest(job.paths.manifest, manifest)
+            return Artifact(path=job.paths.ep, manifest=manifest)
+    return None
 
 
 def _write_program(path: Path, compiled: CompiledProgram) -> tuple[FileRecord, dict[str, Joined]]:
@@ -228,6 +245,7 @@ def _manifest(
         )
         for token, engine in compiled.engines.items()
     )
+    options = {**compiled.options, REQUEST: job.request} if job.request else compiled.options
     return Manifest(
         checkpoint=job.checkpoint,
         ep=ep,
@@ -236,7 +254,7 @@ def _manifest(
         engines=engines,
         fallback_ops=compiled.fallback_ops,
         backend=BackendRecord(
-            name=compiled.backend, compute_capabilities=compiled.compute_capabilities, options=compiled.options
+            name=compiled.backend, compute_capabilities=compiled.compute_capabilities, options=options
         ),
         versions={
             "lightning-trt-windows": version("lightning-trt-windows"),

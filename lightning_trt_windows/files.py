@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -17,7 +18,15 @@ from lightning_trt_windows.errors import OutputError
 if TYPE_CHECKING:  # part of Python from 3.12 on
     from typing_extensions import Buffer
 
-__all__ = ["TEMPORARY_PREFIX", "HashingFile", "atomic_file", "explained", "readable_size", "sha256_of"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "HashingFile",
+    "atomic_file",
+    "explained",
+    "link_or_copy",
+    "readable_size",
+    "sha256_of",
+]
 
 TEMPORARY_PREFIX = ".lightning-trt-windows-"
 """Begins the name of every temporary file; what a killed process leaves behind can be deleted by it."""
@@ -102,6 +111,25 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
             temporary.unlink()
         raise
     _sync_directory(path.parent)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make ``path`` a second name of ``source``, or a copy on file systems without hard links; whole or not at all.
+
+    Raises:
+        OutputError: Neither can be done.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+    try:
+        with explained(path, 0):
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -1,0 +1,226 @@
+"""Where builds run: in this process, or each in a fresh one. Anything else is an ``Executor`` that the user brings.
+
+Both are ``concurrent.futures`` executors, so that there is one way to hand a build over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.files import TEMPORARY_PREFIX, link_or_copy
+from lightning_trt_windows.jobs import Job, SavedProgram
+from lightning_trt_windows.worker import CALL, RESULT
+
+__all__ = ["BuildProcess", "Inline", "failure_folder"]
+
+_LOG = "log.txt"
+_LOG_TAIL = 2000
+"""Characters of the log that go into the message."""
+
+_REPRODUCE = '''"""Repeats the build that failed, with its messages: python reproduce.py"""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+from lightning_trt_windows.export import build
+
+here = Path(__file__).resolve().parent
+function, (job,) = pickle.loads((here / "call.pickle").read_bytes())
+paths = type(job.paths)(*(here.parent / p.name for p in (job.paths.ep, job.paths.manifest, job.paths.golden)))
+weights = job.program.weights and here.parent / job.program.weights.name
+program = replace(job.program, path=here / job.program.path.name, weights=weights)
+print(build(replace(job, program=program, paths=paths)))
+'''
+
+
+def failure_folder(paths: ArtifactPaths) -> Path:
+    """Where the log of a failed build goes, with a script that repeats it."""
+    return paths.ep.with_name(f"{paths.ep.stem}.failed")
+
+
+class Inline(Executor):
+    """Runs each call at once, in this thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``function`` and return the finished future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        # the future carries it
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class _Build(Future[Artifact]):
+    """A build that can be cancelled while it runs: its process is killed."""
+
+    process: subprocess.Popen[bytes] | None = None
+    killed = False
+
+    def cancel(self) -> bool:
+        """Take it off the queue, or kill its process."""
+        if super().cancel():
+            return True
+        self.killed = True
+        _kill(self.process)
+        return not self.done()
+
+
+class BuildProcess(Executor):
+    """Builds jobs one after the other, each in a fresh process of low priority that sees no GPU.
+
+    A build that crashes, is killed or takes too long is an exception here, and leaves its log and a script that
+    repeats it beside the artifact (:func:`failure_folder`).
+
+    Args:
+        deadline: Seconds that one build may take; ``None`` for no limit.
+        niceness: Added to the niceness of this process.
+    """
+
+    def __init__(self, deadline: float | None = None, niceness: int = 10) -> None:
+        self.deadline = deadline
+        self.niceness = niceness
+        self._queue: queue.SimpleQueue[tuple[_Build, Callable[..., Any], Job] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._builds: list[_Build] = []
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue ``function(job)``; the function is a module's, and the job can be pickled."""
+        (job,) = args
+        build = _Build()
+        with self._lock:
+            self._builds = [*(b for b in self._builds if not b.done()), build]
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lightning-trt-windows", daemon=True)
+                self._thread.start()
+        self._queue.put((build, function, job))
+        return build
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the queue. With ``cancel_futures`` also kill what runs."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if cancel_futures:
+            for build in self._builds:
+                build.cancel()
+        if thread is not None:
+            self._queue.put(None)
+            if wait:
+                thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            build, function, job = item
+            if not build.set_running_or_notify_cancel():
+                continue
+            try:
+                result = self._built(build, function, job)
+            # the thread outlives every failure; the future carries it
+            except BaseException as error:
+                build.set_exception(error)
+            else:
+                build.set_result(result)
+
+    def _built(self, build: _Build, function: Callable[..., Any], job: Job) -> Artifact:
+        folder = job.paths.ep.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.build")
+        folder.mkdir()
+        try:
+            (folder / CALL).write_bytes(pickle.dumps((function, (job,))))
+            with (folder / _LOG).open("wb") as log:
+                timed_out = self._run_process(build, folder, log)
+            outcome = _outcome(folder)
+            if outcome is not None and outcome[0]:
+                shutil.rmtree(failure_folder(job.paths), ignore_errors=True)
+                return outcome[1]  # type: ignore[no-any-return]  # what build gives back
+            if build.killed:
+                raise CompileError("the build was cancelled")
+            kept = _keep(folder, function, job)
+            if outcome is not None:
+                raise outcome[1]
+            raise CompileError(_died(build.process, timed_out, self.deadline, kept))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_process(self, build: _Build, folder: Path, log: IO[bytes]) -> bool:
+        """Run the worker to its end; whether it was ended for the deadline."""
+        command = [sys.executable, "-m", "lightning_trt_windows.worker", str(folder), str(self.niceness)]
+        # engines are built without a GPU, and all of its memory belongs to the training
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+        build.process = process
+        try:
+            if build.killed:  # between its turn and now
+                _kill(process)
+            process.wait(self.deadline)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return True
+        finally:
+            _kill(process)
+            if process.stdin:
+                process.stdin.close()
+        return False
+
+
+def _kill(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None and process.poll() is None:
+        with contextlib.suppress(OSError):
+            process.kill()
+        process.wait()
+
+
+def _outcome(folder: Path) -> tuple[bool, Any] | None:
+    try:
+        return pickle.loads((folder / RESULT).read_bytes())  # type: ignore[no-any-return]  # what the worker wrote
+    except FileNotFoundError:
+        return None
+
+
+def _keep(folder: Path, function: Callable[..., Any], job: Job) -> Path:
+    """Turn the folder of a failed build into what its user needs to find out why."""
+    kept = failure_folder(job.paths)
+    shutil.rmtree(kept, ignore_errors=True)
+    if isinstance(job.program, SavedProgram):
+        link_or_copy(job.program.path, folder / "program.pt2")
+        moved = replace(job, program=replace(job.program, path=Path("program.pt2")), skip_existing=False)
+    else:
+        moved = replace(job.saved(folder / "program.pt2"), skip_existing=False)
+    (folder / CALL).write_bytes(pickle.dumps((function, (moved,))))
+    (folder / "reproduce.py").write_text(_REPRODUCE, encoding="utf-8")
+    (folder / RESULT).unlink(missing_ok=True)
+    folder.rename(kept)
+    return kept
+
+
+def _died(process: subprocess.Popen[bytes] | None, timed_out: bool, deadline: float | None, kept: Path) -> str:
+    code = process.returncode if process else None
+    if timed_out:
+        what = f"did not finish in {deadline:g} s and was ended; build_deadline gives it more time"
+    elif code is not None and code < 0:
+        name = signal.Signals(-code).name
+        memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+        what = f"was ended by {name}{memory}"
+    else:
+        what = f"ended with code {code} and without a result"
+    log = (kept / _LOG).read_text(encoding="utf-8", errors="replace").strip()
+    tail = f". Its last words:\n{log[-_LOG_TAIL:]}" if log else ""
+    return f"the build process {what}. {kept.name}/ has its log, and reproduce.py to repeat it{tail}"

@@ -1,0 +1,189 @@
+"""Builds that can be handed over: a captured program, where it goes, and none of the user's code.
+
+A :class:`Job` can be pickled, so that the build runs in another process or on another machine. The program travels in
+the pickle, or stands in a file (:class:`SavedProgram`); then its weights may come from a checkpoint, and one trace
+serves all checkpoints of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact
+from lightning_trt_windows.checkpoint import read_weights
+from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
+from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, OutputRecord
+from lightning_trt_windows.settings import ExportSettings
+
+__all__ = ["REQUEST", "Job", "SavedProgram", "existing_artifact", "request_of", "same_weights"]
+
+REQUEST = "request"
+"""Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
+
+_DISTRIBUTIONS = (
+    "lightning-trt-windows",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+    "torch-tensorrt",
+    "torch-tensorrt-rtx",
+)
+
+
+@dataclass(frozen=True)
+class SavedProgram:
+    """A captured program in a file."""
+
+    path: Path
+    """Written by ``torch.export.save``."""
+    weights: Path | None = None
+    """Checkpoint whose weights take the place of the program's own."""
+
+    def load(self) -> tuple[ExportedProgram, CheckpointRecord | None]:
+        """The program, and the record of the checkpoint that its weights are from.
+
+        Raises:
+            CheckpointError: The checkpoint's weights are not those of the program.
+        """
+        program = torch.export.load(self.path)
+        if self.weights is None:
+            return program, None
+        checkpoint = read_weights(self.weights)
+        for key, own in program.state_dict.items():
+            _check_fits(key, own, checkpoint.state_dict.get(key), self.weights.name)
+        for key, own in list(program.state_dict.items()):
+            tensor = checkpoint.state_dict[key].detach()
+            is_parameter = isinstance(own, torch.nn.Parameter)
+            program.state_dict[key] = torch.nn.Parameter(tensor, own.requires_grad) if is_parameter else tensor
+        return program, checkpoint.record()
+
+
+def _check_fits(key: str, own: torch.Tensor, found: Any, where: str) -> None:
+    if not isinstance(found, torch.Tensor):
+        raise CheckpointError(f"{where} has no tensor {key!r}, which the captured program needs")
+    if (found.shape, found.dtype) != (own.shape, own.dtype):
+        raise CheckpointError(
+            f"{key!r} is {found.dtype} {tuple(found.shape)} in {where}, but {own.dtype} {tuple(own.shape)} in the "
+            "captured program"
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A build that can be handed over: a program and where it goes. It holds no code of the user's."""
+
+    program: ExportedProgram | SavedProgram
+    paths: ArtifactPaths
+    settings: ExportSettings
+    inputs: tuple[InputRecord, ...]
+    outputs: tuple[OutputRecord, ...]
+    checkpoint: CheckpointRecord | None
+    """``None`` where the module came from no checkpoint, or where the builder reads the checkpoint itself."""
+    capture_seconds: float
+    notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    request: str = ""
+    """See :data:`REQUEST`."""
+    skip_existing: bool = False
+    """Give back the artifact that is there already, if it is of the same weights and the same request."""
+    twins: tuple[Path, ...] = ()
+    """Checkpoints of the same step: where one has the same weights, its artifact is used again."""
+
+    def load(self) -> tuple[ExportedProgram, CheckpointRecord | None]:
+        """The program in memory, and the record of its checkpoint."""
+        if isinstance(self.program, ExportedProgram):
+            return self.program, self.checkpoint
+        program, record = self.program.load()
+        return program, record or self.checkpoint
+
+    def saved(self, path: Path, *, weights: Path | None = None) -> Job:
+        """The same with the program in a file at ``path``, written now."""
+        assert isinstance(self.program, ExportedProgram), "it is in a file already"
+        torch.export.save(self.program, path)
+        return replace(self, program=SavedProgram(path, weights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if isinstance(self.program, ExportedProgram):
+            buffer = io.BytesIO()
+            torch.export.save(self.program, buffer)
+            state["program"] = buffer.getvalue()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["program"], bytes):
+            state = {**state, "program": torch.export.load(io.BytesIO(state["program"]))}
+        self.__dict__.update(state)
+
+
+def request_of(
+    program: ExportedProgram,
+    settings: ExportSettings,
+    inputs: tuple[InputRecord, ...],
+    extra: Mapping[str, Any],
+) -> str:
+    """SHA-256 of the program without its weights, the ranges, the settings and the versions."""
+    digest = hashlib.sha256()
+    ranges = {str(symbol): str(bounds) for symbol, bounds in program.range_constraints.items()}
+    asked = {
+        "code": program.graph_module.code,
+        "placeholders": [str(node.meta.get("val")) for node in program.graph.nodes if node.op == "placeholder"],
+        "ranges": ranges,
+        "settings": asdict(settings),
+        "inputs": [(i.name, i.dtype, i.min, i.opt, i.max, i.symbols) for i in inputs],
+        "extra": dict(extra),
+        "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+    }
+    digest.update(json.dumps(asked, sort_keys=True, default=_plain).encode())
+    for name in sorted(program.constants):
+        constant = program.constants[name]
+        digest.update(name.encode())
+        digest.update(_tensor_bytes(constant) if isinstance(constant, torch.Tensor) else repr(constant).encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def existing_artifact(paths: ArtifactPaths, request: str, sha256: str | None) -> Artifact | None:
+    """The complete artifact at ``paths``, if it is of this request and of the checkpoint with this hash."""
+    try:
+        artifact = read_artifact(paths.ep)
+        complete = artifact.path.stat().st_size == artifact.manifest.ep.size
+    except (ArtifactError, UnsupportedFormatError, OSError):
+        return None
+    record = artifact.manifest.checkpoint
+    asked = bool(request) and artifact.manifest.backend.options.get(REQUEST) == request
+    same = record is not None and sha256 is not None and record.sha256 == sha256
+    return artifact if complete and asked and same else None
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two checkpoints hold the same tensors; ``False`` where one of them cannot be read."""
+    try:
+        return read_weights(one).same_weights(read_weights(other))
+    except CheckpointError:
+        return False

@@ -1,0 +1,68 @@
+"""The process that builds: ``python -m lightning_trt_windows.worker FOLDER``. It knows no code of the user's.
+
+It unpickles a call from ``FOLDER``, runs it, and pickles what came of it. It ends when the process that started it
+does, so that no build goes on for a training that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from lightning_trt_windows.errors import CompileError
+
+__all__ = ["CALL", "RESULT", "main"]
+
+CALL = "call.pickle"
+"""A function and its arguments."""
+RESULT = "result.pickle"
+"""``(True, value)`` or ``(False, exception)``. Appears whole."""
+
+
+def main(folder: Path, niceness: int) -> int:
+    """Run the call in ``folder``."""
+    faulthandler.enable()
+    if hasattr(os, "nice"):  # Windows has none
+        with contextlib.suppress(OSError):
+            os.nice(niceness)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    outcome: tuple[bool, Any]
+    try:
+        function, arguments = pickle.loads((folder / CALL).read_bytes())
+        outcome = True, function(*arguments)
+    # whatever it is, the other side is told
+    except Exception as error:
+        traceback.print_exc()
+        outcome = False, error
+    temporary = folder / f"{RESULT}.tmp"
+    temporary.write_bytes(_pickled(outcome))
+    temporary.replace(folder / RESULT)
+    return 0
+
+
+def _end_with_parent() -> None:
+    # the parent writes nothing: its end of the pipe closes when it ends, however it ends
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _pickled(outcome: tuple[bool, Any]) -> bytes:
+    try:
+        data = pickle.dumps(outcome)
+        pickle.loads(data)
+    # exceptions of upstream's are often made such that they cannot be made again
+    except Exception:
+        error = outcome[1]
+        return pickle.dumps((False, CompileError(f"{type(error).__name__}: {error}")))
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,36 @@
+"""Functions that stand in for a build where a test wants one that goes wrong; workers import them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+
+def crash(job: Any) -> None:
+    """End as a segmentation fault does."""
+    print("about to fall", flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def killed(job: Any) -> None:
+    """End as the kernel ends who takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(job: Any) -> None:
+    """Never come back."""
+    time.sleep(600)
+
+
+def surroundings(job: Any) -> dict[str, Any]:
+    """What the process is like."""
+    import torch
+
+    return {
+        "pid": os.getpid(),
+        "niceness": os.nice(0),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "cuda": torch.cuda.is_initialized(),
+    }

@@ -1,0 +1,236 @@
+"""Builds that are handed over: pickled jobs, weights from checkpoints, and processes that end badly."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import building
+import pytest
+import torch
+from lightning_models import Data, Regression
+
+from lightning_trt_windows.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
+from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
+from lightning_trt_windows.discover import discover
+from lightning_trt_windows.errors import CheckpointError, CompileError
+from lightning_trt_windows.executors import BuildProcess, Inline, failure_folder
+from lightning_trt_windows.export import build, prepare
+from lightning_trt_windows.jobs import Job, SavedProgram
+from lightning_trt_windows.settings import ExportSettings
+
+
+def checkpoint(path: Path, module: torch.nn.Module, **more: Any) -> Path:
+    """A checkpoint of ``module``, as Lightning writes it."""
+    torch.save({"state_dict": module.state_dict(), "epoch": 0, "global_step": 5, **more}, path)
+    return path
+
+
+def job(directory: Path, module: Any, settings: ExportSettings | None = None) -> Job:
+    """A job with its program in a file and its weights in a checkpoint."""
+    path = checkpoint(directory / "a.ckpt", module)
+    discovered = discover(module, datamodule=Data())
+    prepared = prepare(module, discovered, ArtifactPaths.beside(path), settings or ExportSettings())
+    return prepared.saved(directory / "program.pt2", weights=path)
+
+
+class TestJob:
+    """A job says all there is to build."""
+
+    def test_pickled_with_its_program(self, tmp_path: Path) -> None:
+        """A job with its program in memory is the same build after a journey through pickle."""
+        module = Regression()
+        prepared = prepare(
+            module, discover(module, datamodule=Data()), ArtifactPaths.of(tmp_path / "m.ep"), ExportSettings()
+        )
+        travelled = pickle.loads(pickle.dumps(prepared))
+        assert build(travelled).manifest.engines == build(prepared).manifest.engines
+
+    def test_weights_of_the_checkpoint(self, tmp_path: Path) -> None:
+        """One trace serves another checkpoint: the engine is that of a trace with those weights."""
+        module, other = Regression(), Regression()
+        traced = job(tmp_path, module)
+        second = checkpoint(tmp_path / "b.ckpt", other)
+        reused = replace(
+            traced, program=SavedProgram(tmp_path / "program.pt2", second), paths=ArtifactPaths.beside(second)
+        )
+        own = prepare(
+            other, discover(other, datamodule=Data()), ArtifactPaths.of(tmp_path / "own.ep"), ExportSettings()
+        )
+        artifact = build(reused)
+        assert artifact.manifest.engines == build(own).manifest.engines
+        assert artifact.manifest.checkpoint is not None
+        assert artifact.manifest.checkpoint.sha256 == sha256_of(second)
+        assert artifact.manifest.engines != build(traced).manifest.engines
+
+    @pytest.mark.parametrize(
+        "module", [Regression(width=9), torch.nn.Linear(4, 1)], ids=["other shapes", "other names"]
+    )
+    def test_weights_of_another_module(self, tmp_path: Path, module: Any) -> None:
+        """A checkpoint whose tensors are not those of the program is refused by name."""
+        traced = job(tmp_path, Regression())
+        checkpoint(tmp_path / "a.ckpt", module)
+        with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+            build(traced)
+
+    def test_skip_what_is_there(self, tmp_path: Path) -> None:
+        """The same weights and the same request give the artifact that is there, in milliseconds."""
+        asked = replace(job(tmp_path, Regression()), skip_existing=True)
+        first = build(asked)
+        written = first.path.stat().st_mtime_ns
+        started = time.perf_counter()
+        again = build(asked)
+        assert time.perf_counter() - started < 0.25
+        assert again == first
+        assert first.path.stat().st_mtime_ns == written
+
+    def test_do_not_skip_what_is_another(self, tmp_path: Path) -> None:
+        """Other weights, other settings, a damaged file: built anew."""
+        module = Regression()
+        asked = replace(job(tmp_path, module), skip_existing=True)
+        first = build(asked)
+        with first.path.open("ab") as stream:
+            stream.write(b"x")
+        assert check_artifact(build(asked)).size == first.size
+        checkpoint(tmp_path / "a.ckpt", Regression())
+        second = build(asked)
+        assert second.manifest.engines != first.manifest.engines
+        narrower = job(tmp_path, Regression(), ExportSettings(compute_capabilities=("8.6",)))
+        assert build(replace(narrower, skip_existing=True)).manifest.backend.compute_capabilities == ("8.6",)
+
+    def test_other_code_is_another_request(self, tmp_path: Path) -> None:
+        """A forward that was edited asks for another artifact."""
+
+        class Edited(Regression):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(x) + 1
+
+        assert job(tmp_path, Edited()).request != job(tmp_path, Regression()).request
+        assert job(tmp_path, Regression()).request == job(tmp_path, Regression()).request
+
+    def test_twin(self, tmp_path: Path) -> None:
+        """A checkpoint with the weights of another one gets its own manifest and shares the engines."""
+        asked = replace(job(tmp_path, Regression()), skip_existing=True)
+        first = build(asked)
+        content = torch.load(tmp_path / "a.ckpt")
+        torch.save({**content, "callbacks": 1}, tmp_path / "last.ckpt")
+        last = tmp_path / "last.ckpt"
+        twin = replace(
+            asked,
+            paths=ArtifactPaths.beside(last),
+            program=SavedProgram(tmp_path / "program.pt2", last),
+            twins=(tmp_path / "a.ckpt",),
+        )
+        second = check_artifact(build(twin))
+        assert second.path.samefile(first.path)
+        assert second.manifest.checkpoint is not None
+        assert second.manifest.checkpoint.sha256 == sha256_of(last)
+        first.path.unlink()
+        check_artifact(second)
+
+
+class Dangerous:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return print, ("unpickled",)
+
+
+def test_weights_without_running_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint of foreign classes gives its tensors; none of its code is run."""
+    module = Regression()
+    path = checkpoint(tmp_path / "a.ckpt", module, hyper_parameters={"x": Dangerous(), "path": tmp_path, "s": {1, 2}})
+    read = read_weights(path)
+    assert capsys.readouterr().out == ""
+    assert read.same_weights(read_checkpoint(checkpoint(tmp_path / "b.ckpt", module)))
+    assert (read.sha256, read.epoch, read.global_step) == (sha256_of(path), 0, 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 half an archive"])
+def test_weights_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    """A damaged checkpoint is an error that names it."""
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt"):
+        read_weights(tmp_path / "a.ckpt")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Job:
+    """A job beside a checkpoint."""
+    return job(tmp_path, Regression())
+
+
+class TestBuildProcess:
+    """A fresh process for each build."""
+
+    def test_builds(self, asked: Job, tmp_path: Path) -> None:
+        """It builds what this process would have built, and leaves nothing else."""
+        executor = BuildProcess()
+        artifact = executor.submit(build, asked).result()
+        executor.shutdown()
+        assert check_artifact(artifact).manifest.engines == Inline().submit(build, asked).result().manifest.engines
+        assert {p.name for p in tmp_path.iterdir()} == {"a.ckpt", "program.pt2", "a.windows.ep", "a.windows.json"}
+
+    def test_surroundings(self, asked: Job) -> None:
+        """Each build has a process of its own, of low priority and without a GPU."""
+        executor = BuildProcess(niceness=7)
+        futures = [executor.submit(building.surroundings, asked) for _ in range(2)]
+        one, two = [f.result() for f in futures]
+        executor.shutdown()
+        assert one["pid"] != two["pid"]
+        assert (one["gpus"], one["cuda"], one["niceness"]) == ("", False, min(19, building.os.nice(0) + 7))
+
+    @pytest.mark.parametrize(
+        ("function", "words"),
+        [(building.crash, "SIGSEGV"), (building.killed, "SIGKILL.*memory"), (building.hang, "in 3 s.*build_deadline")],
+    )
+    def test_ends_badly(self, asked: Job, function: Any, words: str) -> None:
+        """A crash, a kill and a hang are errors that say so, with a log beside the artifact; the next build works."""
+        executor = BuildProcess(deadline=3)
+        future = executor.submit(function, asked)
+        with pytest.raises(CompileError, match=f"(?s){words}.*a.windows.failed/ has its log"):
+            future.result()
+        assert (failure_folder(asked.paths) / "log.txt").exists()
+        executor.deadline = None
+        artifact = executor.submit(build, asked).result()
+        executor.shutdown()
+        check_artifact(artifact)
+        assert not failure_folder(asked.paths).exists()
+
+    def test_failure_can_be_repeated(self, asked: Job, tmp_path: Path) -> None:
+        """A build that fails leaves a script that fails in the same way, also in another place."""
+        checkpoint(tmp_path / "a.ckpt", Regression(width=9))
+        executor = BuildProcess()
+        with pytest.raises(CheckpointError) as error:
+            executor.submit(build, asked).result()
+        executor.shutdown()
+        (tmp_path / "program.pt2").unlink()
+        moved = shutil.copytree(tmp_path, tmp_path.with_name("elsewhere"))
+        script = moved / "a.windows.failed" / "reproduce.py"
+        again = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+        assert str(error.value) in again.stderr
+        checkpoint(moved / "a.ckpt", Regression())
+        subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+        check_artifact(read_artifact(moved / "a.windows.ep"))
+
+    def test_cancelled(self, asked: Job, tmp_path: Path) -> None:
+        """What is queued is taken off, what runs is killed, and neither leaves a file."""
+        executor = BuildProcess()
+        running, queued = executor.submit(building.hang, asked), executor.submit(build, asked)
+        while running.process is None:  # type: ignore[attr-defined]
+            time.sleep(0.05)
+        assert running.cancel()
+        assert queued.cancel()
+        with pytest.raises(CompileError, match="cancelled"):
+            running.result()
+        with pytest.raises(CancelledError):
+            queued.result()
+        executor.shutdown()
+        assert {p.name for p in tmp_path.iterdir()} == {"a.ckpt", "program.pt2"}
