@@ -20,11 +20,11 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.torch import partial_graph_not_printed, quiet
-from lightning_trt_windows.containers import leaves, map_leaves, register_containers
+from lightning_trt_windows.containers import leaves, map_leaves, register_containers, registration_code
 from lightning_trt_windows.discover import call_arguments
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
-from lightning_trt_windows.module_state import as_it_was
+from lightning_trt_windows.module_state import as_it_was, original, state_kept
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.violations import Suggestion, suggestions
 
@@ -63,7 +63,8 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     """Trace ``method`` of ``module`` in eval mode.
 
     Args:
-        module: Any module; comes back exactly as it was, also after a failure.
+        module: Any module; comes back exactly as it was, also after a failure. What ``torch.compile`` wraps is traced
+            in its stead.
         inputs: Argument name to :class:`InputSpec`, a constant, or a dict, list or tuple of these.
         method: The method to export; its own signature is the artifact's.
 
@@ -71,6 +72,7 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
         ConfigurationError: ``inputs`` do not fit the signature of ``method``.
         CaptureError: ``torch.export`` cannot trace it; the message names the line.
     """
+    module = original(module)
     target = module if method == "forward" else _Method(module, method)
     _check_arguments(target, inputs, type(module).__name__)
     register_containers(dict(inputs))
@@ -78,7 +80,7 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     with as_it_was(module):
         trees = {name: map_leaves(tree, dims.example, name) for name, tree in inputs.items()}
         args, kwargs = call_arguments(target.forward, trees)
-        program = _export(target, args, kwargs, dims)
+        program = _export_with_its_outputs(target, args, kwargs, dims)
     captured = tuple(CapturedInput(name, spec, dims.symbols(name, spec)) for name, spec in _specs(inputs))
     return Captured(_on_cpu(program), captured, _outputs(program, captured))
 
@@ -192,6 +194,47 @@ class _Dims:
 
 
 # --- torch.export and its failures
+
+
+def _export_with_its_outputs(
+    target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims
+) -> ExportedProgram:
+    """Trace, with the classes of the outputs made known to ``torch.export``: for the trace, or for saving at least."""
+    try:
+        program = _export(target, args, kwargs, dims)
+    except DimensionError:
+        raise
+    except CaptureError as error:
+        result = _run_eagerly(target, args, kwargs)
+        if not register_containers(result):
+            _explain_unknown_classes(result, error)
+            raise
+        program = _export(target, args, kwargs, dims)
+    spec = program.call_spec.out_spec
+    if spec is not None:
+        # a NamedTuple can be traced and not saved
+        register_containers(tree_unflatten([None] * spec.num_leaves, spec))
+    return program
+
+
+def _run_eagerly(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``target`` returns for the examples; ``None`` where it fails, which the trace tells better."""
+    try:
+        with state_kept(target), torch.compiler.set_stance("force_eager"):
+            return target(*args, **kwargs)
+    except Exception:
+        return None
+
+
+def _explain_unknown_classes(result: Any, error: CaptureError) -> None:
+    """Add to ``error`` what to write for a class among the outputs that nobody can take apart."""
+    plain = (torch.Tensor, str, bytes, int, float, complex, type(None))
+    unknown = {type(leaf): name for name, leaf in leaves({"output": result}) if not isinstance(leaf, plain)}
+    for cls, name in unknown.items():
+        error.args = (
+            f"{error.args[0]}\n{name} is a {cls.__name__}, which PyTorch cannot take apart. Return a tuple, a dict or "
+            f"a dataclass of tensors, or say how before the export:\n{registration_code(cls)}",
+        )
 
 
 def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims) -> ExportedProgram:

@@ -20,6 +20,7 @@ from lightning_trt_windows.evidence import Derived, derive
 from lightning_trt_windows.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
 from lightning_trt_windows.manifest import Source
 from lightning_trt_windows.mapping import described, required
+from lightning_trt_windows.module_state import original
 from lightning_trt_windows.observe import Observer
 from lightning_trt_windows.ranges import RangeOptions
 from lightning_trt_windows.seen import SeenTensor
@@ -130,6 +131,7 @@ def discover(
         ShapeDiscoveryError: No evidence for an argument, or contradictory evidence.
         ConfigurationError: ``inputs``, ``input_specs()`` or ``options`` name something that is not there.
     """
+    module = original(module)
     function = getattr(module, method, None)
     if not callable(function):
         raise ConfigurationError(f"{type(module).__name__} has no method {method!r} to export")

@@ -1,6 +1,6 @@
 """Borrow a module without leaving a trace: its modes, random state and weights come back as they were.
 
-Nothing is copied. A checkpoint's weights are swapped in by reference, and the module's own tensors are put back.
+No weight is copied. A checkpoint's weights are swapped in by reference, and the module's own tensors are put back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError
 
-__all__ = ["as_it_was", "random_state_kept", "weights_swapped"]
+__all__ = ["as_it_was", "original", "random_state_kept", "state_kept", "weights_swapped"]
+
+
+def original(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` wrapped, which has the user's signature; any other module is its own."""
+    while (inner := module._modules.get("_orig_mod")) is not None:
+        module = inner
+    return module
 
 
 @contextlib.contextmanager
@@ -70,13 +77,9 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
     Raises:
         CheckpointError: The weights do not fit the module.
     """
-    owned = [
-        (submodule, dict(submodule.__dict__), dict(submodule._parameters), dict(submodule._buffers))
-        for submodule in module.modules()
-    ]
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    try:
+    with _attributes_kept(module):
         try:
             module.load_state_dict(moved, strict=strict, assign=True)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -84,6 +87,26 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
                 f"the weights in {where} do not fit {type(module).__name__}: {error}\n"
                 "Was the module built with other hyperparameters than those of the checkpoint?"
             ) from error
+        yield
+
+
+@contextlib.contextmanager
+def state_kept(module: nn.Module) -> Iterator[None]:
+    """Let the block run ``module``: what it writes to buffers and attributes is forgotten."""
+    with _attributes_kept(module):
+        for submodule in module.modules():
+            for name, buffer in submodule._buffers.items():
+                submodule._buffers[name] = None if buffer is None else buffer.clone()
+        yield
+
+
+@contextlib.contextmanager
+def _attributes_kept(module: nn.Module) -> Iterator[None]:
+    owned = [
+        (submodule, dict(submodule.__dict__), dict(submodule._parameters), dict(submodule._buffers))
+        for submodule in module.modules()
+    ]
+    try:
         yield
     finally:
         for submodule, attributes, parameters, buffers in owned:

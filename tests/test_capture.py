@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import random
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -36,6 +38,21 @@ class Branch(Net):
         if x.sum() > 0:
             return self.body(x)
         return x
+
+
+@dataclass
+class Scores:
+    """A result that PyTorch does not know."""
+
+    first: Tensor
+    rest: list[Tensor]
+
+
+class Boxes(NamedTuple):
+    """A result that PyTorch knows, and cannot save."""
+
+    first: Tensor
+    rest: list[Tensor]
 
 
 def fingerprint(module: nn.Module) -> list[Any]:
@@ -102,6 +119,52 @@ class TestModuleUnchanged:
         ):
             pass
         assert fingerprint(module) == before
+
+    def test_after_running_it(self) -> None:
+        """Outputs of an unknown class make it run in eager: what it writes to buffers and attributes is forgotten."""
+
+        class Result:
+            pass
+
+        class Counts(Net):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("calls", torch.zeros(1))
+                self.last: Any = None
+
+            def forward(self, x: Tensor) -> Any:
+                self.calls += 1
+                self.last = self.body(x)
+                return Result()
+
+        module = Counts()
+        before = fingerprint(module)
+        with pytest.raises(CaptureError, match="Result"):
+            capture(module, {"x": InputSpec((BATCH, 4))})
+        assert fingerprint(module) == before and module.last is None
+
+    @pytest.mark.parametrize("how", ["whole", "inside", "in place", "function"])
+    def test_compiled(self, how: str) -> None:
+        """What torch.compile wraps is traced, at any depth, and stays compiled."""
+
+        class Function(Net):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.compile(torch.relu)(self.body(x))
+
+        net = Function() if how == "function" else Net()
+        module: Any = net
+        if how == "whole":
+            module = torch.compile(net)
+        if how == "inside":
+            net.body = torch.compile(net.body)
+        if how == "in place":
+            net.compile()
+        before = fingerprint(module)
+        program = capture(module, {"x": InputSpec((BATCH, 4))}).program
+        assert fingerprint(module) == before
+        x = torch.randn(3, 4)
+        with torch.compiler.set_stance("force_eager"), torch.no_grad():
+            torch.testing.assert_close(program.module()(x), net.eval()(x))
 
     def test_train_is_not_called(self) -> None:
         """An overridden train() with side effects (adapters that merge their weights) is not called."""
@@ -170,6 +233,20 @@ class TestPrograms:
         captured = capture(nn.Embedding(5, 3), {"input": InputSpec((BATCH, 7), "int64", values=(0, 4))})
         assert captured.outputs[0].shape == ("batch", 7, 3)
 
+    @pytest.mark.parametrize("cls", [Scores, Boxes])
+    def test_outputs_of_ones_own_classes(self, cls: Any) -> None:
+        """Dataclasses and NamedTuples among the outputs need no registration: not for tracing and not for saving."""
+
+        class Module(Net):
+            def forward(self, x: Tensor) -> Any:
+                return {"result": cls(self.body(x), [x * 2])}
+
+        captured = capture(Module(), {"x": InputSpec((BATCH, 4))})
+        assert [r.name for r in captured.outputs] == ["output.result.first", "output.result.rest.0"]
+        result = captured.program.module()(torch.randn(3, 4))["result"]
+        assert type(result) is cls and result.first.shape == (3, 2)
+        torch.export.save(captured.program, io.BytesIO())
+
     def test_another_method(self) -> None:
         """Another method can be exported, with its own signature."""
 
@@ -189,6 +266,20 @@ class TestMessages:
         """The line of the model that cannot be traced is named, with its text."""
         with pytest.raises(CaptureError, match=r"Branch\.forward at test_capture\.py:\d+ \(if x\.sum\(\) > 0:\)"):
             capture(Branch(), {"x": InputSpec((BATCH, 4))})
+
+    def test_outputs_of_unknown_classes(self) -> None:
+        """A class that nobody can take apart is named with its place among the outputs, and what to write for it."""
+
+        class Opaque:
+            def __init__(self, value: Tensor) -> None:
+                self.value = value
+
+        class Module(Net):
+            def forward(self, x: Tensor) -> Any:
+                return {"deep": [Opaque(self.body(x))]}
+
+        with pytest.raises(CaptureError, match=r"(?s)output\.deep\.0 is a Opaque.*register_pytree_node"):
+            capture(Module(), {"x": InputSpec((BATCH, 4))})
 
     def test_unknown_argument(self) -> None:
         """An input that forward does not have is refused with those it has."""

@@ -603,9 +603,9 @@ def test_a_symbol_that_a_program_insists_on_is_fixed_everywhere() -> None:
     assert found.asked_for("dim1") == ()
     fixed = found.fix("dim1", "the recurrence is unrolled")
     assert [str(leaf) for _, leaf in leaves(fixed.inputs)] == ["float32[1..8..8, 7]"] * 2
-    assert fixed.sources["mask"].dims[1].endswith("; fixed: the recurrence is unrolled")
+    assert fixed.sources["mask"].dims[1].endswith("; static at 7: the recurrence is unrolled")
     assert fixed.sources["mask"].dims[0] == found.sources["mask"].dims[0]
-    assert fixed.notes == ("dim1 (ids.1, mask.1) is not dynamic: the recurrence is unrolled",)
+    assert fixed.notes == ("dim1 (ids.1, mask.1) is static at 7: the recurrence is unrolled",)
     asked = discover(module, inputs={"ids": InputSpec((8, DimRange(5, 6, 9)))}, observer=observer)
     assert asked.asked_for("dim1") == ("ids.1",)
     assert [str(leaf) for _, leaf in leaves(asked.inputs)] == ["float32[8, 5..6..9]"] * 2
@@ -635,3 +635,10 @@ def test_notes_of_the_observer_are_passed_on() -> None:
     observer.notes.append("a call of forward was not recorded: RuntimeError: no")
     found = discover(Model(), inputs={"x": SPEC}, observer=observer)
     assert found.notes == ("a call of forward was not recorded: RuntimeError: no",)
+
+
+def test_compiled_modules_have_their_own_signature() -> None:
+    """What torch.compile returns takes *args; the arguments are those of the module it wraps."""
+    module: Any = torch.compile(Takes(lambda left, right: left + right))
+    found = discover(module, datamodule=batches((torch.zeros(4), torch.zeros(4))))
+    assert list(found.inputs) == ["left", "right"]
