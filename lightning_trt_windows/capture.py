@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from lightning_trt_windows._compat.torch import partial_graph_not_printed, quiet
+from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed, quiet
 from lightning_trt_windows.containers import leaves, map_leaves, register_containers, registration_code
 from lightning_trt_windows.discover import call_arguments
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
@@ -240,7 +240,7 @@ def _explain_unknown_classes(result: Any, error: CaptureError) -> None:
 def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims) -> ExportedProgram:
     owner = type(target.module if isinstance(target, _Method) else target).__name__
     try:
-        with quiet(), partial_graph_not_printed():
+        with quiet(), partial_graph_not_printed(), causal_masks_not_looked_for():
             return torch.export.export(target, args, kwargs, dynamic_shapes=dims.shapes, strict=False)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["cpu_convolution_heuristics_off", "partial_graph_not_printed", "quiet"]
+__all__ = ["causal_masks_not_looked_for", "cpu_convolution_heuristics_off", "partial_graph_not_printed", "quiet"]
 
 CONVOLUTION_NARROWS_RANGES = ("2.14", None)
 """Seen in 2.14, not in 2.11, and not on every processor: the heuristics ask what the processor has. Delete when
@@ -27,6 +27,23 @@ def cpu_convolution_heuristics_off() -> Iterator[None]:
 
     with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
         yield
+
+
+@contextlib.contextmanager
+def causal_masks_not_looked_for() -> Iterator[None]:
+    """Keep ``nn.Transformer`` and its encoder and decoder from looking into a mask to see whether it is causal.
+
+    What they find is a hint beside the mask, which is applied either way; looking depends on the data, so that no
+    decoder with a mask can be traced. Every release; delete when ``tests/compat/test_torch.py`` fails.
+    """
+    from torch.nn.modules import transformer
+
+    real = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = real
 
 
 @contextlib.contextmanager

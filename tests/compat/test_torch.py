@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,3 +52,22 @@ def test_torch_export_still_prints_its_graph(capsys: pytest.CaptureFixture[str])
         with context(), pytest.raises(Exception, match="data-dependent"):
             torch.export.export(Module(), (torch.randn(3),), strict=False)
         assert ("def forward" in capsys.readouterr().err) is printed, "delete partial_graph_not_printed"
+
+
+def test_transformers_still_look_for_causal_masks() -> None:
+    """A decoder with a mask can be traced with the workaround only, and computes the same."""
+    torch.manual_seed(0)
+    layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+    module = nn.TransformerDecoder(layer, 1).eval()
+    x, memory = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
+    mask = torch.ones(5, 5).triu(1).bool()
+
+    def traced() -> Any:
+        return torch.export.export(module, (x, memory, mask), strict=False).module()
+
+    with compat.causal_masks_not_looked_for():
+        program = traced()
+    for given in (mask, mask.roll(1, 0) & ~torch.eye(5).bool()):
+        torch.testing.assert_close(program(x, memory, given), module(x, memory, given))
+    with pytest.raises(Exception, match="data-dependent"):
+        traced()
