@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,12 +16,13 @@ from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
 from lightning_trt_windows.discover import Discovered, discover
-from lightning_trt_windows.errors import ConfigurationError, LightningTrtError
-from lightning_trt_windows.export import build, prepare
-from lightning_trt_windows.module_state import weights_swapped
+from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.observe import Observer
+from lightning_trt_windows.preflight import check_space, check_strategy, checkpoint_paths, try_capture
+from lightning_trt_windows.run import Run, RunOptions, interrupted
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
 from lightning_trt_windows.shapes import InputSpec
+from lightning_trt_windows.watch import CheckpointWatch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -42,15 +44,18 @@ class Failure:
 
 
 class WindowsExport(Callback):
-    """Put a ``.ep`` with TensorRT engines for Windows, and its manifest, beside the best and the last checkpoint.
+    """Put a ``.ep`` with TensorRT engines for Windows, and its manifest, beside checkpoints.
 
     Args:
-        when: ``"train_end"``: the best and the last checkpoint, when ``trainer.fit`` has finished.
+        when: ``"train_end"``: the best and the last checkpoint, when ``trainer.fit`` has finished. ``"checkpoint"``:
+            every checkpoint that is saved, whoever saves it, while training goes on; ``trainer.fit`` returns when the
+            artifacts are complete.
         backend: ``"tensorrt_rtx"``, ``"tensorrt"``, or ``"auto"`` for the one that is installed.
         inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what is discovered. By default the shapes
             and their ranges are taken from what ``forward`` receives during the run.
         precision: ``None``, which keeps the weights as they are; other values are not part of this version yet.
-        executor: Where the build runs: ``"inline"``, in the training process after training.
+        executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other.
+            ``"inline"``: in the training process, which waits. Or any ``concurrent.futures.Executor`` of processes.
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
@@ -58,6 +63,12 @@ class WindowsExport(Callback):
         min_block_size: Smallest number of operators worth an engine.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
+        keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
+        max_pending: Builds that an executor is given at a time; further ones wait as files.
+        replace_queued: Let a newer checkpoint take the place of those that still wait for their build.
+        build_deadline: Seconds that one build may take in ``executor="process"``.
+        retrace: Capture the module for every checkpoint, even where nothing has changed but its weights.
+        preflight: After the sanity check, capture the module once, to learn before the training whether it can be.
 
     Raises:
         ConfigurationError: An argument outside its choices.
@@ -68,11 +79,11 @@ class WindowsExport(Callback):
 
     def __init__(
         self,
-        when: Literal["train_end"] = "train_end",
+        when: Literal["train_end", "checkpoint"] = "train_end",
         backend: BackendName = "auto",
         inputs: Mapping[str, InputSpec] | None = None,
         precision: Precision | None = None,
-        executor: Literal["inline"] = "inline",
+        executor: Literal["process", "inline"] | Executor = "process",
         on_error: Literal["warn", "raise"] = "warn",
         compile_options: Mapping[str, Any] | None = None,
         *,
@@ -80,15 +91,28 @@ class WindowsExport(Callback):
         min_block_size: int = 1,
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
+        keep_dropped: bool = False,
+        max_pending: int = 16,
+        replace_queued: bool = False,
+        build_deadline: float | None = None,
+        retrace: bool = False,
+        preflight: bool = True,
     ) -> None:
         super().__init__()
         for name, value, choices in (
-            ("when", when, ("train_end",)),
-            ("executor", executor, ("inline",)),
+            ("when", when, ("train_end", "checkpoint")),
+            ("executor", "process" if isinstance(executor, Executor) else executor, ("process", "inline")),
             ("on_error", on_error, ("warn", "raise")),
         ):
             if value not in choices:
                 raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        if isinstance(executor, ThreadPoolExecutor):
+            raise ConfigurationError(
+                "executor: builds in threads of the training process would change its random numbers; use "
+                "executor='process', or an executor with processes of its own"
+            )
+        if max_pending < 1:
+            raise ConfigurationError(f"max_pending must be 1 or more, got {max_pending!r}")
         self.settings = ExportSettings(
             backend=backend,
             precision=precision,
@@ -102,38 +126,71 @@ class WindowsExport(Callback):
         self.on_error = on_error
         self.method = method
         self.extra = dict(extra or {})
+        self.preflight = preflight
         self.artifacts: list[Artifact] = []
-        """What has been made, newest last."""
+        """What has been made and is there, newest last."""
         self.failures: list[Failure] = []
         """What went wrong, each with its checkpoint."""
+        self._options = RunOptions(
+            executor,
+            build_deadline=build_deadline,
+            max_pending=max_pending,
+            replace_queued=replace_queued,
+            keep_dropped=keep_dropped,
+            retrace=retrace,
+        )
         self._observer = Observer(method=method)
+        self._watch = CheckpointWatch()
+        self._run: Run | None = None
+        self._reported = 0
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called before anything else. Refuses an environment in which the export cannot work, before the training."""
         if stage != "fit" or _fast_dev_run(trainer):
             return
+        check_strategy(trainer, when=self.when, executor=self.executor)
         try:
             backend = get_backend(self.settings.backend)
             # names can only be checked against upstream itself, whose import takes seconds
             if self.settings.compile_options or self.settings.compute_capabilities:
                 backend.check(self.settings)
+            check_space(trainer.default_root_dir, pl_module)
         except ConfigurationError:
             raise
         except LightningTrtError as error:
             self._fail(None, error)
             if self.on_error == "raise":
                 raise
+        if self.when == "checkpoint" and trainer.is_global_zero:
+            self._watch = CheckpointWatch(lambda: self._look(trainer), lambda: self._end_after_exception(trainer))
+            self._watch.attach(trainer.strategy.checkpoint_io)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins. Starts to note what ``forward`` receives."""
         self._observer = Observer(method=self.method)
         self._observer.attach(pl_module)
+        self._reported = len(self.failures)
+        self._exception: BaseException | None = None
+        if _fast_dev_run(trainer) or not trainer.is_global_zero:
+            return
+        self._run = Run(
+            pl_module,
+            lambda: self._discover(trainer, pl_module),
+            self.settings,
+            self._options,
+            made=self._made,
+            failed=self._fail,
+            gone=self._gone,
+            method=self.method,
+            extra=self.extra,
+        )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Called before a training step. Notes the batch's shapes, for modules whose steps never call ``forward``."""
+        self._look(trainer)
         self._observer.stage("train")
         self._observer.batch(batch)
 
@@ -146,59 +203,115 @@ class WindowsExport(Callback):
         self._observer.batch(batch)
 
     @override
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called before the first training step. Captures the module once, to say now what would fail later."""
+        seen = self._observer.calls() or self._observer.batches()
+        if not self.preflight or self._run is None or not seen:
+            return
+        try:
+            with self._unobserved(pl_module):
+                try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
+        except ShapeDiscoveryError:
+            return  # training may show more
+        except LightningTrtError as error:
+            if self.on_error == "raise":
+                raise
+            rank_zero_warn(f"WindowsExport: after this training there will be no artifact: {error}")
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called after an epoch. Reports what has been built."""
+        self._look(trainer)
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Called when fit has ended and every checkpoint is on disk. Exports the best and the last.
+        """Called when fit has ended and every checkpoint is on disk. Waits for the artifacts.
 
         ``on_train_end`` would be too early: ModelCheckpoint runs after all other callbacks and may write ``last.ckpt``
-        there.
+        there. Nothing collective comes after this, so that no other process waits for this one.
         """
         self._observer.detach()
+        self._watch.detach()
         if not trainer.is_global_zero:
             return
-        if _fast_dev_run(trainer):
+        if self._run is None:
             rank_zero_info("WindowsExport: fast_dev_run writes no checkpoints, so nothing is exported.")
             return
-        before = len(self.failures)
-        self._export_checkpoints(trainer, pl_module)
-        if self.on_error == "raise" and len(self.failures) > before:
-            raise self.failures[before].error
+        self._look(trainer)
+        self._add_what_is_there(trainer)
+        self._finish()
+        if self.on_error == "raise" and len(self.failures) > self._reported:
+            raise self.failures[self._reported].error
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Called when training is interrupted or fails. Nothing is exported."""
+        """Called when training is interrupted or fails. An interruption ends the builds as well."""
         self._observer.detach()
-        rank_zero_info(
-            "WindowsExport: training did not finish, nothing is exported. A checkpoint that was written can be "
-            "exported with: lightning-trt-windows export CHECKPOINT --module package.module:Class"
-        )
+        self._exception = exception
+        if self.when == "train_end" or self._run is None:
+            self._run = None
+            rank_zero_info(
+                "WindowsExport: training did not finish, nothing is exported. A checkpoint that was written can be "
+                "exported with: lightning-trt-windows export CHECKPOINT --module package.module:Class"
+            )
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called at the very end. Leaves nothing on the module."""
+        """Called at the very end. Leaves nothing on the module and the Trainer."""
         self._observer.detach()
+        self._watch.detach()
 
-    def _export_checkpoints(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        paths = _best_and_last(trainer)
-        if not paths:
+    def _end_after_exception(self, trainer: Trainer) -> None:
+        """Called when Lightning closes its CheckpointIO: the last checkpoint of a failed run is on disk."""
+        if self._run is None or self._exception is None:
+            return
+        self._watch.detach()
+        if isinstance(self._exception, KeyboardInterrupt) or type(self._exception).__name__ == "SIGTERMException":
+            self._run.cancel()
+            for path, written in self._watch.events():
+                if written:
+                    self._fail(path, interrupted(path))
+            self._run = None
+            return
+        self._look(trainer)
+        self._finish()
+
+    def _look(self, trainer: Trainer) -> None:
+        """Start the builds of what has been saved, end those of what has been deleted, report what has finished."""
+        if self._run is None or self.when != "checkpoint":
+            return
+        for path, written in self._watch.events():
+            if written:
+                rank_zero_info(f"WindowsExport: exporting {path.name} ...")
+                with self._unobserved(trainer.lightning_module):
+                    self._run.written(path, trainer.global_step)
+            else:
+                self._run.removed(path)
+        self._run.collect()
+
+    def _add_what_is_there(self, trainer: Trainer) -> None:
+        """At the end: the best and the last, or all that a resumed run has kept from before."""
+        assert self._run is not None
+        paths = checkpoint_paths(trainer, every=self.when == "checkpoint")
+        if not paths and not self._run.busy:
             rank_zero_warn(
                 "WindowsExport: this run wrote no checkpoint, so there is nothing to export. ModelCheckpoint writes "
                 "them (not with save_top_k=0 or enable_checkpointing=False); a module without a checkpoint is exported "
                 "with lightning_trt_windows.export_module."
             )
             return
+        if self.when == "checkpoint":
+            for path in paths:
+                self._run.found(path, -1)
+            return
         try:
-            discovered = discover(
-                pl_module,
-                inputs=self.inputs,
-                datamodule=getattr(trainer, "datamodule", None),
-                observer=self._observer,
-                method=self.method,
-            )
+            self._discover(trainer, trainer.lightning_module)
         except LightningTrtError as error:
             self._fail(None, error)
             return
         for checkpoint in self._readable(paths):
-            self._export(checkpoint, pl_module, discovered)
+            rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
+            self._run.found(checkpoint.path, checkpoint.global_step or 0)
 
     def _readable(self, paths: list[Path]) -> list[Checkpoint]:
         """The checkpoints in the order of training, those with the same weights once."""
@@ -214,48 +327,45 @@ class WindowsExport(Callback):
                 checkpoints.append(checkpoint)
         return sorted(checkpoints, key=lambda c: c.global_step or 0)
 
-    def _export(self, checkpoint: Checkpoint, pl_module: LightningModule, discovered: Discovered) -> None:
-        rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
+    def _finish(self) -> None:
+        run, self._run = self._run, None
+        assert run is not None
+        run.finish()
+
+    def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
+        return discover(
+            pl_module,
+            inputs=self.inputs,
+            datamodule=getattr(trainer, "datamodule", None),
+            observer=self._observer,
+            method=self.method,
+        )
+
+    @contextlib.contextmanager
+    def _unobserved(self, pl_module: LightningModule) -> Iterator[None]:
+        """What happens here to the module is not training."""
+        self._observer.detach()
         try:
-            with weights_swapped(
-                pl_module, checkpoint.state_dict, where=checkpoint.path.name, strict=pl_module.strict_loading
-            ):
-                job = prepare(
-                    pl_module,
-                    discovered,
-                    ArtifactPaths.beside(checkpoint.path),
-                    self.settings,
-                    method=self.method,
-                    extra=self.extra,
-                    checkpoint=checkpoint.record(),
-                )
-            artifact = build(job)
-        # whatever happens here, the training that has just succeeded is not lost; the error is kept and reported
-        except Exception as error:
-            self._fail(checkpoint.path, error)
-            return
+            yield
+        finally:
+            if self._exception is None:
+                self._observer.attach(pl_module)
+
+    def _made(self, artifact: Artifact) -> None:
         self.artifacts = [a for a in self.artifacts if a.path != artifact.path] + [artifact]
         for note in artifact.manifest.notes:
             rank_zero_info(f"WindowsExport: {note}")
         rank_zero_info(f"WindowsExport: {artifact}")
+
+    def _gone(self, checkpoint: Path) -> None:
+        gone = ArtifactPaths.beside(checkpoint).ep
+        self.artifacts = [a for a in self.artifacts if a.path != gone]
 
     def _fail(self, checkpoint: Path | None, error: Exception) -> None:
         failure = Failure(checkpoint, error)
         self.failures.append(failure)
         if self.on_error == "warn":
             rank_zero_warn(f"WindowsExport: {failure}")
-
-
-def _best_and_last(trainer: Trainer) -> list[Path]:
-    """The best and the last checkpoint of every ModelCheckpoint, each file once."""
-    paths: dict[str, Path] = {}
-    for callback in trainer.checkpoint_callbacks:
-        for attribute in ("best_model_path", "last_model_path"):
-            path = getattr(callback, attribute, "")
-            if path and Path(path).is_file():
-                # last.ckpt may be a link to the best
-                paths.setdefault(os.path.realpath(path), Path(path))
-    return list(paths.values())
 
 
 def _fast_dev_run(trainer: Trainer) -> bool:

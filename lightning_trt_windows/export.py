@@ -46,7 +46,7 @@ from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputSpec, InputTree
 from lightning_trt_windows.violations import Suggestion
 
-__all__ = ["Job", "build", "export_checkpoint", "export_module", "prepare"]
+__all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
 
 
 def export_module(
@@ -179,8 +179,8 @@ def _followed(discovered: Discovered, suggestion: Suggestion) -> Discovered:
 
 def build(job: Job) -> Artifact:
     """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
-    if job.skip_existing and (existing := _existing(job)):
-        return existing
+    if job.skip_existing and (artifact := existing(job)):
+        return artifact
     program, checkpoint = job.load()
     job = replace(job, program=program, checkpoint=checkpoint)
     started = time.perf_counter()
@@ -200,7 +200,7 @@ def build(job: Job) -> Artifact:
     return Artifact(path=job.paths.ep, manifest=manifest)
 
 
-def _existing(job: Job) -> Artifact | None:
+def existing(job: Job) -> Artifact | None:
     """The artifact that need not be built: it is there, or a checkpoint of the same weights has it."""
     source = job.program.weights if isinstance(job.program, SavedProgram) else None
     sha256 = job.checkpoint.sha256 if job.checkpoint else sha256_of(source) if source and source.exists() else None

@@ -34,7 +34,7 @@ class TestTrainEnd:
         """Both have their artifact beside them, whole, with the hash of the checkpoint in the manifest."""
         every_epoch = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         last = ModelCheckpoint(tmp_path, filename="final", every_n_epochs=2)
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, every_epoch, last, export, max_epochs=2).fit(Regression(), datamodule=Data())
         assert export.failures == []
         assert export.artifacts
@@ -49,7 +49,7 @@ class TestTrainEnd:
         """Two checkpoints with different weights give two artifacts with different engines, the later one last."""
         best = ModelCheckpoint(tmp_path, filename="best", monitor="val_loss", mode="max")
         last = ModelCheckpoint(tmp_path, filename="last")
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         # the loss falls, so with mode="max" the first epoch is the best
         trainer(tmp_path, best, last, export, max_epochs=4, num_sanity_val_steps=0).fit(Regression(), datamodule=Data())
         assert [a.path.name for a in export.artifacts] == ["best.windows.ep", "last.windows.ep"]
@@ -60,20 +60,20 @@ class TestTrainEnd:
 
     def test_same_weights_once(self, tmp_path: Path) -> None:
         """Where the last checkpoint is a copy of the best, or a link to it, there is one artifact."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, best_and_last(tmp_path), export, max_epochs=1).fit(Regression(), datamodule=Data())
         assert names(tmp_path) == {"best.ckpt", "last.ckpt", "best.windows.ep", "best.windows.json"}
 
     def test_last_written_at_the_very_end(self, tmp_path: Path) -> None:
         """A checkpoint that ModelCheckpoint writes in its own on_train_end, after ours, is exported too."""
         late = ModelCheckpoint(tmp_path, filename="late", every_n_epochs=1, save_on_train_epoch_end=True)
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, late, export, max_steps=3, max_epochs=-1).fit(Regression(), datamodule=Data())
         assert names(tmp_path) >= {"late.ckpt", "late.windows.ep", "late.windows.json"}
 
     def test_ranges_are_what_training_saw(self, tmp_path: Path) -> None:
         """Batch: 1 at least, the usual 8 for tuning, 8 at most; the odd last batch of 5 does not count as usual."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, ModelCheckpoint(tmp_path), export).fit(Regression(), datamodule=Data())
         (record,) = export.artifacts[-1].manifest.inputs
         assert (record.name, record.min, record.opt, record.max) == ("x", (1, 4), (8, 4), (8, 4))
@@ -81,7 +81,7 @@ class TestTrainEnd:
 
     def test_ranges_from_the_user(self, tmp_path: Path) -> None:
         """Explicit inputs go before what was seen."""
-        export = WindowsExport(inputs={"x": InputSpec((DimRange(1, 16, 64), 4))})
+        export = WindowsExport(executor="inline", inputs={"x": InputSpec((DimRange(1, 16, 64), 4))})
         trainer(tmp_path, ModelCheckpoint(tmp_path), export).fit(Regression(), datamodule=Data())
         (record,) = export.artifacts[-1].manifest.inputs
         assert (record.min, record.opt, record.max) == ((1, 4), (16, 4), (64, 4))
@@ -89,14 +89,14 @@ class TestTrainEnd:
 
     def test_same_artifact_later(self, tmp_path: Path) -> None:
         """export_checkpoint makes the same engine from the same file, without a Trainer."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export).fit(Regression(width=6), datamodule=Data())
         later = same_engines_later(tmp_path, export)
         assert later.manifest.checkpoint == export.artifacts[-1].manifest.checkpoint
 
     def test_averaged_weights(self, tmp_path: Path) -> None:
         """With weight averaging the artifact has the averaged weights that are in the file, not the module's own."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         average = WeightAveraging()
         saver = ModelCheckpoint(tmp_path, filename="a")
         trainer(tmp_path, average, saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
@@ -104,7 +104,7 @@ class TestTrainEnd:
 
     def test_second_fit(self, tmp_path: Path) -> None:
         """A second fit adds its artifacts to those of the first."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         module, data = Regression(), Data()
         saver = ModelCheckpoint(tmp_path, filename="{epoch}")
         run = trainer(tmp_path, saver, export, max_epochs=1)
@@ -137,13 +137,13 @@ class TestNothingToExport:
 
     def test_fast_dev_run(self, tmp_path: Path) -> None:
         """fast_dev_run exports nothing and warns of nothing."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, export, fast_dev_run=True).fit(Regression(), datamodule=Data())
         assert (export.artifacts, export.failures, names(tmp_path)) == ([], [], set())
 
     def test_saved_by_hand(self, tmp_path: Path) -> None:
         """A checkpoint saved by hand after the run is left alone at train_end."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         run = trainer(tmp_path, ModelCheckpoint(tmp_path / "run", filename="a"), export)
         run.fit(Regression(), datamodule=Data())
         run.save_checkpoint(tmp_path / "mine.ckpt")
@@ -152,7 +152,7 @@ class TestNothingToExport:
 
     def test_validate_alone(self, tmp_path: Path) -> None:
         """validate and test export nothing."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         trainer(tmp_path, export).validate(Regression(), datamodule=Data(), verbose=False)
         assert (export.artifacts, export.failures) == ([], [])
 
@@ -163,7 +163,7 @@ class TestNothingToExport:
             def on_train_epoch_end(self) -> None:
                 raise RuntimeError("out of coffee")
 
-        export, module = WindowsExport(), Broken()
+        export, module = WindowsExport(executor="inline"), Broken()
         with pytest.raises(RuntimeError, match="out of coffee"):
             trainer(tmp_path, export).fit(module, datamodule=Data())
         assert export.artifacts == []
@@ -176,7 +176,7 @@ class TestFailures:
 
     def test_warn(self, tmp_path: Path) -> None:
         """By default: a warning that names checkpoint, line and cause, an entry in failures, no file, fit succeeds."""
-        export = WindowsExport()
+        export = WindowsExport(executor="inline", preflight=False)
         run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export)
         with pytest.warns(UserWarning, match=r"no Windows artifact for a\.ckpt: CaptureError.*lightning_models\.py:"):
             run.fit(Untraceable(), datamodule=Data())
@@ -188,7 +188,7 @@ class TestFailures:
 
     def test_raise(self, tmp_path: Path) -> None:
         """With on_error="raise" the error comes out of fit, after the checkpoint was written."""
-        export = WindowsExport(on_error="raise")
+        export = WindowsExport(on_error="raise", preflight=False)
         with pytest.raises(CaptureError):
             trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export).fit(Untraceable(), datamodule=Data())
         assert len(export.failures) == 1
@@ -203,7 +203,7 @@ class TestFailures:
     def test_environment_is_warned_of_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Torch-TensorRT missing: by default training goes on, after a warning at its beginning."""
         hide(monkeypatch, "torch-tensorrt-rtx")
-        export = WindowsExport()
+        export = WindowsExport(executor="inline")
         with pytest.warns(UserWarning, match="no Windows artifact for this run"):
             trainer(tmp_path, export, max_epochs=1).fit(Regression(), datamodule=Data())
         assert export.failures
@@ -226,7 +226,7 @@ class TestTrainingUnchanged:
     def test_same_weights_and_random_state(self, tmp_path: Path) -> None:
         """Weights, optimizer and random state after fit are bit for bit those of a run without the callback."""
         results = []
-        for callbacks in ([], [WindowsExport()]):
+        for callbacks in ([], [WindowsExport(executor="inline")]):
             L.seed_everything(3, verbose=False)
             module = Regression()
             directory = tmp_path / str(len(callbacks))

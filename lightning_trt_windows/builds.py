@@ -1,0 +1,139 @@
+"""The builds of one run: which are waiting, which are under way, and what became of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
+from lightning_trt_windows.errors import ArtifactError, LightningTrtError
+from lightning_trt_windows.executors import failure_folder
+from lightning_trt_windows.export import build
+from lightning_trt_windows.filenames import windows_name
+from lightning_trt_windows.jobs import Job
+
+__all__ = ["Builds", "Outcome", "remove_artifact"]
+
+
+class Outcome(NamedTuple):
+    """What became of a build."""
+
+    checkpoint: Path
+    job: Job
+    result: Artifact | Exception
+
+
+class _Pending(NamedTuple):
+    checkpoint: Path
+    job: Job
+
+
+class Builds:
+    """Hands jobs to an executor, never more than ``most`` at a time, and forgets those that nobody wants any more.
+
+    Args:
+        executor: Any ``concurrent.futures.Executor``.
+        most: Jobs that are submitted and not finished. The others wait here: a file each, and no memory.
+        replace_queued: Let a newer checkpoint take the place of older ones that still wait.
+    """
+
+    def __init__(self, executor: Executor, *, most: int, replace_queued: bool) -> None:
+        self.executor = executor
+        self.most = most
+        self.replace_queued = replace_queued
+        self.replaced: list[Path] = []
+        """Checkpoints that newer ones have taken the place of."""
+        self._waiting: list[_Pending] = []
+        self._running: dict[Future[Artifact], _Pending] = {}
+        self._unwanted: set[Future[Artifact]] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._running)
+
+    def add(self, checkpoint: Path, job: Job) -> None:
+        """Build ``job``; an older build for the same checkpoint file is given up."""
+        self.drop(checkpoint)
+        if self.replace_queued:
+            queued = [f for f in self._running if not f.running() and f.cancel()]
+            self.replaced += [p.checkpoint for p in (*(self._running.pop(f) for f in queued), *self._waiting)]
+            self._waiting = []
+        self._waiting.append(_Pending(checkpoint, job))
+        self._submit()
+
+    def drop(self, checkpoint: Path) -> None:
+        """Give up what is waiting or under way for ``checkpoint``."""
+        self._waiting = [p for p in self._waiting if p.checkpoint != checkpoint]
+        for future, pending in list(self._running.items()):
+            if pending.checkpoint == checkpoint and future not in self._unwanted:
+                future.cancel()
+                self._unwanted.add(future)
+
+    def collect(self) -> list[Outcome]:
+        """What has finished since the last time."""
+        outcomes = []
+        for future in [f for f in self._running if f.done()]:
+            pending = self._running.pop(future)
+            if future in self._unwanted:
+                self._unwanted.discard(future)
+                if not pending.checkpoint.exists():  # it was finished before it could be cancelled
+                    remove_artifact(pending.checkpoint)
+                continue
+            outcomes.append(Outcome(*pending, _result(future)))
+        self._submit()
+        return outcomes
+
+    def finish(self, report: Callable[[Outcome], None]) -> None:
+        """Wait for everything, and report each outcome as it comes."""
+        while len(self):
+            for outcome in self.collect():
+                report(outcome)
+            if self._running:
+                wait(self._running, timeout=0.5, return_when="FIRST_COMPLETED")
+
+    def cancel(self) -> list[Path]:
+        """Give up everything; gives back the checkpoints that have no artifact for it."""
+        given_up = [p.checkpoint for f, p in self._running.items() if f not in self._unwanted]
+        given_up += [p.checkpoint for p in self._waiting]
+        self._waiting = []
+        for future in self._running:
+            future.cancel()
+        self._running.clear()
+        self._unwanted.clear()
+        return given_up
+
+    def _submit(self) -> None:
+        while self._waiting and len(self._running) < self.most:
+            pending = self._waiting.pop(0)
+            self._running[self.executor.submit(build, pending.job)] = pending
+
+
+def _result(future: Future[Artifact]) -> Artifact | Exception:
+    try:
+        return future.result()
+    except CancelledError as error:
+        return RuntimeError(f"the build was cancelled by its executor: {error}")
+    # the executor's own errors, and what its workers died of
+    except Exception as error:
+        return error
+
+
+def remove_artifact(checkpoint: Path) -> bool:
+    """Delete the artifact of ``checkpoint``, if what stands there is one and says that it is of that checkpoint."""
+    paths = ArtifactPaths.beside(checkpoint)
+    shutil.rmtree(failure_folder(paths), ignore_errors=True)
+    try:
+        record = read_artifact(paths.ep).manifest.checkpoint
+    except ArtifactError:
+        return False
+    if record is None or record.file != windows_name(checkpoint.name):
+        return False
+    try:
+        remove_manifest(paths)  # first: without it the rest is no artifact
+    except LightningTrtError:
+        return False
+    for path in (paths.ep, paths.golden):
+        path.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,80 @@
+"""What can be known before hours of training: whether the strategy, the disk and the module allow an export."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightning_trt_windows.artifact import ArtifactPaths, readable_size
+from lightning_trt_windows.discover import Discovered
+from lightning_trt_windows.errors import ConfigurationError, OutputError
+from lightning_trt_windows.export import prepare
+from lightning_trt_windows.settings import ExportSettings
+
+__all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
+
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None:
+    """Refuse ways of training under which the module cannot be captured.
+
+    Raises:
+        ConfigurationError: The parameters are spread over processes, or the others would wait for a build.
+    """
+    names = {cls.__name__ for cls in type(trainer.strategy).__mro__}
+    if sharded := sorted(names.intersection(_SHARDED)):
+        raise ConfigurationError(
+            f"WindowsExport cannot export under {sharded[0]}: no process holds the whole module, so none can capture "
+            "it. Train without the callback, save consolidated checkpoints (for FSDP: state_dict_type='full'), and "
+            "export them afterwards with: lightning-trt-windows export CHECKPOINT --module package.module:Class"
+        )
+    if trainer.world_size > 1 and when == "checkpoint" and executor == "inline":
+        raise ConfigurationError(
+            f"executor='inline' with when='checkpoint' would let {trainer.world_size - 1} other processes wait for "
+            "each build, until their communication times out; use executor='process'"
+        )
+
+
+def check_space(directory: str | os.PathLike[str], module: nn.Module) -> None:
+    """Refuse a disk without room for one artifact.
+
+    Raises:
+        OutputError: There is less free space than the weights of ``module`` need twice.
+    """
+    place = Path(directory)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    needed = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OutputError(
+            f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}; "
+            "free some, or let ModelCheckpoint write to another disk"
+        )
+
+
+def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> None:
+    """Capture ``module`` and keep nothing.
+
+    Raises:
+        LightningTrtError: What would be raised after the training.
+    """
+    prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
+
+
+def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path]:
+    """The checkpoints that are there: the best and the last of each ModelCheckpoint, or every one it keeps."""
+    paths: dict[str, Path] = {}
+    for callback in trainer.checkpoint_callbacks:
+        kept = list(getattr(callback, "best_k_models", ())) if every else []
+        for path in (*kept, getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", "")):
+            if path and Path(path).is_file():
+                # last.ckpt may be a link to the best
+                paths.setdefault(os.path.realpath(path), Path(path))
+    return list(paths.values())

@@ -1,0 +1,168 @@
+"""From a checkpoint of the running training to a job: captured once, and again only where it has to be."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from lightning_trt_windows.artifact import ArtifactPaths
+from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
+from lightning_trt_windows.discover import Discovered
+from lightning_trt_windows.export import prepare
+from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.jobs import Job, SavedProgram
+from lightning_trt_windows.likeness import description
+from lightning_trt_windows.module_state import weights_swapped
+from lightning_trt_windows.settings import ExportSettings
+
+__all__ = ["STALE_AFTER", "Tracer", "sweep"]
+
+STALE_AFTER = 24 * 3600.0
+"""Seconds after which a temporary file that nobody has written to is what a killed process left."""
+
+
+@dataclass(frozen=True)
+class _Trace:
+    job: Job
+    module: Any
+    """Description of the module at that time."""
+    inputs: Mapping[str, Any]
+
+
+class Tracer:
+    """Makes a job of each checkpoint.
+
+    Args:
+        settings: Of the export.
+        method: What to export instead of ``forward``.
+        extra: JSON values for the manifest.
+        retrace: Capture for every checkpoint, even where the program of the last one can be shown to be the same.
+    """
+
+    def __init__(self, settings: ExportSettings, *, method: str, extra: Mapping[str, Any], retrace: bool) -> None:
+        self.settings = settings
+        self.method = method
+        self.extra = extra
+        self.retrace = retrace
+        self.traced = 0
+        """How many captures there were."""
+        self._trace: _Trace | None = None
+        self._folder: Path | None = None
+
+    def job(self, module: Any, checkpoint: Path, discovered: Callable[[], Discovered], twins: tuple[Path, ...]) -> Job:
+        """The build of ``checkpoint``, a file that ``module``'s training has written.
+
+        Raises:
+            LightningTrtError: The checkpoint cannot be read or does not fit, the module cannot be captured.
+        """
+        with _outside_of_steps():
+            return self._job(module, checkpoint, discovered, twins)
+
+    def _job(self, module: Any, checkpoint: Path, discovered: Callable[[], Discovered], twins: tuple[Path, ...]) -> Job:
+        paths = ArtifactPaths.beside(checkpoint)
+        found = discovered()
+        now = None if self.retrace else description(module)
+        trace = self._trace
+        if trace and now is not None and now == trace.module and _equal(found.inputs, trace.inputs):
+            program = SavedProgram(trace.job.program.path, weights=checkpoint)  # type: ignore[union-attr]  # saved
+            return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
+        return self._traced(module, read_checkpoint(checkpoint, trusted=True), found, now, twins)
+
+    def forget(self) -> None:
+        """Capture the next time, whatever can be shown."""
+        self._trace = None
+
+    def close(self) -> None:
+        """Delete the saved programs."""
+        self._trace = None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _traced(
+        self, module: Any, checkpoint: Checkpoint, discovered: Discovered, now: Any, twins: tuple[Path, ...]
+    ) -> Job:
+        self.traced += 1
+        paths = ArtifactPaths.beside(checkpoint.path)
+        swapped = weights_swapped(
+            module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading
+        )
+        with swapped:
+            job = prepare(
+                module,
+                discovered,
+                paths,
+                self.settings,
+                method=self.method,
+                extra=self.extra,
+                checkpoint=checkpoint.record(),
+            )
+        program = job.program
+        assert isinstance(program, ExportedProgram), "prepare captures"
+        saved = job.saved(self._file(paths.ep.parent))
+        saved = replace(saved, skip_existing=True, twins=twins)
+        if now is not None and _plainly_loaded(module, program, checkpoint.state_dict):
+            self._trace = _Trace(saved, now, dict(discovered.inputs))
+        return saved
+
+    def _file(self, directory: Path) -> Path:
+        if self._folder is None:
+            self._folder = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.traces"
+            with explained(self._folder, 0):
+                self._folder.mkdir()
+        return self._folder / f"{self.traced}.pt2"
+
+
+@contextlib.contextmanager
+def _outside_of_steps() -> Iterator[None]:
+    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
+    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+    with torch.inference_mode(False), contextlib.ExitStack() as stack:
+        for context in off:
+            stack.enter_context(context)
+        yield
+
+
+def _plainly_loaded(module: nn.Module, program: ExportedProgram, state: Mapping[str, Any]) -> bool:
+    """Whether the program's weights are the checkpoint's, name by name and bit by bit: so are those of the next."""
+    if any(m._load_state_dict_pre_hooks or m._load_state_dict_post_hooks for m in module.modules()):
+        return False
+    return all(
+        isinstance(state.get(key), torch.Tensor)
+        and state[key].dtype == tensor.dtype
+        and torch.equal(state[key], tensor.detach().cpu())
+        for key, tensor in program.state_dict.items()
+    )
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    try:
+        return bool(one == other)
+    # constants among the inputs may be tensors or arrays, which do not compare to a bool
+    except Exception:
+        return False
+
+
+def sweep(directory: Path) -> None:
+    """Delete what killed processes left in ``directory``: temporary files of ours that nobody touched for long."""
+    for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        try:
+            newest = max(p.stat().st_mtime for p in [path, *(path.iterdir() if path.is_dir() else ())])
+            if time.time() - newest < STALE_AFTER:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        except OSError:
+            continue  # another process was faster
