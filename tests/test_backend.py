@@ -136,6 +136,17 @@ class TestOutputs:
         assert "aten._fft_r2c.default" in compiled.compiled.fallback_ops
         check_against_eager(module, compiled, x)
 
+    @pytest.mark.skipif(not upstream().takes_complex_numbers, reason="all complex numbers are refused before 2.14")
+    def test_complex_numbers_that_cannot_be_lowered(self) -> None:
+        """A pass of upstream's that fails is an error of ours, which names the line the complex numbers come from."""
+
+        class Module(Small):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.fft.irfft(torch.fft.rfft(self.linear(x)) * self.linear.weight[0, :3].to(torch.complex64))
+
+        with pytest.raises(CompileError, match=r"lowering failed: .*complex ones from aten\._fft_r2c.*torch\.fft\.rfft"):
+            compile_for_test(exported(Module(), torch.randn(2, 4)))
+
 
 class TestRanges:
     """Dynamic dimensions stay what they were."""

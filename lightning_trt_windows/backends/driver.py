@@ -7,6 +7,7 @@ replaces is the code around them, which sets up engines on a GPU that is not the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,9 +95,25 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphMo
     decomposed = prepared.run_decompositions(decompositions(blocks, settings))
     _refuse_mutations(decomposed)
     _refuse_dtypes(blocks, decomposed, settings)
-    lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
+    lowered = _run_passes(blocks, decomposed, settings)
     _refuse_lost_dimensions(program, lowered)
     return lowered
+
+
+def _run_passes(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphModule:
+    try:
+        lowered: GraphModule = blocks.post_lowering(program.module(), settings)
+        return lowered
+    # passes raise whatever they meet
+    except Exception as error:
+        values = ((node, node.meta.get("val")) for node in program.graph.nodes)
+        is_complex = (node for node, value in values if isinstance(value, torch.Tensor) and value.is_complex())
+        likely = "".join(
+            f". Perhaps it cannot make real numbers of the complex ones from {_operator(node)}{_model_line(node)}"
+            for node in itertools.islice(is_complex, 1)
+        )
+        reason = str(error).split("\n\nWhile executing")[0].strip()
+        raise CompileError(f"Torch-TensorRT's lowering failed: {type(error).__name__}: {reason}{likely}") from error
 
 
 def _build_all(
