@@ -25,7 +25,10 @@ class ExportSettings:
     backend: BackendName = "auto"
     """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
     precision: Precision | None = None
-    """``None`` keeps the weights as they are, and is all that this version can do: convert the module for another."""
+    """What engines compute in; inputs and outputs keep their types. ``None`` is the type of the weights, ``"32"`` is
+    float32. ``"16"`` (float16) and ``"bf16"`` (bfloat16) hold the weights and compute matrix products and convolutions
+    so, and sums, normalisations and exponentials in float32, as CUDA autocast does: half the size.
+    ``Trainer(precision="16-mixed")`` trains float32 weights, so the engine is float32 unless this says otherwise."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
@@ -39,12 +42,6 @@ class ExportSettings:
             if getattr(self, name) not in choices:
                 listed = ", ".join(repr(c) for c in choices)
                 raise ConfigurationError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
-        if self.precision is not None:
-            raise ConfigurationError(
-                f"precision={self.precision!r} is not part of this version yet. Engines compute in the type of the "
-                "weights: convert the module (module.half(), module.bfloat16()) or train it so "
-                "(Trainer(precision='16-true'))"
-            )
         if isinstance(self.compute_capabilities, str):
             raise ConfigurationError(
                 f"compute_capabilities must be a list such as ['8.6', '8.9'], got {self.compute_capabilities!r}"
@@ -54,6 +51,10 @@ class ExportSettings:
             major, dot, minor = capability.partition(".")
             if not (dot and major.isdigit() and minor.isdigit()):
                 raise ConfigurationError(f"a compute capability looks like '8.6', got {capability!r}")
+            if self.precision == "bf16" and int(major) < 8:
+                raise ConfigurationError(
+                    f"GPUs of compute capability {capability} have no bfloat16; take precision='16', or 8.0 and newer"
+                )
         if isinstance(self.min_block_size, bool) or not isinstance(self.min_block_size, int) or self.min_block_size < 1:
             raise ConfigurationError(f"min_block_size must be a whole number from 1, got {self.min_block_size!r}")
         # a copy: the settings stay what they were when the caller changes his dict

@@ -172,6 +172,15 @@ class TestRanges:
         with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
             driver._refuse_lost_dimensions(exported(module, x), fixed)
 
+    def test_symbol_that_lowering_tied_to_a_number_is_refused(self) -> None:
+        """A guard leaves the symbol where it was and makes it one number (complex numbers beside a resize do)."""
+        module, x = nn.Linear(4, 4), torch.randn(2, 4)
+        program = exported(module, x)
+        (size, _) = next(n.meta["val"].shape for n in program.graph.nodes if n.name == "input")
+        assert size == 2, "which is the guard"
+        with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
+            driver._refuse_lost_dimensions(program, program.module())
+
     def test_range_narrowed_in_lowering_is_refused(self) -> None:
         """A range that lowering narrowed (as convolution heuristics do on some processors) is noticed."""
         module, x = nn.Linear(4, 4), torch.randn(2, 4)

@@ -22,7 +22,9 @@ from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream,
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.partition import engine_calls, partition
+from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.settings import Precision
 
 __all__ = ["Build", "compile_program"]
 
@@ -46,6 +48,7 @@ def compile_program(
     program: ExportedProgram,
     settings: Any,
     *,
+    precision: Precision | None,
     configure: Callable[[Any], None],
     device_record: Callable[[Engine], tuple[str, bool]],
 ) -> Build:
@@ -55,6 +58,7 @@ def compile_program(
         blocks: Upstream's building blocks.
         program: A captured program whose tensors are on the CPU.
         settings: Upstream's ``CompilationSettings``.
+        precision: What to compute in; ``None`` is as the program was captured.
         configure: Called with TensorRT's builder configuration before each build.
         device_record: Gives upstream's device field and hardware-compatible flag for an engine.
 
@@ -63,8 +67,9 @@ def compile_program(
     """
     with quiet() as log, cpu_convolution_heuristics_off():
         try:
-            lowered = _lower(blocks, program, settings)
-            parted, engines, notes = _build_all(blocks, lowered, settings, configure)
+            lowered = _lower(blocks, program, settings, precision)
+            only_in_torch = apply_precision(lowered, precision)
+            parted, engines, notes = _build_all(blocks, lowered, settings, configure, only_in_torch)
         except CompileError as error:
             _add_log(error, log)
             raise
@@ -89,12 +94,12 @@ def compile_program(
     return Build(compiled, {tokens[name]: engine for name, engine in engines.items()}, fallback, notes)
 
 
-def _lower(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphModule:
+def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
     blocks.CONVERTERS.set_compilation_settings(settings)
     prepared = blocks.pre_export_lowering(program, settings)
     decomposed = prepared.run_decompositions(decompositions(blocks, settings))
     _refuse_mutations(decomposed)
-    _refuse_dtypes(blocks, decomposed, settings)
+    _refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     lowered = _run_passes(blocks, decomposed, settings)
     _refuse_lost_dimensions(program, lowered)
     return lowered
@@ -117,7 +122,11 @@ def _run_passes(blocks: Upstream, program: ExportedProgram, settings: Any) -> Gr
 
 
 def _build_all(
-    blocks: Upstream, lowered: GraphModule, settings: Any, configure: Callable[[Any], None]
+    blocks: Upstream,
+    lowered: GraphModule,
+    settings: Any,
+    configure: Callable[[Any], None],
+    only_in_torch: frozenset[str],
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
@@ -125,7 +134,7 @@ def _build_all(
         )
     kept_in_torch: dict[str, str] = {}
     while True:
-        parted = partition(blocks, lowered, settings, kept_in_torch)
+        parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
         try:
             engines = {
                 str(call.target): build_engine(blocks, str(call.target), graph, settings, configure)
@@ -176,7 +185,7 @@ def _refuse_mutations(program: ExportedProgram) -> None:
         )
 
 
-def _refuse_dtypes(blocks: Upstream, program: ExportedProgram, settings: Any) -> None:
+def _refuse_dtypes(blocks: Upstream, program: ExportedProgram, *, takes_double: bool) -> None:
     for node in program.graph.nodes:
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor):
@@ -186,10 +195,10 @@ def _refuse_dtypes(blocks: Upstream, program: ExportedProgram, settings: Any) ->
                 f"forward uses complex numbers ({_operator(node)}{_model_line(node)}), which Torch-TensorRT "
                 f"{blocks.version} lowers wrongly. Install 2.14 or newer: pip install 'torch-tensorrt-rtx>=2.14'"
             )
-        if node.op == "placeholder" and value.dtype == torch.float64 and not settings.truncate_double:
+        if node.op == "placeholder" and value.dtype == torch.float64 and not takes_double:
             raise CompileError(
                 f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
-                "(module.float())"
+                "(module.float()), or compute in float32 inside (precision='32')"
             )
 
 
@@ -205,7 +214,8 @@ def _refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> No
         if not isinstance(wanted, torch.Tensor):
             continue
         for axis, (size, left) in enumerate(zip(wanted.shape, found.shape, strict=True)):
-            if isinstance(size, torch.SymInt) and not isinstance(left, torch.SymInt):
+            # a symbol that a guard has tied to a number is still a SymInt
+            if isinstance(size, torch.SymInt) and not (isinstance(left, torch.SymInt) and left.node.expr.free_symbols):
                 raise CompileError(
                     f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
                     "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,8 +54,7 @@ REFUSED = {
             "autocast_max_depth_of_reduction",
             "autocast_calibration_dataloader",
         ),
-        "upstream's autocast fails on symbolic sizes and changes the dtype of outputs; convert the module instead "
-        "(module.half())",
+        "upstream's autocast fails on symbolic sizes and changes the dtype of outputs: use the argument precision",
     ),
     "lazy_engine_init": _CROSS,
     "cache_built_engines": _CROSS,
@@ -108,17 +106,27 @@ class TensorRTRTX:
                 for index, capability in enumerate(capabilities):
                     config.set_compute_capability(capability, index)
 
-        build = compile_program(blocks, program, upstream_settings, configure=configure, device_record=_device_record)
+        build = compile_program(
+            blocks,
+            program,
+            upstream_settings,
+            precision=settings.precision,
+            configure=configure,
+            device_record=_device_record,
+        )
         return CompiledProgram(
             backend=self.name,
             program=build.program,
             engines=build.engines,
             fallback_ops=build.fallback_ops,
             compute_capabilities=_runs_on(build.engines.values()),
-            options=changed_options(upstream_settings, blocks.CompilationSettings),
+            options={
+                **({} if settings.precision is None else {"precision": settings.precision}),
+                **changed_options(upstream_settings, blocks.CompilationSettings),
+            },
             versions={
                 "torch-tensorrt-rtx": blocks.version,
-                "tensorrt-rtx": importlib.metadata.version("tensorrt-rtx"),
+                "tensorrt-rtx": blocks.trt.__version__,
             },
             notes=build.notes,
         )
