@@ -21,7 +21,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from lightning_trt_windows.errors import ArtifactError, ConfigurationError, LightningTrtError
+from lightning_trt_windows.errors import (
+    ArtifactError,
+    ConfigurationError,
+    EnvironmentMismatchError,
+    LightningTrtError,
+)
 from lightning_trt_windows.inspection import inspect
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
 from lightning_trt_windows.shapes import DimRange, InputSpec
@@ -123,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--traceback", action="store_true", help="on failure show where in the code, and all causes")
     _add_export(commands, common)
     _add_inspect(commands, common)
+    _add_doctor(commands, common)
     return parser
 
 
@@ -175,6 +181,30 @@ def _add_inspect(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="read all of the .ep and compare it with its hashes")
     parser.set_defaults(run=_inspect)
+
+
+def _add_doctor(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        parents=[common],
+        help="say whether exports can work on this machine",
+        description="Say whether exports can work on this machine: versions, backend, disk, and one small export.",
+    )
+    parser.add_argument("--directory", default=".", metavar="DIR", help="where artifacts will be written (default: .)")
+    parser.add_argument("--backend", choices=get_args(BackendName), default="auto", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from lightning_trt_windows.doctor import examine
+
+    findings = examine(arguments.directory, arguments.backend)
+    if arguments.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        print(*findings, sep="\n")
+    return 0 if all(finding.ok for finding in findings) else EnvironmentMismatchError.exit_code
 
 
 def _export(arguments: argparse.Namespace) -> int:
