@@ -10,11 +10,12 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types clean
+.PHONY: help demo test zoo lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
+	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environment and what the demo made"
@@ -27,6 +28,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(IN_VENV) pytest $(ARGS)
+
+zoo: $(INSTALLED)
+	@$(IN_VENV) pytest tests/zoo -m "zoo or not zoo" $(ARGS)
 
 lint: $(INSTALLED)
 	@$(IN_VENV) ruff check $(ARGS)

@@ -1,0 +1,96 @@
+"""The rehearsal of the zoo: each artifact's own engines on a GPU of this machine, against eager.
+
+    pytest tests/gpu/test_zoo_rehearsal.py -m "" -s
+
+prints a table with the name of the GPU. The reference is the model in float64 where it can run so, else as it is; eager
+itself is held against the same reference, so that what the dtype costs is told apart from what the engine costs.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from zoo.entry import Entry
+from zoo.exporting import SIZES, Exported, call, difference, export
+from zoo.models import ZOO
+
+from lightning_trt_windows import load
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="runs engines, which needs an NVIDIA GPU"),
+    pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="runs engines with tensorrt-rtx"),
+]
+
+GPU = "cuda:0"
+ALLOWED = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Relative norm by dtype of an output; TensorRT computes float32 with TF32."""
+TF32 = 1e-3
+ENTRIES = [
+    pytest.param(entry, id=entry.name, marks=() if entry.fast else pytest.mark.zoo)
+    for entry in ZOO.values()
+    if entry.refused is None
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[list[str]]:
+    """Lines of the table, printed at the end. Eager computes in full float32."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    lines: list[str] = []
+    yield lines
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    head = ["model", *SIZES, "eager alone", "allowed"]
+    print(f"\n\n{torch.cuda.get_device_name()}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    print("\n".join(lines))
+
+
+@pytest.mark.filterwarnings("ignore:.*NVIDIA does not support it")
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_zoo_on_a_gpu(entry: Entry, tmp_path: Path, table: list[str]) -> None:
+    """The engines compute what the model does, at min, opt, max and between."""
+    exported = export(entry, tmp_path)
+    loaded = load(exported.artifact.path, GPU)
+    eager = copy.deepcopy(exported.module).to(GPU)
+    errors, own, allowed = [], 0.0, 0.0
+    for size in SIZES:
+        args, kwargs = tree_map(on_gpu, call(exported, size))
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            usual = getattr(eager, entry.method)(*args, **kwargs)
+            wanted = reference(exported, args, kwargs, usual)
+            errors.append(difference(loaded(*args, **kwargs), wanted))
+        own = max(own, difference(usual, wanted))
+        allowed = entry.tolerance or max((ALLOWED.get(t.dtype, TF32) for t in tensors(usual)), default=TF32)
+    shown = [f"{error:.1e}" for error in [*errors, own]]
+    table.append(f"| {entry.name} | {' | '.join(shown)} | {allowed:.0e} |")
+    assert max(errors) <= allowed, f"{max(errors):.1e} from the reference, eager is {own:.1e} from it"
+
+
+def on_gpu(value: Any) -> Any:
+    """Tensors on the GPU, other values as they are."""
+    return value.to(GPU) if isinstance(value, Tensor) else value
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in a result."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def reference(exported: Exported, args: Any, kwargs: Any, usual: Any) -> Any:
+    """What the model gives in float64, in the dtypes of ``usual``; ``usual`` itself where it cannot run so."""
+    wide: Any = lambda v: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v  # noqa: E731
+    try:
+        module = copy.deepcopy(exported.module).to(GPU).double()
+        result = getattr(module, exported.entry.method)(*tree_map(wide, args), **tree_map(wide, kwargs))
+        return tree_map(lambda r, u: r.to(u.dtype) if isinstance(u, Tensor) else u, result, usual)
+    # a dtype inside the model, an operator without float64
+    except (RuntimeError, TypeError, ValueError):
+        return usual
