@@ -69,10 +69,16 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> No
 
 
 def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path]:
-    """The checkpoints that are there: the best and the last of each ModelCheckpoint, or every one it keeps."""
+    """The checkpoints that are there: the best and the last of each ModelCheckpoint, or every one it keeps.
+
+    Of a resumed run, every one in their directories: ModelCheckpoint itself does not remember them all.
+    """
     paths: dict[str, Path] = {}
     for callback in trainer.checkpoint_callbacks:
         kept = list(getattr(callback, "best_k_models", ())) if every else []
+        directory = getattr(callback, "dirpath", None)
+        if every and trainer.ckpt_path is not None and directory and Path(directory).is_dir():
+            kept += [str(path) for path in sorted(Path(directory).glob("*.ckpt"))]
         for path in (*kept, getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", "")):
             if path and Path(path).is_file():
                 # last.ckpt may be a link to the best
