@@ -53,7 +53,8 @@ class WindowsExport(Callback):
         backend: ``"tensorrt_rtx"``, ``"tensorrt"``, or ``"auto"`` for the one that is installed.
         inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what is discovered. By default the shapes
             and their ranges are taken from what ``forward`` receives during the run.
-        precision: ``None``, which keeps the weights as they are; other values are not part of this version yet.
+        precision: ``"16"``, ``"bf16"`` or ``"32"``: what engines compute in. By default the type of the weights, which
+            is float32 under ``Trainer(precision="16-mixed")`` too.
         executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other.
             ``"inline"``: in the training process, which waits. Or any ``concurrent.futures.Executor`` of processes.
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
