@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +13,11 @@ from typing_extensions import override
 from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import get_backend
-from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
 from lightning_trt_windows.discover import Discovered, discover
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.observe import Observer
 from lightning_trt_windows.preflight import check_space, check_strategy, checkpoint_paths, try_capture
-from lightning_trt_windows.run import Run, RunOptions, interrupted
+from lightning_trt_windows.run import Failure, Run, RunOptions, distinct, interrupted
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
 from lightning_trt_windows.shapes import InputSpec
 from lightning_trt_windows.watch import CheckpointWatch
@@ -28,19 +26,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 __all__ = ["Failure", "WindowsExport"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An artifact that could not be made."""
-
-    checkpoint: Path | None
-    """The checkpoint it was for; ``None`` where it failed before there was one."""
-    error: Exception
-
-    def __str__(self) -> str:
-        name = self.checkpoint.name if self.checkpoint else "this run"
-        return f"no Windows artifact for {name}: {type(self.error).__name__}: {self.error}"
 
 
 class WindowsExport(Callback):
@@ -310,23 +295,9 @@ class WindowsExport(Callback):
         except LightningTrtError as error:
             self._fail(None, error)
             return
-        for checkpoint in self._readable(paths):
+        for checkpoint in distinct(paths, self._fail):
             rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
             self._run.found(checkpoint.path, checkpoint.global_step or 0)
-
-    def _readable(self, paths: list[Path]) -> list[Checkpoint]:
-        """The checkpoints in the order of training, those with the same weights once."""
-        checkpoints: list[Checkpoint] = []
-        for path in paths:
-            try:
-                # the Trainer wrote it in this run and would itself read it the same way
-                checkpoint = read_checkpoint(path, trusted=True)
-            except LightningTrtError as error:
-                self._fail(path, error)
-                continue
-            if not any(checkpoint.same_weights(other) for other in checkpoints):
-                checkpoints.append(checkpoint)
-        return sorted(checkpoints, key=lambda c: c.global_step or 0)
 
     def _finish(self) -> None:
         run, self._run = self._run, None

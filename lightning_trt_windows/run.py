@@ -6,22 +6,37 @@ The callback says when to look; this says what to do. It knows no Trainer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.builds import Builds, Outcome, remove_artifact
+from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
 from lightning_trt_windows.discover import Discovered
-from lightning_trt_windows.errors import CheckpointError, CompileError, OutputError
+from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError, OutputError
 from lightning_trt_windows.executors import BuildProcess, Inline
 from lightning_trt_windows.export import existing
 from lightning_trt_windows.jobs import SavedProgram
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.tracer import Tracer, sweep
 
-__all__ = ["Run", "RunOptions"]
+__all__ = ["Failure", "Run", "RunOptions", "distinct", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An artifact that could not be made."""
+
+    checkpoint: Path | None
+    """The checkpoint it was for; ``None`` where it failed before there was one."""
+    error: Exception
+
+    def __str__(self) -> str:
+        name = self.checkpoint.name if self.checkpoint else "this run"
+        return f"no Windows artifact for {name}: {type(self.error).__name__}: {self.error}"
 
 
 class RunOptions:
@@ -180,6 +195,21 @@ class Run:
         replaced, self._builds.replaced = self._builds.replaced, []
         for checkpoint in replaced:
             self._step_of.pop(checkpoint, None)
+
+
+def distinct(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[Checkpoint]:
+    """The checkpoints in the order of training, those with the same weights once."""
+    checkpoints: list[Checkpoint] = []
+    for path in paths:
+        try:
+            # the Trainer wrote it in this run and would itself read it the same way
+            checkpoint = read_checkpoint(path, trusted=True)
+        except LightningTrtError as error:
+            failed(path, error)
+            continue
+        if not any(checkpoint.same_weights(other) for other in checkpoints):
+            checkpoints.append(checkpoint)
+    return sorted(checkpoints, key=lambda c: c.global_step or 0)
 
 
 def interrupted(checkpoint: Path) -> CompileError:

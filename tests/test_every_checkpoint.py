@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import resource
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -259,19 +259,19 @@ class TestEndings:
         assert "about to fall" in (tmp_path / "a.windows.failed" / "log.txt").read_text()
         assert run.state.finished
 
-    def test_disk_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A directory in which nothing can be written is a failure; training is unharmed."""
-        run_dir = tmp_path / "run"
+    def test_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """A write that fails half way is a failure, nothing is left of it, and training is unharmed."""
         export = each_checkpoint()
-
-        class TakenAway(ModelCheckpoint):
-            def on_train_end(self, *args: Any) -> None:
-                super().on_train_end(*args)
-                shutil.move(run_dir, tmp_path / "moved")
-
-        run = trainer(tmp_path, TakenAway(run_dir, filename="a", every_n_epochs=2), export, max_epochs=2)
-        with pytest.warns(UserWarning):
-            run.fit(Regression(), datamodule=Data())
+        run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, max_epochs=1)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))  # more than a checkpoint, less than an .ep
+        try:
+            with pytest.warns(UserWarning, match=r"OutputError: cannot write .*a\.windows\.ep"):
+                run.fit(Regression(), datamodule=Data())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [f.checkpoint for f in export.failures] == [tmp_path / "a.ckpt"]
+        assert {p.name for p in tmp_path.iterdir()} == {"a.ckpt"}
         assert run.state.finished
 
 
