@@ -71,6 +71,9 @@ REFUSED = {
     "runtime_cache_path": "the loader decides it, it is not part of an engine",
     "dynamic_shapes_kernel_specialization_strategy": "the loader decides it, it is not part of an engine",
     "use_explicit_typing": "TensorRT-RTX networks are always strongly typed",
+    "enabled_precisions": "TensorRT-RTX networks are always strongly typed: use the argument precision",
+    "decompose_attention": "attention is kept whole, TensorRT has a kernel of its own for it",
+    "attn_bias_is_causal": "it is about an operator that programs captured on a CPU do not have",
     "assume_dynamic_shape_support": f"{_OURS}: a converter that fails leaves its node to PyTorch",
 }
 
