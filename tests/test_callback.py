@@ -151,7 +151,7 @@ class TestNothingToExport:
         assert names(tmp_path) == {"run", "mine.ckpt"}
 
     def test_validate_alone(self, tmp_path: Path) -> None:
-        """validate and test export nothing."""
+        """Nothing is exported by validate and test."""
         export = WindowsExport(executor="inline")
         trainer(tmp_path, export).validate(Regression(), datamodule=Data(), verbose=False)
         assert (export.artifacts, export.failures) == ([], [])
