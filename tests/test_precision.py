@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows.backends.precision_rules import Rule, fits, loses_little, rule_of
 from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.export import export_module
 from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.shapes import DimRange, InputSpec
 
 ERROR = {"16": 2e-3, "bf16": 1e-2, "32": 1e-5}
 """Largest relative norm of the error against eager float32."""
@@ -214,6 +217,15 @@ class TestModels:
         assert "aten._linalg_svd.default" in simulated.compiled.fallback_ops
         check(module, simulated, x, limit=ERROR[precision])
 
+    def test_weights_of_parts_that_stay_in_pytorch(self) -> None:
+        """They are saved in the low precision, and only so."""
+        module, x = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8), nn.Tanh()), torch.randn(4, 8)
+        options = {"torch_executed_ops": ["torch.ops.aten.linear.default"]}
+        simulated = compiled(module, x, precision="16", compile_options=options)
+        check(module, simulated, x, limit=ERROR["16"])
+        assert {weight.dtype for weight in simulated.compiled.program.state_dict.values()} == {torch.float16}
+        assert len(simulated.compiled.program.state_dict) == 4
+
 
 class TestBatchNorm:
     """A normalisation goes with what it normalises."""
@@ -407,6 +419,14 @@ class TestNumbers:
 def test_rules(operator: Any, rule: Rule) -> None:
     """Lists first, then what is element-wise; an operator that nobody knows is left alone."""
     assert rule_of(operator) is rule
+
+
+def test_the_manifest_says_what_was_asked_for(tmp_path: Path) -> None:
+    """And that inputs and outputs are what the module has."""
+    inputs = {"input": InputSpec(shape=(DimRange(1, 4, 8), 8))}
+    artifact = export_module(nn.Linear(8, 2), inputs, tmp_path / "m.windows.ep", precision="16")
+    assert artifact.manifest.backend.options["precision"] == "16"
+    assert [record.dtype for record in (*artifact.manifest.inputs, *artifact.manifest.outputs)] == ["float32"] * 2
 
 
 def test_bfloat16_needs_ampere() -> None:
