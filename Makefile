@@ -10,12 +10,13 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo lint types clean
+.PHONY: help demo test zoo processes lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
+	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environment and what the demo made"
@@ -31,6 +32,9 @@ test: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	@$(IN_VENV) pytest tests/zoo -m "zoo or not zoo" $(ARGS)
+
+processes: $(INSTALLED)
+	@$(IN_VENV) pytest tests -m processes $(ARGS)
 
 lint: $(INSTALLED)
 	@$(IN_VENV) ruff check $(ARGS)

@@ -40,8 +40,9 @@ class WindowsExport(Callback):
             and their ranges are taken from what ``forward`` receives during the run.
         precision: ``"16"``, ``"bf16"`` or ``"32"``: what engines compute in. By default the type of the weights, which
             is float32 under ``Trainer(precision="16-mixed")`` too.
-        executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other.
-            ``"inline"``: in the training process, which waits. Or any ``concurrent.futures.Executor`` of processes.
+        executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other; the
+            default with ``when="checkpoint"``. ``"inline"``: in the training process, which waits; the default with
+            ``when="train_end"``. Or any ``concurrent.futures.Executor`` of processes.
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
@@ -69,7 +70,7 @@ class WindowsExport(Callback):
         backend: BackendName = "auto",
         inputs: Mapping[str, InputSpec] | None = None,
         precision: Precision | None = None,
-        executor: Literal["process", "inline"] | Executor = "process",
+        executor: Literal["process", "inline"] | Executor | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         compile_options: Mapping[str, Any] | None = None,
         *,
@@ -85,6 +86,8 @@ class WindowsExport(Callback):
         preflight: bool = True,
     ) -> None:
         super().__init__()
+        if executor is None:  # at the end nothing goes on that a build could slow down
+            executor = "process" if when == "checkpoint" else "inline"
         for name, value, choices in (
             ("when", when, ("train_end", "checkpoint")),
             ("executor", "process" if isinstance(executor, Executor) else executor, ("process", "inline")),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.archive import join_payloads
 from lightning_trt_windows.backends import driver, get_backend
@@ -265,6 +266,35 @@ class TestRefused:
 
         with pytest.raises(CompileError, match="writes to the input x in place"):
             compile_for_test(exported(Module(), torch.randn(2, 4)))
+
+    @pytest.mark.parametrize("batch_first", [True, False])
+    def test_states_of_an_lstm(self, batch_first: bool) -> None:
+        """They have the right number of dimensions, or are refused: before 2.13 PyTorch captures them with one more."""
+
+        class Module(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.lstm = nn.LSTM(8, 16, num_layers=2, batch_first=batch_first)
+
+            def forward(self, x: Tensor) -> Any:
+                return self.lstm(x)[1][0]
+
+        module, x = Module().eval(), torch.randn(4, 4, 8)
+        program = exported(module, x, dims=({0 if batch_first else 1: Dim("batch", min=1, max=16)},))
+        if lstm_states_are_wrong():
+            with pytest.raises(CompileError, match=r"states of an LSTM \(test_backend\.py:\d+.*2\.13 or newer"):
+                compile_for_test(program)
+            return
+        with torch.no_grad():
+            wanted = module(x)
+        torch.testing.assert_close(compile_for_test(program)(x), wanted, rtol=1e-4, atol=1e-5)
+
+    def test_output_changed_in_lowering(self) -> None:
+        """An output with another shape after lowering is noticed, not compiled."""
+        module, x = nn.Linear(4, 4), torch.randn(2, 4)
+        flat = torch.export.export(nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)), (x,), strict=False).module()
+        with pytest.raises(CompileError, match="lowering changed output 0"):
+            driver._refuse_changed_outputs(exported(module, x), flat)
 
     def test_float64(self) -> None:
         """TensorRT has no float64, and truncating it unasked would be a surprise."""

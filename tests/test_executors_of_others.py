@@ -13,6 +13,8 @@ from lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.artifact import check_artifact
 
+pytestmark = pytest.mark.processes
+
 
 def dask(tmp_path: Path) -> Iterator[Any]:
     """A cluster of one process on this machine."""

@@ -12,6 +12,8 @@ import pytest
 
 from lightning_trt_windows.artifact import check_artifact
 
+pytestmark = pytest.mark.processes
+
 TWO = """
 import os, sys, warnings, time
 warnings.simplefilter("ignore")

@@ -8,11 +8,27 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["causal_masks_not_looked_for", "cpu_convolution_heuristics_off", "partial_graph_not_printed", "quiet"]
+__all__ = [
+    "causal_masks_not_looked_for",
+    "cpu_convolution_heuristics_off",
+    "lstm_states_are_wrong",
+    "partial_graph_not_printed",
+    "quiet",
+]
 
 CONVOLUTION_NARROWS_RANGES = ("2.14", None)
 """Seen in 2.14, not in 2.11, and not on every processor: the heuristics ask what the processor has. Delete when
 ``torch._C._select_conv_backend`` no longer looks at the batch size."""
+
+LSTM_STATES_GAIN_A_DIMENSION = (2, 13)
+"""Before this version ``torch.export`` gives the states of an LSTM a dimension of 1 that they do not have."""
+
+
+def lstm_states_are_wrong() -> bool:
+    """Whether a captured LSTM returns its states with a dimension too many: refuse models that use them."""
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) < LSTM_STATES_GAIN_A_DIMENSION
 
 
 @contextlib.contextmanager

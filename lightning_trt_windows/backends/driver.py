@@ -8,6 +8,7 @@ replaces is the code around them, which sets up engines on a GPU that is not the
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
-from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, quiet
+from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, lstm_states_are_wrong, quiet
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import ConverterError, Engine, build_engine
@@ -96,12 +97,14 @@ def compile_program(
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
     blocks.CONVERTERS.set_compilation_settings(settings)
+    _refuse_lstm_states(program)
     prepared = blocks.pre_export_lowering(program, settings)
     decomposed = prepared.run_decompositions(decompositions(blocks, settings))
     _refuse_mutations(decomposed)
     _refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     lowered = _run_passes(blocks, decomposed, settings)
     _refuse_lost_dimensions(program, lowered)
+    _refuse_changed_outputs(program, lowered)
     return lowered
 
 
@@ -235,6 +238,46 @@ def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: 
                 f"lowering narrowed dimension {axis} of input {name} from {wanted.lower}..{wanted.upper} to "
                 f"{left.lower}..{left.upper}; the engine would refuse the rest. Please report the model"
             )
+
+
+def _refuse_changed_outputs(source: ExportedProgram, lowered: GraphModule) -> None:
+    """Compare what the program returns before and after lowering."""
+    first = len(source.graph_signature.output_specs) - len(source.graph_signature.user_outputs)
+    pairs = zip(source.graph.output_node().args[0][first:], _returned(lowered), strict=True)
+    for index, (before, after) in enumerate(pairs):
+        wanted, found = (_shape(v.meta.get("val")) if isinstance(v, Node) else None for v in (before, after))
+        if wanted is None or found is None:
+            continue
+        sizes = [(a, b) for a, b in zip(wanted, found) if isinstance(a, int) and isinstance(b, int)]
+        if len(wanted) != len(found) or any(a != b for a, b in sizes):
+            raise CompileError(
+                f"lowering changed output {index} from {[str(s) for s in wanted]} to {[str(s) for s in found]}"
+                f"{_model_line(after)}, so the artifact would be wrong. It is a fault of PyTorch "
+                f"{torch.__version__} or of Torch-TensorRT: try a newer pair"
+            )
+
+
+def _refuse_lstm_states(program: ExportedProgram) -> None:
+    if not lstm_states_are_wrong():
+        return
+    for node in program.graph.nodes:
+        if node.target not in (torch.ops.aten.lstm.input, torch.ops.aten.lstm.data):
+            continue
+        if any(user.target is operator.getitem and user.args[1] > 0 and user.users for user in node.users):
+            raise CompileError(
+                f"forward uses the states of an LSTM{_model_line(node)}, which PyTorch {torch.__version__} captures "
+                "with a dimension too many. Install torch and torch-tensorrt-rtx 2.13 or newer, or use the LSTM's "
+                "output only"
+            )
+
+
+def _returned(graph: GraphModule) -> tuple[Any, ...]:
+    values = graph.graph.output_node().args[0]
+    return tuple(values) if isinstance(values, (tuple, list)) else (values,)
+
+
+def _shape(value: object) -> tuple[Any, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def _refuse_cpu_operators(program: ExportedProgram) -> None:

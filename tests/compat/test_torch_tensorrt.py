@@ -41,7 +41,8 @@ def test_attention_still_decomposes_below_the_bound() -> None:
     blocks = compat.upstream()
     attention = torch.ops.aten.scaled_dot_product_attention.default
     needed = VERSION < tuple(int(p) for p in compat.SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES[1].split("."))
-    assert (attention in blocks.get_decompositions(False, False)) is needed
+    decomposed = attention in blocks.get_decompositions(False, False)
+    assert decomposed is needed
 
 
 def test_repeated_outputs_are_still_dropped() -> None:
