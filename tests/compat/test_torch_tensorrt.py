@@ -40,7 +40,7 @@ def test_attention_still_decomposes_below_the_bound() -> None:
     """Up to the bound attention is in the table of decompositions, from there on it is not."""
     blocks = compat.upstream()
     attention = torch.ops.aten.scaled_dot_product_attention.default
-    needed = VERSION < tuple(int(p) for p in compat.SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES[1].split("."))
+    needed = tuple(int(p) for p in compat.SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES[1].split(".")) > VERSION
     decomposed = attention in blocks.get_decompositions(False, False)
     assert decomposed is needed
 
