@@ -76,7 +76,9 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     target = module if method == "forward" else _Method(module, method)
     _check_arguments(target, inputs, type(module).__name__)
     register_containers(dict(inputs))
-    dims = _Dims()
+    # traced where it is, which is on a GPU in the middle of a training
+    held = next(iter([*module.parameters(), *module.buffers()]), None)
+    dims = _Dims(torch.device("cpu") if held is None else held.device)
     with as_it_was(module):
         trees = {name: map_leaves(tree, dims.example, name) for name, tree in inputs.items()}
         args, kwargs = call_arguments(target.forward, trees)
@@ -142,7 +144,8 @@ def _random_tensor(spec: InputSpec) -> torch.Tensor:
 class _Dims:
     """Example tensors, and one ``torch.export.Dim`` for each name among their dimensions."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]  # torch's
         """What torch.export wants to know about the examples."""
         self._dims: dict[str, Any] = {}
@@ -152,7 +155,7 @@ class _Dims:
         """A tensor for an :class:`InputSpec`; constants are their own example."""
         if not isinstance(leaf, InputSpec):
             return leaf
-        tensor = _random_tensor(leaf)
+        tensor = _random_tensor(leaf).to(self._device)
         self.shapes[tensor] = {
             axis: self._dim(name, axis, d)
             for axis, d in enumerate(leaf.shape)
@@ -286,6 +289,8 @@ def _on_cpu(program: ExportedProgram) -> ExportedProgram:
         for value in tree_leaves(node.meta.get("val"))
         if isinstance(value, torch.Tensor)
     }
+    # of no use to anybody after the trace, and they would travel with a saved program
+    program.example_inputs = None
     if devices <= {"cpu"}:
         return program
     from torch.export.passes import move_to_device_pass

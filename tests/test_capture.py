@@ -194,6 +194,12 @@ class TestPrograms:
         assert captured.inputs[0].symbols == ("batch", None)
         assert captured.outputs[0].shape == ("batch", 2)
 
+    def test_traced_where_it_is(self) -> None:
+        """Example tensors are made on the module's device; a module on the meta device shows it without a GPU."""
+        from lightning_trt_windows.capture import _Dims
+
+        assert _Dims(torch.device("meta")).example("x", InputSpec((BATCH, 4))).device.type == "meta"
+
     def test_opt_of_one_is_traced_at_two(self) -> None:
         """torch.export takes a traced size of 1 for a constant; the range still begins at 1."""
         captured = capture(Net(), {"x": InputSpec((DimRange(1, 1, 8, name="batch"), 4))})
