@@ -289,10 +289,10 @@ def _on_cpu(program: ExportedProgram) -> ExportedProgram:
         for value in tree_leaves(node.meta.get("val"))
         if isinstance(value, torch.Tensor)
     }
-    # of no use to anybody after the trace, and they would travel with a saved program
-    program.example_inputs = None
     if devices <= {"cpu"}:
         return program
+    # of no use after the trace, and they are on the other device
+    program.example_inputs = None
     from torch.export.passes import move_to_device_pass
 
     return move_to_device_pass(program, "cpu")
