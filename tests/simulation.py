@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -58,8 +60,9 @@ def run_with(
     return tree_unflatten(list(outputs), program.call_spec.out_spec)
 
 
-def compile_for_test(program: ExportedProgram, **settings: Any) -> Simulated:
-    """Compile for real, and keep a copy of each partition."""
+@contextmanager
+def partitions_kept() -> Iterator[dict[str, torch.fx.GraphModule]]:
+    """Copies of the graphs that engines are built from, by name, for running them in place of the engines."""
     partitions: dict[str, torch.fx.GraphModule] = {}
     real = driver.build_engine
 
@@ -68,6 +71,12 @@ def compile_for_test(program: ExportedProgram, **settings: Any) -> Simulated:
         return real(blocks, name, graph, *rest)
 
     with mock.patch.object(driver, "build_engine", recording):
+        yield partitions
+
+
+def compile_for_test(program: ExportedProgram, **settings: Any) -> Simulated:
+    """Compile for real, and keep a copy of each partition."""
+    with partitions_kept() as partitions:
         chosen = ExportSettings(**settings)
         compiled = get_backend(chosen.backend).compile(program, chosen)
     return Simulated(compiled, partitions)

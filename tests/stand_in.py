@@ -6,20 +6,18 @@ their weights are the real ones; so wiring, order, nesting and ranges are those 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
+from simulation import partitions_kept
 from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
 from lightning_trt_windows.artifact import Artifact, check_artifact
-from lightning_trt_windows.backends import driver
 from lightning_trt_windows.engine_runner import EngineRunner
 from lightning_trt_windows.loaded import LoadedModule
 from lightning_trt_windows.manifest import EngineRecord
@@ -56,13 +54,6 @@ class StandIn:
 
 def export_for_test(module: nn.Module, inputs: dict[str, Any], path: Path, **settings: Any) -> StandIn:
     """Export for real, and keep a copy of each partition."""
-    partitions: dict[str, torch.fx.GraphModule] = {}
-    real = driver.build_engine
-
-    def recording(blocks: Any, name: str, graph: torch.fx.GraphModule, *rest: Any) -> Any:
-        partitions[name] = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
-        return real(blocks, name, graph, *rest)
-
-    with mock.patch.object(driver, "build_engine", recording):
+    with partitions_kept() as partitions:
         artifact = export_module(module, inputs, path, **settings)
     return StandIn(artifact, partitions)

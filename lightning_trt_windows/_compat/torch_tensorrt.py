@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import importlib.metadata
 import os
 import pickle
 import sys
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.torch import quiet
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
@@ -77,7 +77,7 @@ def installed_distribution(backend: str) -> str:
         EnvironmentMismatchError: Torch-TensorRT is missing, both distributions are installed, PyTorch is a build or a
             version that the installed Torch-TensorRT does not work with.
     """
-    found = {name: _version(distribution) for name, distribution in DISTRIBUTIONS.items()}
+    found = {name: installed_version(distribution) for name, distribution in DISTRIBUTIONS.items()}
     present = [name for name, version in found.items() if version]
     if len(present) == 2:
         raise EnvironmentMismatchError(
@@ -99,16 +99,9 @@ def installed_distribution(backend: str) -> str:
     return wanted[0]
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _check_torch(backend: str) -> None:
     distribution = DISTRIBUTIONS[backend]
-    own, torch_version = _version(distribution), _version("torch")
+    own, torch_version = installed_version(distribution), installed_version("torch")
     if torch_version is None:
         raise EnvironmentMismatchError(
             f"PyTorch is not installed, {distribution} {own} needs it. "

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from zoo.entry import Entry
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.backends import driver
 from lightning_trt_windows.containers import map_leaves, split
 from lightning_trt_windows.discover import Discovered, call_arguments, discover
 from lightning_trt_windows.export import build, prepare
@@ -26,7 +21,7 @@ from lightning_trt_windows.module_state import original
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputSpec
 
-__all__ = ["SIZES", "Exported", "allowed", "call", "difference", "export", "partitions_kept"]
+__all__ = ["SIZES", "Exported", "allowed", "call", "difference", "export"]
 
 SIZES = ("min", "opt", "max", "between")
 """Where artifacts are compared with eager."""
@@ -52,20 +47,6 @@ def export(entry: Entry, folder: Path) -> Exported:
     job = prepare(module, found, ArtifactPaths.of(folder / f"{entry.name}.windows.ep"), settings, method=entry.method)
     artifact = build(job)
     return Exported(entry, original(module), found, artifact, time.perf_counter() - started)
-
-
-@contextmanager
-def partitions_kept() -> Iterator[dict[str, torch.fx.GraphModule]]:
-    """Copies of the graphs that engines are built from, by name, for running them in place of the engines."""
-    partitions: dict[str, torch.fx.GraphModule] = {}
-    real = driver.build_engine
-
-    def recording(blocks: Any, name: str, graph: torch.fx.GraphModule, *rest: Any) -> Any:
-        partitions[name] = torch.fx.GraphModule(graph, copy.deepcopy(graph.graph))
-        return real(blocks, name, graph, *rest)
-
-    with mock.patch.object(driver, "build_engine", recording):
-        yield partitions
 
 
 def call(exported: Exported, size: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from simulation import partitions_kept
 from stand_in import StandIn
 from zoo.entry import Entry
-from zoo.exporting import SIZES, Exported, allowed, call, difference, export, partitions_kept
+from zoo.exporting import SIZES, Exported, allowed, call, difference, export
 from zoo.models import ZOO
 from zoo.structures import Prediction
 from zoo.table import Row
