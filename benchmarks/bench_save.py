@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from lightning_trt_windows import DimRange, InputSpec
-from lightning_trt_windows.capture import capture
+from lightning_trt_windows.capture.program import capture
 
 __all__ = ["main"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
-    from lightning_trt_windows.runtime import load
+    from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.shapes import DimRange, InputSpec
 
 __all__ = [
@@ -35,7 +35,7 @@ _HOME = {
     "export_checkpoint": "export",
     "export_module": "export",
     "inspect": "inspection",
-    "load": "runtime",
+    "load": "runtime.loading",
 }
 
 

@@ -13,14 +13,14 @@ from typing_extensions import override
 from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import get_backend
-from lightning_trt_windows.discover import Discovered, discover
+from lightning_trt_windows.builds.run import Failure, Run, RunOptions, distinct, interrupted
+from lightning_trt_windows.builds.watch import CheckpointWatch
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
-from lightning_trt_windows.observe import Observer
+from lightning_trt_windows.observe.discover import Discovered, discover
+from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.preflight import check_space, check_strategy, checkpoint_paths, try_capture
-from lightning_trt_windows.run import Failure, Run, RunOptions, distinct, interrupted
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
 from lightning_trt_windows.shapes import InputSpec
-from lightning_trt_windows.watch import CheckpointWatch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -25,13 +25,13 @@ from lightning_trt_windows.artifact import (
     write_manifest,
 )
 from lightning_trt_windows.backends import CompiledProgram, get_backend
-from lightning_trt_windows.capture import Captured, DimensionError, capture
+from lightning_trt_windows.builds.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
+from lightning_trt_windows.capture.module_state import random_state_kept
+from lightning_trt_windows.capture.program import Captured, DimensionError, capture
+from lightning_trt_windows.capture.violations import Suggestion
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
-from lightning_trt_windows.containers import leaves
-from lightning_trt_windows.discover import Discovered, discover
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.files import link_or_copy
-from lightning_trt_windows.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
 from lightning_trt_windows.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -41,10 +41,10 @@ from lightning_trt_windows.manifest import (
     Manifest,
     Timings,
 )
-from lightning_trt_windows.module_state import random_state_kept
+from lightning_trt_windows.observe.containers import leaves
+from lightning_trt_windows.observe.discover import Discovered, discover
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputSpec, InputTree
-from lightning_trt_windows.violations import Suggestion
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from lightning_trt_windows.artifact import ArtifactPaths, readable_size
-from lightning_trt_windows.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export import prepare
+from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]

@@ -26,7 +26,7 @@ sys.path.insert(0, {tests!r})
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.executors import BuildProcess
+from lightning_trt_windows.builds.executors import BuildProcess
 print("begins", flush=True)
 names = {{"filename": "{{epoch}}", "enable_version_counter": False}}
 saver = ModelCheckpoint({directory!r}, save_top_k=-1, save_last=True, **names)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
 from lightning_trt_windows.artifact import Artifact, check_artifact
-from lightning_trt_windows.engine_runner import EngineRunner
-from lightning_trt_windows.loaded import LoadedModule
 from lightning_trt_windows.manifest import EngineRecord
-from lightning_trt_windows.runtime import load_program
+from lightning_trt_windows.runtime.engine_runner import EngineRunner
+from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.runtime.loading import load_program
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ PACKAGE = Path(lightning_trt_windows.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
 
 DOORS = {
-    "torch_tensorrt": ("backends/", "_compat/", "runtime.py"),
-    "tensorrt": ("backends/", "_compat/", "runtime.py"),
-    "tensorrt_rtx": ("backends/", "_compat/", "runtime.py"),
+    "torch_tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
+    "tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
+    "tensorrt_rtx": ("backends/", "_compat/", "runtime/loading.py"),
     "lightning": ("callback.py", "_compat/"),
     "pytorch_lightning": ("callback.py", "_compat/"),
     "lightning_trt_windows.callback": ("__init__.py",),
-    "lightning_trt_windows.cli": ("__main__.py",),
+    "lightning_trt_windows.cli": ("__main__.py", "cli/"),
 }
 """What is imported, and the files or folders that may do it."""
 
@@ -35,14 +35,14 @@ STANDARD_LIBRARY_ONLY = (
     "inspection.py",
     "archive.py",
     "engine_header.py",
-    "violations.py",
-    "cli.py",
+    "capture/violations.py",
+    "cli/__init__.py",
 )
 
-WINDOWS_HALF = ("runtime.py", "inspection.py")
+WINDOWS_HALF = ("runtime/loading.py", "inspection.py")
 """What a Windows machine runs, and all that it needs ..."""
 
-LINUX_HALF = ("capture.py", "export.py", "callback.py", "discover.py", "checkpoint.py", "observe.py", "backends/")
+LINUX_HALF = ("capture/", "export.py", "callback.py", "builds/", "checkpoint.py", "observe/", "backends/")
 """... has none of these: they need Lightning or Torch-TensorRT."""
 
 
@@ -84,7 +84,7 @@ def test_upstream_is_imported_behind_its_doors_only(module: str) -> None:
 def test_trespassers_are_found() -> None:
     """The rule above is able to fail, inside functions too."""
     assert trespassers("export.py", "import torch\ndef f():\n    from torch_tensorrt.dynamo import compile")
-    assert trespassers("capture.py", "import lightning.pytorch as pl")
+    assert trespassers("capture/program.py", "import lightning.pytorch as pl")
     assert trespassers("export.py", "from lightning_trt_windows.callback import WindowsExport")
     assert trespassers("backends/new.py", "import torch_tensorrt") == []
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_trt_windows.capture import capture
+from lightning_trt_windows.capture.module_state import weights_swapped
+from lightning_trt_windows.capture.program import capture
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
-from lightning_trt_windows.module_state import weights_swapped
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 BATCH = DimRange(1, 4, 16, name="batch")
@@ -196,7 +196,7 @@ class TestPrograms:
 
     def test_traced_where_it_is(self) -> None:
         """Example tensors are made on the module's device; a module on the meta device shows it without a GPU."""
-        from lightning_trt_windows.capture import _Dims
+        from lightning_trt_windows.capture.program import _Dims
 
         assert _Dims(torch.device("meta")).example("x", InputSpec((BATCH, 4))).device.type == "meta"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_trt_windows.cli import main, parse_input
+from lightning_trt_windows.cli import main
+from lightning_trt_windows.cli.inputs import parse_input
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.shapes import DimRange, InputSpec
 

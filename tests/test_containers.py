@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.containers import (
+from lightning_trt_windows.observe.containers import (
     dotted,
     join,
     leaves,

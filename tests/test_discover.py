@@ -14,15 +14,15 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from watching import Model, Rows, Watch, fit, loader
 
-from lightning_trt_windows.discover import (
+from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
+from lightning_trt_windows.observe.discover import (
     HasInputSpecs,
     RangeOptions,
     call_arguments,
     discover,
     leaves,
 )
-from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.observe import Observer
+from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 pytestmark = [

@@ -14,10 +14,10 @@ import torch
 from bindings_stand_in import make_bindings
 from torch import Tensor
 
-from lightning_trt_windows.engine_runner import _DTYPES, EngineRunner, TensorRTRuntime
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError, LightningTrtError
 from lightning_trt_windows.manifest import EngineRecord, PayloadLocation
-from lightning_trt_windows.runtime_cache import RuntimeCache
+from lightning_trt_windows.runtime.engine_runner import _DTYPES, EngineRunner, TensorRTRuntime
+from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
 CPU = torch.device("cpu")
 
@@ -246,7 +246,7 @@ class TestRealBindings:
 
     def test_our_subclasses(self, real: Any) -> None:
         """The logger and the allocator are accepted by the compiled base classes."""
-        from lightning_trt_windows.engine_runner import _allocator, _logger
+        from lightning_trt_windows.runtime.engine_runner import _allocator, _logger
 
         logger = _logger(real)
         logger.log(real.ILogger.ERROR, "a")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from lightning_trt_windows import environment
 from lightning_trt_windows.artifact import Artifact, read_artifact
 from lightning_trt_windows.engine_header import EngineHeader
-from lightning_trt_windows.environment import Machine, check_environment, mismatches
 from lightning_trt_windows.errors import EnvironmentMismatchError
 from lightning_trt_windows.manifest import BackendRecord
+from lightning_trt_windows.runtime import environment
+from lightning_trt_windows.runtime.environment import Machine, check_environment, mismatches
 
 PORTABLE = ("8.0", "8.6", "8.9", "12.0", "12.1", "newer")
 GOOD = Machine(

@@ -18,12 +18,12 @@ import torch
 from lightning_models import Data, Regression
 
 from lightning_trt_windows.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
+from lightning_trt_windows.builds.executors import BuildProcess, Inline, failure_folder
+from lightning_trt_windows.builds.jobs import Job, SavedProgram
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
-from lightning_trt_windows.discover import discover
 from lightning_trt_windows.errors import CheckpointError, CompileError
-from lightning_trt_windows.executors import BuildProcess, Inline, failure_folder
 from lightning_trt_windows.export import build, prepare
-from lightning_trt_windows.jobs import Job, SavedProgram
+from lightning_trt_windows.observe.discover import discover
 from lightning_trt_windows.settings import ExportSettings
 
 

@@ -19,8 +19,15 @@ from torch.utils import _pytree as pytree
 from watching import Model, Watch, fit, loader
 
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.observe import Observer, batch_sizes
-from lightning_trt_windows.seen import MOST_CONSTANTS, MOST_SHAPES, Observation, SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.observe.observer import Observer, batch_sizes
+from lightning_trt_windows.observe.seen import (
+    MOST_CONSTANTS,
+    MOST_SHAPES,
+    Observation,
+    SeenConstant,
+    SeenObject,
+    SeenTensor,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

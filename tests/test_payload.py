@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_trt_windows.base64_decoder import Decoder
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.manifest import EngineRecord, PayloadLocation
-from lightning_trt_windows.payload import member_start, read_head, read_payload, read_without_payloads
+from lightning_trt_windows.runtime.base64_decoder import Decoder
+from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload, read_without_payloads
 
 SIZES = [0, 1, 2, 3, 23, 24, 25, 47, 48, 1000, Decoder.size // 4 * 3 - 1, Decoder.size // 4 * 3, 5 * Decoder.size + 7]
 

@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.executors import BuildProcess
+from lightning_trt_windows.builds.executors import BuildProcess
 if __name__ == "__main__":
     saver = ModelCheckpoint({directory!r}, filename="{{epoch}}", save_top_k=-1)
     export = WindowsExport(when={when!r}, executor=BuildProcess(niceness=0))

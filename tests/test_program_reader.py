@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from lightning_trt_windows import DimRange, InputSpec
 from lightning_trt_windows.artifact import read_artifact, sha256_of, write_manifest
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.loaded import LoadedModule
 from lightning_trt_windows.manifest import PayloadLocation
-from lightning_trt_windows.program_graph import DTYPES
+from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.runtime.program_graph import DTYPES
 
 GRAPH = "archive/models/model.json"
 Archive = dict[str, Any]

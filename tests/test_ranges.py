@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.evidence import Call, Derived, derive
-from lightning_trt_windows.ranges import RangeOptions
-from lightning_trt_windows.seen import SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.observe.evidence import Call, Derived, derive
+from lightning_trt_windows.observe.ranges import RangeOptions
+from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_trt_windows import DimRange, InputSpec, load
-from lightning_trt_windows.containers import register_containers
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.loaded import LoadedModule
-from lightning_trt_windows.runtime import load_program
+from lightning_trt_windows.observe.containers import register_containers
+from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.runtime.loading import load_program
 
 BATCH = DimRange(1, 2, 4, name="batch")
 SPEC = InputSpec((BATCH, 8))
@@ -356,7 +356,7 @@ class TestLoad:
         script = (
             "import sys, torch\n"
             "from lightning_trt_windows.artifact import check_artifact\n"
-            "from lightning_trt_windows.runtime import load_program\n"
+            "from lightning_trt_windows.runtime.loading import load_program\n"
             "load_program(check_artifact(sys.argv[1]), torch.device('cpu'), lambda record, plan: lambda inputs: [])\n"
             "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
             "print('torch._dynamo' in sys.modules)"

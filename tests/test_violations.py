@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.discover import Discovered
+from lightning_trt_windows.capture.violations import Suggestion, suggestions
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.export import _capture_what_can_be
 from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.violations import Suggestion, suggestions
+from lightning_trt_windows.observe.discover import Discovered
 
 BATCH = DimRange(1, 4, 16, name="batch")
 

@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
 from torch.utils._sympy.value_ranges import bound_sympy
 
-from lightning_trt_windows.capture import capture
+from lightning_trt_windows.capture.program import capture
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 __all__ = ["MODELS", "Model", "cross_compile", "import_mended", "save"]

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from lightning_trt_windows import DimRange, InputSpec, export_module, load
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.loaded import LoadedModule
+from lightning_trt_windows.runtime.loaded import LoadedModule
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="runs engines, which needs an NVIDIA GPU"),

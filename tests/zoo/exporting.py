@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from zoo.entry import Entry
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.containers import map_leaves, split
-from lightning_trt_windows.discover import Discovered, call_arguments, discover
+from lightning_trt_windows.capture.module_state import original
 from lightning_trt_windows.export import build, prepare
 from lightning_trt_windows.manifest import InputRecord
-from lightning_trt_windows.module_state import original
+from lightning_trt_windows.observe.containers import map_leaves, split
+from lightning_trt_windows.observe.discover import Discovered, call_arguments, discover
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputSpec
 

@@ -1,4 +1,4 @@
-"""The process that builds: ``python -m lightning_trt_windows.worker FOLDER``. It knows no code of the user's.
+"""The process that builds: ``python -m lightning_trt_windows.builds.worker FOLDER``. It knows no code of the user's.
 
 It unpickles a call from ``FOLDER``, runs it, and pickles what came of it. It ends when the process that started it
 does, so that no build goes on for a training that was killed.

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lightning_trt_windows.containers import leaves
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.evidence import Call
-from lightning_trt_windows.loaders import STAGES, sample_batches, transferred
 from lightning_trt_windows.manifest import SourceKind
-from lightning_trt_windows.mapping import described, map_batch
-from lightning_trt_windows.observe import Observer
-from lightning_trt_windows.ranges import EXAMPLE
-from lightning_trt_windows.seen import Observation, SeenTensor, Table
+from lightning_trt_windows.observe.containers import leaves
+from lightning_trt_windows.observe.evidence import Call
+from lightning_trt_windows.observe.loaders import STAGES, sample_batches, transferred
+from lightning_trt_windows.observe.mapping import described, map_batch
+from lightning_trt_windows.observe.observer import Observer
+from lightning_trt_windows.observe.ranges import EXAMPLE
+from lightning_trt_windows.observe.seen import Observation, SeenTensor, Table
 
 __all__ = ["Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.fx import GraphModule
 
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.engine_runner import EngineRunner
-from lightning_trt_windows.input_check import InputCheck
 from lightning_trt_windows.manifest import Manifest
-from lightning_trt_windows.program_reader import Program
-from lightning_trt_windows.runtime_cache import RuntimeCache
-from lightning_trt_windows.structure import Structure, arguments_of
+from lightning_trt_windows.runtime.engine_runner import EngineRunner
+from lightning_trt_windows.runtime.input_check import InputCheck
+from lightning_trt_windows.runtime.program_reader import Program
+from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
+from lightning_trt_windows.runtime.structure import Structure, arguments_of
 
 __all__ = ["LoadedModule", "assemble"]
 

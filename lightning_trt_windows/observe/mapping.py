@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
-from lightning_trt_windows.containers import Parts, split
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.seen import SeenConstant
+from lightning_trt_windows.observe.containers import Parts, split
+from lightning_trt_windows.observe.seen import SeenConstant
 
 __all__ = ["Mapped", "described", "map_batch", "required"]
 

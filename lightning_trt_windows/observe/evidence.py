@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from lightning_trt_windows.axes import Axis, Sample
-from lightning_trt_windows.containers import dotted, join, leaves, map_leaves, registration_code, split
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source, SourceKind
-from lightning_trt_windows.ranges import RangeOptions, Ranges, derive_ranges
-from lightning_trt_windows.seen import SeenConstant, SeenObject, SeenTensor, same_constant
+from lightning_trt_windows.observe.axes import Axis, Sample
+from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, registration_code, split
+from lightning_trt_windows.observe.ranges import RangeOptions, Ranges, derive_ranges
+from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor, same_constant
 from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
 
 __all__ = ["Call", "Derived", "derive"]
@@ -67,7 +67,7 @@ def derive(
         kind: Kind of evidence, for the manifest.
         reason: One sentence on where the evidence comes from, for the manifest.
         given: Dotted names that are given explicitly, with all beneath them: contradictions there do not matter.
-        pinned: See :func:`~lightning_trt_windows.ranges.derive_ranges`.
+        pinned: See :func:`~lightning_trt_windows.observe.ranges.derive_ranges`.
         loader_sizes: Likewise.
         options: Likewise.
 

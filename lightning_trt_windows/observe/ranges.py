@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lightning_trt_windows.axes import Axis, Group, Sample, group_axes, spelled
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.observe.axes import Axis, Group, Sample, group_axes, spelled
 from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["EXAMPLE", "RangeOptions", "Ranges", "derive_ranges"]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.seen import MOST_CONSTANTS, Observation, Table
+from lightning_trt_windows.observe.seen import MOST_CONSTANTS, Observation, Table
 
 __all__ = ["Observer", "batch_sizes"]
 

@@ -47,7 +47,7 @@ def read_payload(path: Path, start: int, engine: EngineRecord) -> memoryview:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
     """
     # imported here, because it needs PyTorch, and reading an engine's head does not
-    from lightning_trt_windows.base64_decoder import Decoder
+    from lightning_trt_windows.runtime.base64_decoder import Decoder
 
     decoder, plan, done = Decoder(), _memory(engine.size), 0
     text = memoryview(bytearray(min(Decoder.size, engine.location.length)))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
+from lightning_trt_windows.builds.executors import failure_folder
+from lightning_trt_windows.builds.jobs import Job
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
-from lightning_trt_windows.executors import failure_folder
 from lightning_trt_windows.export import build
 from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.jobs import Job
 
 __all__ = ["Builds", "Outcome", "remove_artifact"]
 

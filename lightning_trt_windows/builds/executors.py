@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.builds.jobs import Job, SavedProgram
+from lightning_trt_windows.builds.worker import CALL, RESULT
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.files import TEMPORARY_PREFIX, link_or_copy
-from lightning_trt_windows.jobs import Job, SavedProgram
-from lightning_trt_windows.worker import CALL, RESULT
 
 __all__ = ["BuildProcess", "Inline", "failure_folder"]
 
@@ -162,7 +162,7 @@ class BuildProcess(Executor):
 
     def _run_process(self, build: _Build, folder: Path, log: IO[bytes]) -> bool:
         """Run the worker to its end; whether it was ended for the deadline."""
-        command = [sys.executable, "-m", "lightning_trt_windows.worker", str(folder), str(self.niceness)]
+        command = [sys.executable, "-m", "lightning_trt_windows.builds.worker", str(folder), str(self.niceness)]
         # engines are built without a GPU, and all of its memory belongs to the training
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)

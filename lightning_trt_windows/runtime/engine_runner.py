@@ -17,7 +17,7 @@ import torch
 
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError, LightningTrtError
 from lightning_trt_windows.manifest import EngineRecord
-from lightning_trt_windows.runtime_cache import RuntimeCache
+from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
 __all__ = ["EngineOpener", "EngineRunner", "TensorRTRuntime"]
 

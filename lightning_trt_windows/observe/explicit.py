@@ -8,12 +8,12 @@ from difflib import get_close_matches
 from inspect import Parameter, Signature
 from typing import Any, Protocol, runtime_checkable
 
-from lightning_trt_windows.axes import Axis
-from lightning_trt_windows.containers import dotted, join, leaves, map_leaves, split
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.mapping import described
-from lightning_trt_windows.ranges import Ranges
+from lightning_trt_windows.observe.axes import Axis
+from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, split
+from lightning_trt_windows.observe.mapping import described
+from lightning_trt_windows.observe.ranges import Ranges
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree, parse_input_spec
 
 __all__ = ["Explicit", "HasInputSpecs", "explicit_inputs", "name_symbols", "overlay"]

@@ -15,10 +15,10 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.operators import tree_issues
-from lightning_trt_windows.payload import member_start, read_without_payloads
-from lightning_trt_windows.program_graph import DTYPES, ProgramGraph, read_graph
-from lightning_trt_windows.structure import with_known_classes
+from lightning_trt_windows.runtime.operators import tree_issues
+from lightning_trt_windows.runtime.payload import member_start, read_without_payloads
+from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
+from lightning_trt_windows.runtime.structure import with_known_classes
 
 __all__ = ["Program", "read_program"]
 

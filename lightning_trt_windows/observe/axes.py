@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.seen import SeenTensor
+from lightning_trt_windows.observe.seen import SeenTensor
 from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["Axis", "Group", "Sample", "group_axes", "spelled"]

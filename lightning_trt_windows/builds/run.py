@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.builds import Builds, Outcome, remove_artifact
+from lightning_trt_windows.builds.executors import BuildProcess, Inline
+from lightning_trt_windows.builds.jobs import SavedProgram
+from lightning_trt_windows.builds.pending import Builds, Outcome, remove_artifact
+from lightning_trt_windows.builds.tracer import Tracer, sweep
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
-from lightning_trt_windows.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError, OutputError
-from lightning_trt_windows.executors import BuildProcess, Inline
 from lightning_trt_windows.export import existing
-from lightning_trt_windows.jobs import SavedProgram
+from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.tracer import Tracer, sweep
 
 __all__ = ["Failure", "Run", "RunOptions", "distinct", "interrupted"]
 

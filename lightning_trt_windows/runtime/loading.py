@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.engine_header import EngineHeader, read_header
-from lightning_trt_windows.environment import check_environment
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.payload import member_start, read_head, read_payload
+from lightning_trt_windows.runtime.environment import check_environment
+from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload
 
 if TYPE_CHECKING:
     import torch
 
-    from lightning_trt_windows.engine_runner import EngineOpener, EngineRunner
-    from lightning_trt_windows.loaded import LoadedModule
-    from lightning_trt_windows.runtime_cache import RuntimeCache
+    from lightning_trt_windows.runtime.engine_runner import EngineOpener, EngineRunner
+    from lightning_trt_windows.runtime.loaded import LoadedModule
+    from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
 __all__ = ["load", "load_program"]
 
@@ -58,8 +58,8 @@ def load(
     import torch
 
     from lightning_trt_windows._compat.bindings import bindings
-    from lightning_trt_windows.engine_runner import TensorRTRuntime
-    from lightning_trt_windows.runtime_cache import RuntimeCache
+    from lightning_trt_windows.runtime.engine_runner import TensorRTRuntime
+    from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
     target = torch.device(device)
     if target.index is None:
@@ -76,8 +76,8 @@ def load_program(
 
     Engines are read and opened one after the other, so that one buffer at a time is in memory.
     """
-    from lightning_trt_windows.loaded import assemble
-    from lightning_trt_windows.program_reader import read_program
+    from lightning_trt_windows.runtime.loaded import assemble
+    from lightning_trt_windows.runtime.program_reader import read_program
 
     runners: list[EngineRunner] = []
     with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:

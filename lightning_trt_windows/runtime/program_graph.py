@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from lightning_trt_windows.operators import resolve
+from lightning_trt_windows.runtime.operators import resolve
 
 __all__ = ["DTYPES", "ENGINE", "Leaf", "ProgramGraph", "read_graph"]
 

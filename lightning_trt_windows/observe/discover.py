@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.containers import dotted, leaves, map_leaves, register_containers
+from lightning_trt_windows.capture.module_state import original
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.evidence import Derived, derive
-from lightning_trt_windows.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
 from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.mapping import described, required
-from lightning_trt_windows.module_state import original
-from lightning_trt_windows.observe import Observer
-from lightning_trt_windows.ranges import RangeOptions
-from lightning_trt_windows.seen import SeenTensor
+from lightning_trt_windows.observe.containers import dotted, leaves, map_leaves, register_containers
+from lightning_trt_windows.observe.evidence import Derived, derive
+from lightning_trt_windows.observe.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
+from lightning_trt_windows.observe.mapping import described, required
+from lightning_trt_windows.observe.observer import Observer
+from lightning_trt_windows.observe.ranges import RangeOptions
+from lightning_trt_windows.observe.seen import SeenTensor
+from lightning_trt_windows.observe.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
-from lightning_trt_windows.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
 
 __all__ = ["Discovered", "HasInputSpecs", "RangeOptions", "call_arguments", "discover", "leaves", "register_containers"]
 

@@ -16,13 +16,13 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact import ArtifactPaths
+from lightning_trt_windows.builds.jobs import Job, SavedProgram
+from lightning_trt_windows.builds.likeness import description
+from lightning_trt_windows.capture.module_state import weights_swapped
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
-from lightning_trt_windows.discover import Discovered
 from lightning_trt_windows.export import prepare
 from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
-from lightning_trt_windows.jobs import Job, SavedProgram
-from lightning_trt_windows.likeness import description
-from lightning_trt_windows.module_state import weights_swapped
+from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["STALE_AFTER", "Tracer", "sweep"]

@@ -1,0 +1,77 @@
+"""The ``lightning-trt-windows`` command: the only place that prints and chooses exit codes.
+
+Codes: 0 done, 1 a fault in this package or in the user's code, 2 wrong usage, and those of
+:mod:`lightning_trt_windows.errors`. Each command has a module here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+
+from lightning_trt_windows.cli import doctor, export, inspect
+from lightning_trt_windows.errors import LightningTrtError
+
+__all__ = ["main"]
+
+_COMMANDS = (export, inspect, doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code. An exception that is not ours passes through, with its traceback.
+    """
+    arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console's code page may lack the letters of a file name
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code: int = arguments.run(arguments)
+    except LightningTrtError as error:
+        if arguments.traceback:
+            traceback.print_exception(error)
+        else:
+            print(_message(error), file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-trt-windows", description="TensorRT engines for Windows from PyTorch Lightning checkpoints."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="on failure show where in the code, and all causes")
+    for command in _COMMANDS:
+        command.add(commands, common)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that reads files."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(version("lightning-trt-windows"))
+        parser.exit()
+
+
+def _message(error: BaseException) -> str:
+    """The error, and the first line of what caused it where it does not say so itself."""
+    text = f"error: {error}"
+    cause = error.__cause__
+    first = next(iter(str(cause).strip().splitlines()), "")
+    # what the operating system said stands in our message already
+    if cause is not None and not isinstance(cause, OSError) and (not first or first not in text):
+        text += f"\n  caused by {type(cause).__name__}: {first}\n  --traceback shows where"
+    return text

@@ -1,0 +1,37 @@
+"""The command ``doctor``: whether exports can work on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, get_args
+
+from lightning_trt_windows.errors import EnvironmentMismatchError
+from lightning_trt_windows.settings import BackendName
+
+__all__ = ["add"]
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to ``commands``."""
+    parser = commands.add_parser(
+        "doctor",
+        parents=[common],
+        help="say whether exports can work on this machine",
+        description="Say whether exports can work on this machine: versions, backend, disk, and one small export.",
+    )
+    parser.add_argument("--directory", default=".", metavar="DIR", help="where artifacts will be written (default: .)")
+    parser.add_argument("--backend", choices=get_args(BackendName), default="auto", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from lightning_trt_windows.doctor import examine
+
+    findings = examine(arguments.directory, arguments.backend)
+    if arguments.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        print(*findings, sep="\n")
+    return 0 if all(finding.ok for finding in findings) else EnvironmentMismatchError.exit_code

@@ -1,0 +1,71 @@
+"""The command ``export``: an artifact of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import inspect as python_inspect
+from typing import Any, get_args
+
+from lightning_trt_windows.cli.imported import imported
+from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.inspection import inspect
+from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
+
+__all__ = ["add"]
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to ``commands``."""
+    parser = commands.add_parser(
+        "export",
+        parents=[common],
+        help="make an artifact of a checkpoint",
+        description="Make NAME.windows.ep and NAME.windows.json of the checkpoint NAME.ckpt.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    defaults = ExportSettings()
+    add("checkpoint", metavar="CKPT", help="checkpoint file that Lightning wrote")
+    add("--module", required=True, metavar="CLASS", help="LightningModule: pkg.mod:Class or path/to/file.py:Class")
+    add(
+        "--datamodule",
+        metavar="CLASS",
+        help="LightningDataModule to take shapes from; class, or function returning one",
+    )
+    add("--input", action="append", default=[], metavar="SPEC", help=f"{INPUT_HELP}; once for each input, see below")
+    add("--output", metavar="DIR", help="where the artifact goes (default: beside the checkpoint)")
+    add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
+    add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
+    add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
+    add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
+    add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    inputs = input_tree(arguments.input)
+    module = imported(arguments.module, "--module")
+    if not isinstance(module, type):
+        raise ConfigurationError(f"--module {arguments.module} is not a class but {type(module).__name__}")
+    datamodule = imported(arguments.datamodule, "--datamodule") if arguments.datamodule else None
+    if python_inspect.isfunction(datamodule):
+        datamodule = datamodule()
+    # here and not above: this brings torch, which takes seconds
+    from lightning_trt_windows.export import export_checkpoint
+
+    artifact = export_checkpoint(
+        arguments.checkpoint,
+        module,
+        datamodule=datamodule,
+        inputs=inputs,
+        output=arguments.output,
+        trust_checkpoint=arguments.trust_checkpoint,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        compute_capabilities=tuple(arguments.compute_capability),
+        min_block_size=arguments.min_block_size,
+    )
+    print(f"wrote {artifact}\n\n{inspect(artifact.path)}")
+    return 0

@@ -1,0 +1,1 @@
+"""What the data looks like: datamodule and batches to ranges of shapes."""
