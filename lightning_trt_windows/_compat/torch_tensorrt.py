@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from lightning_trt_windows._compat import cpu_build
 from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.torch import quiet
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
 __all__ = [
@@ -67,7 +69,7 @@ class Upstream:
     @property
     def takes_complex_numbers(self) -> bool:
         """Whether a graph with complex numbers inside comes out right."""
-        return _minor(self.version) >= COMPLEX_NUMBERS_ARE_LOWERED_WRONG
+        return minor(self.version) >= COMPLEX_NUMBERS_ARE_LOWERED_WRONG
 
 
 def installed_distribution(backend: str) -> str:
@@ -107,24 +109,13 @@ def _check_torch(backend: str) -> None:
             f"PyTorch is not installed, {distribution} {own} needs it. "
             "Install both with: pip install 'lightning-trt-windows[rtx]'"
         )
-    if _minor(own) != _minor(torch_version):
+    if minor(own) != minor(torch_version):
         raise EnvironmentMismatchError(
-            f"{distribution} {own} was built for PyTorch {'.'.join(map(str, _minor(own)))}.*, installed is PyTorch "
+            f"{distribution} {own} was built for PyTorch {'.'.join(map(str, minor(own)))}.*, installed is PyTorch "
             f"{torch_version}. Install a matching pair: pip install "
-            f"'torch=={'.'.join(map(str, _minor(own)))}.*' '{distribution}=={own}'"
+            f"'torch=={'.'.join(map(str, minor(own)))}.*' '{distribution}=={own}'"
         )
-    import torch
-
-    if torch.version.cuda is None:
-        raise EnvironmentMismatchError(
-            f"PyTorch {torch.__version__} is a CPU-only build, and {distribution} {own} loads libraries of the CUDA "
-            "build (no GPU is needed, but the build is). Install the CUDA build of PyTorch "
-            f"{'.'.join(map(str, _minor(own)))}: on Linux the default one of pip install torch"
-        )
-
-
-def _minor(version: str | None) -> tuple[int, ...]:
-    return tuple(int(part) for part in (version or "0.0").split("+")[0].split(".")[:2])
+    cpu_build.check_build(backend, distribution, own)
 
 
 @functools.cache
@@ -135,7 +126,7 @@ def upstream() -> Upstream:
         EnvironmentMismatchError: The import fails; upstream's own reason is in the message and chained.
     """
     try:
-        with quiet(), _no_gpu_needed():
+        with quiet(), _no_gpu_needed(), cpu_build.cuda_libraries_hidden():
             return _import_blocks()
     # Torch-TensorRT raises bare Exception, ImportError, OSError and AttributeError when its parts do not fit
     except Exception as error:
@@ -147,7 +138,6 @@ def upstream() -> Upstream:
 
 
 def _import_blocks() -> Upstream:
-    import torch
     import torch_tensorrt
     from torch_tensorrt.dynamo import _exporter, partitioning
     from torch_tensorrt.dynamo._settings import CompilationSettings
@@ -177,7 +167,7 @@ def _import_blocks() -> Upstream:
         get_decompositions=get_decompositions,
         inline_torch_modules=_exporter.inline_torch_modules,
         layout=_TorchTensorRTModule,
-        no_op=torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default,
+        no_op=cpu_build.engine_operator(_TorchTensorRTModule),
         version=torch_tensorrt.__version__,
     )
 
@@ -287,7 +277,7 @@ class EngineFields:
             "output_tensors_are_unowned": False,
         }
         values: Mapping[str, str] = {
-            "ABI_TARGET_IDX": torch.ops.tensorrt.ABI_VERSION(),
+            "ABI_TARGET_IDX": getattr(layout, "ABI_VERSION", None) or torch.ops.tensorrt.ABI_VERSION(),
             "NAME_IDX": self.name,
             "DEVICE_IDX": self.device,
             "ENGINE_IDX": self.payload,

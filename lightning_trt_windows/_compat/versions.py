@@ -1,0 +1,37 @@
+"""Which release of an upstream does what: cutting a version to its minor, and the record of a workaround."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Workaround", "minor"]
+
+
+def minor(version: str | None) -> tuple[int, int]:
+    """``(2, 14)`` of ``"2.14.1+cpu"``; ``(0, 0)`` where there is no version."""
+    major, _, rest = (version or "0.0").split("+")[0].partition(".")
+    return int(major), int(rest.split(".")[0] or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workaround:
+    """What an upstream gets wrong, in which of its releases, and how we shall know that it no longer does."""
+
+    upstream: str
+    """Name of the distribution, for people."""
+    since: str
+    """First minor in which it was seen, as ``"2.11"``: the oldest supported one where it has always been there."""
+    until: str | None
+    """First minor in which it was seen mended; ``None`` while none is."""
+    reason: str
+    """What goes wrong without the workaround."""
+    link: str
+    """Upstream's issue, or the lines that are at fault."""
+    test: str
+    """The test in ``tests/compat/`` that fails when the installed upstream no longer needs it."""
+    delete: str
+    """When it can go."""
+
+    def needed_by(self, version: str | None) -> bool:
+        """Whether ``version`` of the upstream is one of those that have the fault."""
+        return minor(self.since) <= minor(version) and (self.until is None or minor(version) < minor(self.until))
