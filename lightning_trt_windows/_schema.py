@@ -13,12 +13,13 @@ import re
 import reprlib
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
     "DEEPEST",
     "LARGEST",
+    "SINCE",
     "Place",
     "Reader",
     "matching",
@@ -39,6 +40,10 @@ LARGEST = 2**63 - 1
 DEEPEST = 32
 """Levels of nesting in free-form values. Nobody writes more, and Python's stack is finite."""
 
+SINCE = "since"
+"""Key in the metadata of a dataclass field: the minor version that brought it, which is 0 where there is none. Such a
+field has a default, which is what older documents mean."""
+
 _MISSING = object()
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
@@ -53,14 +58,16 @@ class Place:
     issues: list[str] = field(default_factory=list)
     lenient: bool = False
     """Whether unknown keys and choices pass, because the document is of a newer minor version."""
+    minor: int = LARGEST
+    """Minor version of the document, which has no keys that came later; by default the newest."""
 
     def key(self, key: str) -> Place:
         """The place of one key of the object here."""
-        return Place(f"{self.path}.{key}" if self.path else key, self.issues, self.lenient)
+        return replace(self, path=f"{self.path}.{key}" if self.path else key)
 
     def index(self, number: int) -> Place:
         """The place of one item of the list here."""
-        return Place(f"{self.path}[{number}]", self.issues, self.lenient)
+        return replace(self, path=f"{self.path}[{number}]")
 
     def note(self, issue: str) -> None:
         """Add an issue, led by the path."""
@@ -189,12 +196,17 @@ def _object_of(reader: Reader) -> Reader:
 
 
 def _record(kind: Any) -> Reader:
-    """Reader of a dataclass: every field is a required key. Its ``issues()``, if any, checks across sound fields."""
+    """Reader of a dataclass: every field is a required key, unless the document is older than the field.
+
+    Its ``issues()``, if any, checks across sound fields.
+    """
     hints = get_type_hints(kind, include_extras=True)
-    readers = {f.name: reader_of(hints[f.name]) for f in fields(kind)}
+    every = {f.name: reader_of(hints[f.name]) for f in fields(kind)}
+    since = {f.name: _since(f) for f in fields(kind)}
 
     def read(value: Any, place: Place) -> Any:
         before = len(place.issues)
+        readers = {key: reader for key, reader in every.items() if since[key] <= place.minor}
         if not isinstance(value, dict):
             place.expected("an object", value)
             place = Place(place.path)  # one issue says it all: what is missing from a non-object goes to nobody
@@ -211,13 +223,21 @@ def _record(kind: Any) -> Reader:
     return read
 
 
-def plain(value: Any) -> Any:
-    """``value`` as JSON has it: dataclasses and mappings become dicts, sequences become lists."""
+def plain(value: Any, minor: int = LARGEST) -> Any:
+    """``value`` as JSON has it: dataclasses and mappings become dicts, sequences become lists.
+
+    Fields that came after the minor version ``minor`` are left out.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name), minor) for f in fields(value) if _since(f) <= minor}
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(item, minor) for key, item in value.items()}
+    return [plain(item, minor) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _since(item: Field[Any]) -> int:
+    minor: int = item.metadata.get(SINCE, 0)
+    return minor
 
 
 def parse_json(document: str, place: Place) -> Any:

@@ -43,8 +43,9 @@ from lightning_trt_windows.manifest import (
 )
 from lightning_trt_windows.observe.containers import leaves
 from lightning_trt_windows.observe.discover import Discovered, discover
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import InputSpec, InputTree
+from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
 
@@ -55,6 +56,7 @@ def export_module(
     path: str | os.PathLike[str],
     *,
     datamodule: object | None = None,
+    ranges: RangeOptions | None = None,
     method: str = "forward",
     extra: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -67,6 +69,7 @@ def export_module(
             the module's ``example_input_array``.
         path: Where the artifact goes: ``"m.windows.ep"``; the manifest lands beside it.
         datamodule: A LightningDataModule to take shape ranges from.
+        ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
@@ -75,7 +78,8 @@ def export_module(
         LightningTrtError: See :mod:`lightning_trt_windows.errors`.
     """
     chosen = _settings(settings)
-    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method)
+    options = RangeOptions.of(ranges)
+    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     job = prepare(module, discovered, ArtifactPaths.of(path), chosen, method=method, extra=extra)
     return build(job)
 
@@ -87,6 +91,7 @@ def export_checkpoint(
     inputs: Mapping[str, InputTree] | None = None,
     *,
     output: str | os.PathLike[str] | None = None,
+    ranges: RangeOptions | None = None,
     method: str = "forward",
     extra: Mapping[str, Any] | None = None,
     trust_checkpoint: bool = False,
@@ -100,6 +105,7 @@ def export_checkpoint(
         datamodule: A LightningDataModule, or its class, to take shape ranges from.
         inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what the datamodule shows.
         output: Directory for the artifact; by default the checkpoint's own.
+        ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         trust_checkpoint: Allow the checkpoint to run code while it is read. Only for files you made yourself.
@@ -108,13 +114,13 @@ def export_checkpoint(
     Raises:
         LightningTrtError: See :mod:`lightning_trt_windows.errors`.
     """
-    chosen = _settings(settings)
+    chosen, options = _settings(settings), RangeOptions.of(ranges)
     source = Path(checkpoint)
     read = read_checkpoint(source, trusted=trust_checkpoint)
     module = _rebuild(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):
         datamodule = _rebuild(datamodule, source, trust_checkpoint)
-    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method)
+    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     paths = ArtifactPaths.beside(source if output is None else Path(output) / source.name)
     job = prepare(module, discovered, paths, chosen, method=method, extra=extra, checkpoint=read.record())
     return build(job)
@@ -277,6 +283,7 @@ def _input_records(captured: Captured, discovered: Discovered) -> tuple[InputRec
             opt=item.spec.at("opt"),
             max=item.spec.at("max"),
             symbols=item.symbols,
+            multiple_of=tuple(d.multiple_of if isinstance(d, DimRange) else 1 for d in item.spec.shape),
             source=discovered.sources[item.name],
         )
         for item in captured.inputs

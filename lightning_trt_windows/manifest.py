@@ -1,8 +1,9 @@
 """The manifest: what stands in the ``.windows.json`` beside an ``.ep``. Standard library only.
 
-``docs/format.md`` is the specification. The dataclasses are the schema: JSON keys are field names, in this order, all
-of them required. Constructors check nothing; :meth:`Manifest.from_json` and :meth:`Manifest.to_json` check everything,
-so that what this package would refuse to read it also refuses to write.
+``docs/format.md`` is the specification. The dataclasses are the schema: JSON keys are field names, in this order. All
+are required, from the minor version on that brought them (``SINCE``). Constructors check nothing;
+:meth:`Manifest.from_json` and :meth:`Manifest.to_json` check everything, so that what this package would refuse to read
+it also refuses to write.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from lightning_trt_windows import _schema as schema
@@ -35,8 +36,9 @@ __all__ = [
     "Timings",
 ]
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
+_MINOR = int(FORMAT_VERSION.partition(".")[2])
 
 
 def _bare_name(value: Any, place: Place) -> str:
@@ -119,19 +121,25 @@ class InputRecord(_Record):
     """Largest size of each axis, inclusive."""
     symbols: tuple[Name | None, ...]
     """Name of each axis. Equal names always have equal sizes; ``None`` is a static axis."""
+    multiple_of: tuple[int, ...] = field(default=(), metadata={schema.SINCE: 1})
+    """For each axis, what its size is a multiple of; 1 is any size. Empty where it was not recorded."""
     source: Source
 
     def issues(self) -> Iterator[str]:
         """What does not fit together."""
-        ranks = {len(self.min), len(self.opt), len(self.max), len(self.symbols), len(self.source.dims or self.min)}
-        if len(ranks) > 1:
-            yield "min, opt, max, symbols and source.dims must have one entry per axis, all of them"
+        per_axis = (self.opt, self.max, self.symbols, self.multiple_of or self.min, self.source.dims or self.min)
+        if any(len(values) != len(self.min) for values in per_axis):
+            yield "min, opt, max, symbols, multiple_of and source.dims must have one entry per axis, all of them"
             return
         for axis, (low, opt, high, symbol) in enumerate(zip(self.min, self.opt, self.max, self.symbols)):
             if not low <= opt <= high:
                 yield f"axis {axis}: wants min <= opt <= max, got {low}, {opt}, {high}"
             elif symbol is None and low != high:
                 yield f"axis {axis}: is static (its symbol is null) and yet {low} to {high}"
+        for axis, step in enumerate(self.multiple_of):
+            sizes = self.min[axis], self.opt[axis], self.max[axis]
+            if not step or any(size % step for size in sizes):
+                yield f"axis {axis}: wants multiples of multiple_of, which is {step}, got {', '.join(map(str, sizes))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +218,8 @@ class Manifest(_Record):
     checkpoint: CheckpointRecord | None
     """``None`` where a module was exported that came from no checkpoint."""
     ep: FileRecord
+    golden: FileRecord | None = field(default=None, metadata={schema.SINCE: 1})
+    """Inputs and outputs that were recorded at the export; ``None`` where none were."""
     inputs: tuple[InputRecord, ...]
     """In the order in which the program takes them."""
     outputs: tuple[OutputRecord, ...]
@@ -226,6 +236,11 @@ class Manifest(_Record):
     """Whatever the user attached."""
     notes: tuple[str, ...] = ()
     """Sentences: what was decided or given up during the export."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As :class:`_Record` does, with the keys that its version has."""
+        minor = self.format_version.partition(".")[2]
+        return cast("dict[str, Any]", schema.plain(self, int(minor) if minor.isdecimal() else schema.LARGEST))
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -244,20 +259,21 @@ class Manifest(_Record):
     @classmethod
     def from_dict(cls, data: object, where: str) -> Manifest:
         """Like :meth:`from_json`, from what ``json.loads`` gives."""
-        place = Place(lenient=_is_newer_minor(data, where))
+        minor = _minor(data, where)
+        place = Place(lenient=minor > _MINOR, minor=minor)
         manifest = schema.reader_of(cls)(data, place)
         if place.issues:
             raise ArtifactError(where, place.issues)
         return cast("Manifest", manifest)
 
     def to_json(self) -> str:
-        """The text of the file, to be encoded as UTF-8.
+        """The text of the file, to be encoded as UTF-8; always of the version :data:`FORMAT_VERSION`.
 
         Raises:
             ArtifactError: The values make no manifest that could be read back.
         """
         try:
-            data = self.to_dict()
+            data = replace(self, format_version=FORMAT_VERSION).to_dict()
         except RecursionError as error:  # a value of the user's that contains itself
             raise ArtifactError(self.ep.file, ["options, verification or extra is nested without end"]) from error
         Manifest.from_dict(data, self.ep.file)
@@ -281,13 +297,13 @@ class Manifest(_Record):
                     yield f"inputs: symbol {symbol!r} is {there[1]} in {there[0]} but {here[1]} in {here[0]}"
 
 
-def _is_newer_minor(data: object, where: str) -> bool:
-    """Whether to read leniently. Another major version is refused before anything else is looked at."""
+def _minor(data: object, where: str) -> int:
+    """The minor version to read by. Another major version is refused before anything else is looked at."""
     version = data.get("format_version") if isinstance(data, dict) else None
     found = re.fullmatch("([0-9]{1,6})[.]([0-9]{1,6})", version) if isinstance(version, str) else None
-    if not found:
-        return False  # the reader of the field says so
     major, minor = (int(part) for part in FORMAT_VERSION.split("."))
+    if not found:
+        return minor  # the reader of the field says so
     if int(found[1]) != major:
         advice = "upgrade lightning-trt-windows" if int(found[1]) > major else "export the checkpoint again"
         raise UnsupportedFormatError(
@@ -299,4 +315,4 @@ def _is_newer_minor(data: object, where: str) -> bool:
             "upgrade lightning-trt-windows to see it",
             stacklevel=3,
         )
-    return int(found[2]) > minor
+    return int(found[2])

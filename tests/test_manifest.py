@@ -15,8 +15,12 @@ import pytest
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 from lightning_trt_windows.manifest import FORMAT_VERSION, Manifest
 
-SAMPLE = (Path(__file__).parent / "data" / "manifest_v1.json").read_text(encoding="utf-8")
+FOLDER = Path(__file__).parent / "data"
+SAMPLE = (FOLDER / "manifest_v1_1.json").read_text(encoding="utf-8")
+OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
+"""Of version 1.0, frozen."""
 DATA: dict[str, Any] = json.loads(SAMPLE)
+RANKS = "min, opt, max, symbols, multiple_of and source.dims must have one entry per axis, all of them"
 
 
 def broken(*path: str | int, value: Any) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
-def test_the_frozen_manifest_is_read_and_written_back_byte_for_byte() -> None:
+def test_the_sample_is_read_and_written_back_byte_for_byte() -> None:
     """What today's package wrote, every later one of the same major version reads."""
     manifest = Manifest.from_json(SAMPLE, "m")
     assert manifest.to_json() == SAMPLE
@@ -60,6 +64,41 @@ def test_the_frozen_manifest_is_read_and_written_back_byte_for_byte() -> None:
     assert manifest.inputs[0].symbols == ("batch", None)
     assert manifest.checkpoint is not None
     assert manifest.checkpoint.epoch == 3
+
+
+def test_the_frozen_manifest_of_the_first_version_is_read() -> None:
+    """With the same keys as in its file, and defaults for what came later; it is written anew in today's version."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        manifest = Manifest.from_json(OLDER, "m")
+    assert manifest.format_version == "1.0"
+    assert manifest.to_dict() == json.loads(OLDER)
+    assert (manifest.golden, manifest.inputs[0].multiple_of) == (None, ())
+    again = Manifest.from_json(manifest.to_json(), "m")
+    assert again == dataclasses.replace(manifest, format_version=FORMAT_VERSION)
+
+
+def test_keys_that_came_later_are_unknown_to_an_older_version() -> None:
+    """A file that says 1.0 was not written with a key of 1.1; one that says 1.1 was written with all of them."""
+    data = {**json.loads(OLDER), "golden": None}
+    assert issues_of(data) == ("unknown key 'golden'",)
+    data = {**json.loads(OLDER), "format_version": "1.1"}
+    missing = [issue for issue in issues_of(data) if "missing" in issue]
+    assert len(missing) == len(issues_of(data))
+    assert any(issue.startswith("golden: missing, expected") for issue in missing)
+
+
+@pytest.mark.parametrize(
+    ("steps", "issue"),
+    [
+        ([3, 4], "axis 0: wants multiples of multiple_of, which is 3, got 1, 4, 8"),
+        ([0, 4], "axis 0: wants multiples of multiple_of, which is 0, got 1, 4, 8"),
+        ([1], RANKS),
+    ],
+)
+def test_sizes_are_multiples_of_their_steps(steps: list[int], issue: str) -> None:
+    """All three of them, on every axis."""
+    assert issues_of(broken("inputs", 0, "multiple_of", value=steps)) == (f"inputs[0]: {issue}",)
 
 
 def test_a_manifest_can_be_a_key() -> None:
@@ -80,7 +119,7 @@ def test_every_key_is_required(path: tuple[str | int, ...]) -> None:
     assert any(issue.startswith(f"{dotted(path)}: missing, expected") for issue in issues_of(data))
 
 
-NULLABLE = {("checkpoint",), ("checkpoint", "epoch"), ("checkpoint", "global_step"), ("verification",)}
+NULLABLE = {("checkpoint",), ("checkpoint", "epoch"), ("checkpoint", "global_step"), ("verification",), ("golden",)}
 WRONG: list[Any] = [None, True, 3, -1, 0.5, 10**400, "", "x", "\ud800", [], [[]], {}, {"a": 1}]
 
 
@@ -150,7 +189,7 @@ def test_unknown_keys_are_issues(path: tuple[str | int, ...]) -> None:
         "\\\\server\\m.ep",
     ],
 )
-@pytest.mark.parametrize("key", ["ep", "checkpoint"])
+@pytest.mark.parametrize("key", ["ep", "checkpoint", "golden"])
 def test_a_file_name_cannot_leave_the_directory(key: str, name: str) -> None:
     """Nor name a device or anything else that Windows does not take for a file."""
     (issue,) = issues_of(broken(key, "file", value=name))
@@ -171,8 +210,8 @@ def test_ordinary_names_are_names(name: str) -> None:
         ("min", [5, 4], "axis 0: wants min <= opt <= max, got 5, 4, 8"),
         ("max", [3, 4], "axis 0: wants min <= opt <= max, got 1, 4, 3"),
         ("min", [1, 3], "axis 1: is static (its symbol is null) and yet 3 to 4"),
-        ("opt", [4], "min, opt, max, symbols and source.dims must have one entry per axis, all of them"),
-        ("symbols", ["batch"], "min, opt, max, symbols and source.dims must have one entry per axis, all of them"),
+        ("opt", [4], RANKS),
+        ("symbols", ["batch"], RANKS),
     ],
 )
 def test_ranges_fit_together(key: str, value: Any, issue: str) -> None:
@@ -309,7 +348,7 @@ def test_a_newer_minor_version_warns_and_is_read() -> None:
     data["more"] = 1
     data["inputs"][0]["source"]["kind"] = "telepathy"
     data["inputs"][0]["dtype"] = "float4"
-    with pytest.warns(UserWarning, match=r"1\.7 is newer than 1\.0"):
+    with pytest.warns(UserWarning, match=r"1\.7 is newer than 1\.[0-9]"):
         assert Manifest.from_dict(data, "m").inputs[0].dtype == "float4"
     data["ep"]["size"] = -1
     with pytest.warns(UserWarning, match="newer"), pytest.raises(ArtifactError, match=r"ep\.size"):

@@ -327,6 +327,17 @@ class TestRanges:
         with pytest.raises(ConfigurationError, match=message):
             loaded(x, **kwargs)
 
+    def test_sizes_between_steps(self, tmp_path: Path) -> None:
+        """An image of 48 where 32, 64 and so on were asked for; the message has the nearest ones."""
+        size = DimRange(32, 64, 96, name="size", multiple_of=32)
+        stand_in = export_for_test(nn.Linear(8, 4), {"input": InputSpec((size, 8))}, tmp_path / "m.windows.ep")
+        loaded = stand_in.load()
+        assert loaded(torch.zeros(96, 8)).shape == (96, 4)
+        with pytest.raises(
+            ConfigurationError, match=r"must be a multiple of 32, got 48 in \[48, 8\]; pad or resize it to 32 or 64"
+        ):
+            loaded(torch.zeros(48, 8))
+
 
 class TestLoad:
     """The public function."""

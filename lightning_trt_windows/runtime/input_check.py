@@ -59,6 +59,8 @@ class InputCheck:
                     raise ConfigurationError(_range_message(record, axis, shape))
             for axis, symbol in wanted.dynamic:
                 size = shape[axis]
+                if record.multiple_of and size % record.multiple_of[axis]:
+                    raise ConfigurationError(_step_message(record, axis, shape))
                 other = sizes.setdefault(symbol, (size, record.name, axis))
                 if other[0] != size:
                     raise ConfigurationError(
@@ -83,6 +85,16 @@ def _range_message(record: InputRecord, axis: int, shape: tuple[int, ...]) -> st
     return (
         f"dimension {axis}{symbol} of {record.name} must be {wanted}, got {shape[axis]} in {list(shape)}. The engines "
         "were built for this range; export the checkpoint with a wider one to go beyond it"
+    )
+
+
+def _step_message(record: InputRecord, axis: int, shape: tuple[int, ...]) -> str:
+    step = record.multiple_of[axis]
+    below = shape[axis] // step * step
+    near = " or ".join(str(size) for size in (below, below + step) if record.min[axis] <= size <= record.max[axis])
+    return (
+        f"dimension {axis} ({record.symbols[axis]}) of {record.name} must be a multiple of {step}, got {shape[axis]} "
+        f"in {list(shape)}; pad or resize it to {near}"
     )
 
 
