@@ -1,0 +1,107 @@
+"""Throughput of a training on a GPU with ``when="checkpoint"``, against the same training without the callback.
+
+    python benchmarks/bench_training.py [--steps 3000] [--every 50]
+
+A ResNet-18 trains on random images while a checkpoint is saved every 50 steps; both sides save it. The sides take turns,
+each in a process of its own. Steps are counted from the end of the first 20 to the last one: what the callback
+does in between, its capture included, counts, and waiting for the last builds after the training does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+PROMISE = 0.99
+"""Of the throughput without the callback."""
+WARM_UP = 20
+
+
+def run(side: str, steps: int, every: int, batch: int) -> None:
+    """One training; prints its steps per second."""
+    import lightning.pytorch as pl
+    import torch
+    import torchvision
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from lightning_trt_windows import WindowsExport
+
+    class Net(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torchvision.models.resnet18()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step in (WARM_UP, steps):
+                torch.cuda.synchronize()
+                setattr(self, "started" if trainer.global_step == WARM_UP else "ended", time.perf_counter())
+
+    torch.set_float32_matmul_precision("high")
+    images = torch.rand(batch * 20, 3, 224, 224)
+    data = DataLoader(TensorDataset(images, torch.randint(0, 1000, (len(images),))), batch_size=batch, pin_memory=True)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as directory:
+        saver = ModelCheckpoint(directory, filename="{step}", every_n_train_steps=every, save_top_k=-1)
+        ours = [WindowsExport(when="checkpoint")] if side == "with" else []
+        trainer = pl.Trainer(
+            max_steps=steps, max_epochs=-1, callbacks=[*ours, clock, saver], logger=False, accelerator="gpu", devices=1,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=directory,
+        )  # fmt: skip
+        trainer.fit(Net(), data)
+        made = len(ours[0].artifacts) if ours else 0
+    whole = time.perf_counter() - clock.ended
+    print("\n" + json.dumps({"rate": (steps - WARM_UP) / (clock.ended - clock.started), "made": made, "after": whole}))
+
+
+def main() -> int:
+    """Measure, print, compare with the promise."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", choices=("without", "with"))
+    options = parser.parse_args()
+    if options.side:
+        warnings.simplefilter("ignore")
+        run(options.side, options.steps, options.every, options.batch)
+        return 0
+    rates: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(options.rounds):
+        for side, found in rates.items():
+            command = [sys.executable, str(Path(__file__)), "--side", side, "--steps", str(options.steps)]
+            command += ["--every", str(options.every), "--batch", str(options.batch)]
+            shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            measured = json.loads(shown.stdout.splitlines()[-1])
+            found.append(measured["rate"])
+            print(
+                f"{side:8} {measured['rate']:8.2f} steps/s, {measured['made']} artifacts, "
+                f"{measured['after']:.0f} s after the last step",
+                flush=True,
+            )
+    ratio = statistics.median(rates["with"]) / statistics.median(rates["without"])
+    print(f"ratio {ratio:.4f}, promised at least {PROMISE}")
+    return int(ratio < PROMISE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
