@@ -2,7 +2,7 @@
 
     python benchmarks/bench_training.py [--steps 3000] [--every 50]
 
-A ResNet-18 trains on random images while a checkpoint is saved every 50 steps; both sides save it. The sides take turns,
+A ResNet-18 trains on random images while a checkpoint is saved every 50 steps; both sides save it. They take turns,
 each in a process of its own. Steps are counted from the end of the first 20 to the last one: what the callback
 does in between, its capture included, counts, and waiting for the last builds after the training does not.
 """
