@@ -18,7 +18,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.archive import join_payloads
-from lightning_trt_windows.backends import driver, get_backend
+from lightning_trt_windows.backends import get_backend, refusals
 from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
@@ -171,7 +171,7 @@ class TestRanges:
         module, x = nn.Linear(4, 4), torch.randn(2, 4)
         fixed = torch.export.export(module, (x,), strict=False).module()
         with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
-            driver._refuse_lost_dimensions(exported(module, x), fixed)
+            refusals.refuse_lost_dimensions(exported(module, x), fixed)
 
     def test_symbol_that_lowering_tied_to_a_number_is_refused(self) -> None:
         """A guard leaves the symbol where it was and makes it one number (complex numbers beside a resize do)."""
@@ -180,7 +180,7 @@ class TestRanges:
         (size, _) = next(n.meta["val"].shape for n in program.graph.nodes if n.name == "input")
         assert size == 2, "which is the guard"
         with pytest.raises(CompileError, match=r"fixed the dynamic dimension 0 of input input at 2"):
-            driver._refuse_lost_dimensions(program, program.module())
+            refusals.refuse_lost_dimensions(program, program.module())
 
     def test_range_narrowed_in_lowering_is_refused(self) -> None:
         """A range that lowering narrowed (as convolution heuristics do on some processors) is noticed."""
@@ -189,7 +189,7 @@ class TestRanges:
         wider = next(iter(program.range_constraints))
         program.range_constraints[wider] = ValueRanges(1, 32)
         with pytest.raises(CompileError, match=r"narrowed dimension 0 of input input from 1\.\.32 to 2\.\.16"):
-            driver._refuse_lost_dimensions(program, program.module())
+            refusals.refuse_lost_dimensions(program, program.module())
 
     def test_operator_that_only_cpus_have_is_refused(self) -> None:
         """What a trace on the CPU chose for the CPU would not exist on the GPU."""
@@ -200,7 +200,7 @@ class TestRanges:
                 return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, q, q)[0]
 
         with pytest.raises(CompileError, match="only exists on CPUs"):
-            driver._refuse_cpu_operators(exported(Module(), query))
+            refusals.refuse_cpu_operators(exported(Module(), query))
 
     def test_size_crosses_from_engine_to_engine(self) -> None:
         """A symbolic size used on both sides of an operator that stays in PyTorch is computed again on each side."""
@@ -294,7 +294,7 @@ class TestRefused:
         module, x = nn.Linear(4, 4), torch.randn(2, 4)
         flat = torch.export.export(nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)), (x,), strict=False).module()
         with pytest.raises(CompileError, match="lowering changed output 0"):
-            driver._refuse_changed_outputs(exported(module, x), flat)
+            refusals.refuse_changed_outputs(exported(module, x), flat)
 
     def test_float64(self) -> None:
         """TensorRT has no float64, and truncating it unasked would be a surprise."""

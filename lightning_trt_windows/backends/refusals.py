@@ -1,0 +1,155 @@
+"""What upstream gets wrong in silence is refused here: a wrong artifact is worse than none.
+
+Each function looks for one thing, before or after lowering, and raises a :class:`CompileError` that names the place in
+the user's code and what to do about it.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import GraphModule, Node
+
+from lightning_trt_windows._compat.torch import lstm_states_are_wrong
+from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.backends.nodes import model_line, operator_name
+from lightning_trt_windows.errors import CompileError
+
+__all__ = [
+    "refuse_changed_outputs",
+    "refuse_cpu_operators",
+    "refuse_dtypes",
+    "refuse_lost_dimensions",
+    "refuse_lstm_states",
+    "refuse_mutations",
+]
+
+
+def refuse_mutations(program: ExportedProgram) -> None:
+    """Refuse a forward that writes to buffers or inputs."""
+    signature = program.graph_signature
+    buffers = sorted(signature.buffers_to_mutate.values())
+    if buffers:
+        raise CompileError(
+            f"forward writes to {_listed(buffers, 'buffer')}. An engine has no state: the update would be frozen and "
+            "dropped in silence. Return the new value as an output and pass it in as an input, or do not update it in "
+            "eval mode (if not self.training: ...)"
+        )
+    inputs = sorted(signature.user_inputs_to_mutate.values())
+    if inputs:
+        raise CompileError(
+            f"forward writes to {_listed(inputs, 'input')} in place, which an engine cannot do. Work on a copy "
+            "(x = x.clone()) in forward"
+        )
+
+
+def refuse_dtypes(blocks: Upstream, program: ExportedProgram, *, takes_double: bool) -> None:
+    """Refuse complex numbers where upstream loses shapes of them, and float64 inputs unless ``takes_double``."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.is_complex() and not blocks.takes_complex_numbers:
+            raise CompileError(
+                f"forward uses complex numbers ({operator_name(node)}{model_line(node)}), which Torch-TensorRT "
+                f"{blocks.version} lowers wrongly. Install 2.14 or newer: pip install 'torch-tensorrt-rtx>=2.14'"
+            )
+        if node.op == "placeholder" and value.dtype == torch.float64 and not takes_double:
+            raise CompileError(
+                f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
+                "(module.float()), or compute in float32 inside (precision='32')"
+            )
+
+
+def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> None:
+    """Compare every input's dynamic dimensions before and after lowering.
+
+    BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
+    """
+    names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
+    before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
+    after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
+    for (name, wanted), found in zip(before.items(), after, strict=True):
+        if not isinstance(wanted, torch.Tensor):
+            continue
+        for axis, (size, left) in enumerate(zip(wanted.shape, found.shape, strict=True)):
+            # a symbol that a guard has tied to a number is still a SymInt
+            if isinstance(size, torch.SymInt) and not (isinstance(left, torch.SymInt) and left.node.expr.free_symbols):
+                raise CompileError(
+                    f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
+                    "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"
+                )
+            if isinstance(left, torch.SymInt):
+                _refuse_narrowed_range(source, name, axis, left)
+
+
+def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:
+    """Compare the range of a dimension, which becomes TensorRT's profile, with the one that was captured."""
+    for symbol in size.node.expr.free_symbols:
+        environment: Any = size.node.shape_env
+        wanted, left = source.range_constraints.get(symbol), environment.var_to_range.get(symbol)
+        # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
+        if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
+            raise CompileError(
+                f"lowering narrowed dimension {axis} of input {name} from {wanted.lower}..{wanted.upper} to "
+                f"{left.lower}..{left.upper}; the engine would refuse the rest. Please report the model"
+            )
+
+
+def refuse_changed_outputs(source: ExportedProgram, lowered: GraphModule) -> None:
+    """Compare what the program returns before and after lowering."""
+    first = len(source.graph_signature.output_specs) - len(source.graph_signature.user_outputs)
+    pairs = zip(source.graph.output_node().args[0][first:], _returned(lowered), strict=True)
+    for index, (before, after) in enumerate(pairs):
+        wanted, found = (_shape(v.meta.get("val")) if isinstance(v, Node) else None for v in (before, after))
+        if wanted is None or found is None:
+            continue
+        sizes = [(a, b) for a, b in zip(wanted, found) if isinstance(a, int) and isinstance(b, int)]
+        if len(wanted) != len(found) or any(a != b for a, b in sizes):
+            raise CompileError(
+                f"lowering changed output {index} from {[str(s) for s in wanted]} to {[str(s) for s in found]}"
+                f"{model_line(after)}, so the artifact would be wrong. It is a fault of PyTorch "
+                f"{torch.__version__} or of Torch-TensorRT: try a newer pair"
+            )
+
+
+def refuse_lstm_states(program: ExportedProgram) -> None:
+    """Refuse the states of an LSTM where PyTorch captures them with a dimension too many."""
+    if not lstm_states_are_wrong():
+        return
+    for node in program.graph.nodes:
+        if node.target not in (torch.ops.aten.lstm.input, torch.ops.aten.lstm.data):
+            continue
+        if any(user.target is operator.getitem and user.args[1] > 0 and user.users for user in node.users):
+            raise CompileError(
+                f"forward uses the states of an LSTM{model_line(node)}, which PyTorch {torch.__version__} captures "
+                "with a dimension too many. Install torch and torch-tensorrt-rtx 2.13 or newer, or use the LSTM's "
+                "output only"
+            )
+
+
+def _returned(graph: GraphModule) -> tuple[Any, ...]:
+    values = graph.graph.output_node().args[0]
+    return tuple(values) if isinstance(values, (tuple, list)) else (values,)
+
+
+def _shape(value: object) -> tuple[Any, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def refuse_cpu_operators(program: ExportedProgram) -> None:
+    """An operator chosen because the program was traced on a CPU does not exist on the GPU it is meant for."""
+    for node in program.graph.nodes:
+        name = operator_name(node) if node.op == "call_function" else ""
+        if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
+            raise CompileError(
+                f"{name} stays in PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
+            )
+
+
+def _listed(names: list[str], noun: str) -> str:
+    return f"the {noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
