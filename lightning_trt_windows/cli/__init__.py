@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from lightning_trt_windows.cli import doctor, export, inspect
 from lightning_trt_windows.errors import LightningTrtError
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _COMMANDS = (export, inspect, doctor)
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. An exception that is not ours passes through, with its traceback.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console's code page may lack the letters of a file name
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
     parser = argparse.ArgumentParser(
         prog="lightning-trt-windows", description="TensorRT engines for Windows from PyTorch Lightning checkpoints."
     )
