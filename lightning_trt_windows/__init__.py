@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
+    from lightning_trt_windows.range_options import RangeOptions
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.shapes import DimRange, InputSpec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Artifact",
     "DimRange",
     "InputSpec",
+    "RangeOptions",
     "WindowsExport",
     "export_checkpoint",
     "export_module",
@@ -31,6 +33,7 @@ _HOME = {
     "Artifact": "artifact",
     "DimRange": "shapes",
     "InputSpec": "shapes",
+    "RangeOptions": "range_options",
     "WindowsExport": "callback",
     "export_checkpoint": "export",
     "export_module": "export",

@@ -30,6 +30,7 @@ STANDARD_LIBRARY_ONLY = (
     "errors.py",
     "shapes.py",
     "settings.py",
+    "range_options.py",
     "manifest.py",
     "artifact.py",
     "inspection.py",

@@ -17,12 +17,12 @@ from watching import Model, Rows, Watch, fit, loader
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 from lightning_trt_windows.observe.discover import (
     HasInputSpecs,
-    RangeOptions,
     call_arguments,
     discover,
     leaves,
 )
 from lightning_trt_windows.observe.observer import Observer
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 pytestmark = [
@@ -339,7 +339,9 @@ def test_a_loader_that_never_ends_is_left_after_some_batches() -> None:
                 type(self).drawn += 1
                 yield torch.ones(8, 4), 0
 
-    found = discover(Model(), datamodule=_FromLoader(DataLoader(Endless(), batch_size=None)), max_batches=5)
+    found = discover(
+        Model(), datamodule=_FromLoader(DataLoader(Endless(), batch_size=None)), options=RangeOptions(max_batches=5)
+    )
     assert found.inputs == {"x": InputSpec((BATCH, 4))}
     assert Endless.drawn <= 6
 

@@ -8,8 +8,8 @@ import pytest
 
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 from lightning_trt_windows.observe.evidence import Call, Derived, derive
-from lightning_trt_windows.observe.ranges import RangeOptions
 from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
 

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 from lightning_trt_windows.cli.imported import imported
 from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree
+from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
+from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.inspection import inspect
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
@@ -22,7 +24,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="make an artifact of a checkpoint",
         description="Make NAME.windows.ep and NAME.windows.json of the checkpoint NAME.ckpt.",
-        epilog=EPILOG,
+        epilog=f"{EPILOG}\n\n{RANGES_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -35,17 +37,19 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="LightningDataModule to take shapes from; class, or function returning one",
     )
     add("--input", action="append", default=[], metavar="SPEC", help=f"{INPUT_HELP}; once for each input, see below")
+    add("--method", default="forward", metavar="NAME", help="method or submodule to export (default: %(default)s)")
     add("--output", metavar="DIR", help="where the artifact goes (default: beside the checkpoint)")
     add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
     add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
     add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
+    add_ranges(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    inputs = input_tree(arguments.input)
+    inputs, ranges = input_tree(arguments.input), range_options(arguments)
     module = imported(arguments.module, "--module")
     if not isinstance(module, type):
         raise ConfigurationError(f"--module {arguments.module} is not a class but {type(module).__name__}")
@@ -61,6 +65,8 @@ def _export(arguments: argparse.Namespace) -> int:
         datamodule=datamodule,
         inputs=inputs,
         output=arguments.output,
+        ranges=ranges,
+        method=arguments.method,
         trust_checkpoint=arguments.trust_checkpoint,
         backend=arguments.backend,
         precision=arguments.precision,

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
-__all__ = ["EPILOG", "INPUT_HELP", "input_tree", "parse_input"]
+__all__ = ["EPILOG", "INPUT_HELP", "input_tree", "parse_axis", "parse_input"]
 
 INPUT_HELP = "NAME=DTYPE[SIZES], such as x=float32[1..8..32,3,224,224]"
 _AXIS = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<min>\d+)\.\.(?P<opt>\d+)\.\.(?P<max>\d+)(?:%(?P<multiple>\d+))?")
@@ -35,13 +35,18 @@ def parse_input(text: str) -> tuple[str, InputSpec]:
         raise ConfigurationError(f"--input wants {INPUT_HELP}; got {text!r}")
     name, dtype, sizes = found.groups()
     try:
-        shape = tuple(_axis(size.strip()) for size in sizes.split(",")) if sizes.strip() else ()
+        shape = tuple(parse_axis(size.strip()) for size in sizes.split(",")) if sizes.strip() else ()
         return name, InputSpec(shape, dtype)
     except ConfigurationError as error:
         raise ConfigurationError(f"--input {text}: {error}") from error
 
 
-def _axis(text: str) -> DimRange | int:
+def parse_axis(text: str) -> DimRange | int:
+    """A size of ``3`` or ``1..8..32``, named or in steps as ``batch:1..8..32`` and ``64..224..512%32``.
+
+    Raises:
+        ConfigurationError: The text is something else.
+    """
     if re.fullmatch(r"\d{1,18}", text):
         return int(text)
     found = _AXIS.fullmatch(text)

@@ -22,12 +22,12 @@ from lightning_trt_windows.observe.evidence import Derived, derive
 from lightning_trt_windows.observe.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
 from lightning_trt_windows.observe.mapping import described, required
 from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.observe.ranges import RangeOptions
 from lightning_trt_windows.observe.seen import SeenTensor
 from lightning_trt_windows.observe.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 
-__all__ = ["Discovered", "HasInputSpecs", "RangeOptions", "call_arguments", "discover", "leaves", "register_containers"]
+__all__ = ["Discovered", "HasInputSpecs", "call_arguments", "discover", "leaves", "register_containers"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,6 @@ def discover(
     datamodule: Any = None,
     observer: Observer | None = None,
     method: str = "forward",
-    max_batches: int = 16,
     options: RangeOptions | None = None,
 ) -> Discovered:
     """Find shape ranges, dtypes and constants for the arguments of ``module.forward``.
@@ -124,13 +123,13 @@ def discover(
         datamodule: Asked for ``input_specs()`` and, where nothing was observed, for batches.
         observer: What was seen while training.
         method: The method that is exported.
-        max_batches: Bound for each loader that is asked.
-        options: How ranges are derived from what was seen.
+        options: How ranges are derived from what was seen, and how many batches are looked at.
 
     Raises:
         ShapeDiscoveryError: No evidence for an argument, or contradictory evidence.
         ConfigurationError: ``inputs``, ``input_specs()`` or ``options`` name something that is not there.
     """
+    options = options or RangeOptions()
     module = original(module)
     function = getattr(module, method, None)
     if not callable(function):
@@ -141,7 +140,7 @@ def discover(
     subject = Subject(module, method, signature, datamodule, observer)
     evidence = evidence_at_hand(subject)
     if evidence is None and _incomplete(given, signature):
-        evidence = evidence_to_look_for(subject, max_batches, silent)
+        evidence = evidence_to_look_for(subject, options.max_batches, silent)
     derived = None if evidence is None else _derived(evidence, given, method, options)
     merged = overlay(given.tree, {} if derived is None else derived.inputs)
     if not any(isinstance(leaf, InputSpec) for _, leaf in leaves(merged)) or not _has_required(merged, signature):
@@ -175,7 +174,7 @@ def _incomplete(given: Explicit, signature: Signature) -> bool:
     return not given.sources or not _has_required(given.tree, signature) or given.is_partial
 
 
-def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOptions | None) -> Derived:
+def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOptions) -> Derived:
     seen = [item for call in evidence.calls for item in leaves(call.arguments)]
     ranks = {(name, len(leaf.shape)) for name, leaf in seen if isinstance(leaf, SeenTensor)}
     rank_of = {name: [rank for other, rank in ranks if other == name] for name, _ in ranks}
@@ -189,7 +188,7 @@ def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOpt
         # a spec of another rank than what was seen says nothing about the axes that were
         pinned={axis: size for axis, size in given.axes.items() if rank_of.get(axis[0]) == [len(specs[axis[0]].shape)]},
         loader_sizes=evidence.loader_sizes,
-        options=options or RangeOptions(),
+        options=options,
     )
 
 

@@ -11,8 +11,9 @@ from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source, SourceKind
 from lightning_trt_windows.observe.axes import Axis, Sample
 from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, registration_code, split
-from lightning_trt_windows.observe.ranges import RangeOptions, Ranges, derive_ranges
+from lightning_trt_windows.observe.ranges import Ranges, derive_ranges
 from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor, same_constant
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
 
 __all__ = ["Call", "Derived", "derive"]

@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 from lightning_trt_windows.observe.axes import Axis, Group, Sample, group_axes, spelled
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DimRange
 
-__all__ = ["EXAMPLE", "RangeOptions", "Ranges", "derive_ranges"]
+__all__ = ["EXAMPLE", "Ranges", "derive_ranges"]
 
 EXAMPLE = "example"
 """Stage of what was not seen in any loader."""
 EVERYTHING_AT_ONCE = 16
 """A loader's ``batch_size`` so many times larger than any batch seen means "all of it", not a size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RangeOptions:
-    """How ranges are derived from what was seen. Explicit inputs are not touched by any of it.
-
-    A dimension is called by its axis, ``"x.2"``, or by its symbol, ``"batch"`` or ``"dim1"``; the manifest shows both.
-
-    Raises:
-        ConfigurationError: A value that makes no sense.
-    """
-
-    margin: float = 0.0
-    """Fraction by which ranges other than the batch's are widened on both sides: 0.25 makes 100..200 75..250."""
-    round_to: int = 1
-    """Bounds of ranges other than the batch's are rounded outwards to a multiple of this."""
-    caps: Mapping[str, int] = field(default_factory=dict)
-    """Largest size by dimension, whatever was seen."""
-    static: tuple[str, ...] = ()
-    """Dimensions to fix at their typical size."""
-    dynamic: Mapping[str, Any] = field(default_factory=dict)
-    """Range by dimension, a :class:`DimRange` or ``[min, opt, max]``, whatever was seen."""
-    same: tuple[tuple[str, ...], ...] = ()
-    """Axes of equal size where the calls do not show it: ``[["x.2", "x.3"]]`` for square images."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.margin, bool) or not isinstance(self.margin, (int, float)) or not 0 <= self.margin < 1:
-            raise ConfigurationError(f"RangeOptions.margin is a fraction from 0 to below 1, got {self.margin!r}")
-        _check_size("round_to", self.round_to)
-        for name, cap in (self.caps or {}).items():
-            _check_size(f"caps[{name!r}]", cap)
-        for name in ("static", "same"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigurationError(f"RangeOptions.{name} is a list, got {getattr(self, name)!r}")
-        # one type inside, whatever YAML gave
-        object.__setattr__(self, "caps", dict(self.caps or {}))
-        object.__setattr__(self, "static", tuple(self.static or ()))
-        object.__setattr__(self, "same", tuple(tuple(axes) for axes in self.same or ()))
-        object.__setattr__(self, "dynamic", {name: _as_range(name, r) for name, r in (self.dynamic or {}).items()})
-
-
-def _check_size(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"RangeOptions.{name} is a whole number from 1, got {value!r}")
-
-
-def _as_range(name: str, value: Any) -> DimRange:
-    if isinstance(value, DimRange):
-        return value
-    if isinstance(value, Mapping):
-        return DimRange(**value)
-    if isinstance(value, (list, tuple)) and len(value) == 3:
-        return DimRange(*value)
-    raise ConfigurationError(f"RangeOptions.dynamic[{name!r}] is a DimRange or [min, opt, max], got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +50,7 @@ def derive_ranges(
 
     Raises:
         ConfigurationError: An option names a dimension that is not there.
+        ShapeDiscoveryError: An option names a symbol, and nothing varied that could be called so.
     """
     groups = group_axes(
         samples,
@@ -131,6 +79,9 @@ def _check_options(options: RangeOptions, groups: Sequence[Group]) -> None:
         for name in getattr(options, option):
             if name not in known:
                 listed = ", ".join(dict.fromkeys([g.name for g in groups if g.name] + sorted(known)))
+                if re.fullmatch(r"batch|dim\d+", name):
+                    # a symbol stands for what varies, and more calls may show that
+                    raise ShapeDiscoveryError(f"RangeOptions.{option}: nothing seen is {name!r}; known are {listed}")
                 raise ConfigurationError(f"RangeOptions.{option}: no dimension {name!r}; known are {listed}")
     for group in groups:
         static, dynamic = group.names & set(options.static), group.names & set(options.dynamic)

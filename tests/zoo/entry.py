@@ -12,8 +12,9 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from lightning_trt_windows.observe.discover import RangeOptions, call_arguments
+from lightning_trt_windows.observe.discover import call_arguments
 from lightning_trt_windows.observe.mapping import map_batch
+from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import InputTree
 
 __all__ = ["ZOO", "Batches", "Entry", "images", "rows", "sane", "series", "tokens", "zoo"]
