@@ -27,6 +27,7 @@ __all__ = [
     "artifact_issues",
     "atomic_file",
     "check_artifact",
+    "parse_manifest",
     "read_artifact",
     "readable_size",
     "remove_manifest",
@@ -90,6 +91,9 @@ class Artifact:
     path: Path
     """The ``.ep``."""
     manifest: Manifest
+    url: str | None = None
+    """Where the ``.ep`` has been uploaded to, if its checkpoint is on another file system. ``path`` was its place on
+    this machine, and need not last."""
 
     @property
     def manifest_path(self) -> Path:
@@ -105,7 +109,7 @@ class Artifact:
         count = len(self.manifest.engines)
         engines = f"{count} {self.manifest.backend.name} engine{'' if count == 1 else 's'}"
         source = f", from {self.manifest.checkpoint.file}" if self.manifest.checkpoint else ""
-        return f"{self.path} ({readable_size(self.size)}, {engines}{source})"
+        return f"{self.url or self.path} ({readable_size(self.size)}, {engines}{source})"
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -139,13 +143,28 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         ArtifactError: There is no manifest, it is damaged, or it describes a file of another name.
     """
     paths = ArtifactPaths.of(path)
-    manifest = Manifest.from_json(_manifest_text(paths), str(paths.manifest))
+    manifest = parse_manifest(_manifest_bytes(paths), paths.manifest)
     if os.path.normcase(manifest.ep.file) != os.path.normcase(paths.ep.name):
         raise ArtifactError(
             paths.manifest,
             [f"describes {manifest.ep.file}, not {paths.ep.name}; give both files the names that belong together"],
         )
     return Artifact(paths.ep, manifest)
+
+
+def parse_manifest(data: bytes, where: object) -> Manifest:
+    """The manifest that a file's content is; ``where`` names the file in messages.
+
+    Raises:
+        ArtifactError: It is none.
+    """
+    if len(data) > _LARGEST_MANIFEST:
+        raise ArtifactError(where, [f"is larger than {_LARGEST_MANIFEST} bytes, so it is not a manifest"])
+    try:
+        text = data.decode("utf-8-sig")  # editors on Windows may have put a byte order mark
+    except UnicodeDecodeError as error:
+        raise ArtifactError(where, [f"is not UTF-8 text: {error}"]) from error
+    return Manifest.from_json(text, str(where))
 
 
 def check_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
@@ -197,22 +216,16 @@ def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _manifest_text(paths: ArtifactPaths) -> str:
+def _manifest_bytes(paths: ArtifactPaths) -> bytes:
     try:
         with paths.manifest.open("rb") as stream:
-            data = stream.read(_LARGEST_MANIFEST + 1)
+            return stream.read(_LARGEST_MANIFEST + 1)
     except FileNotFoundError as error:
         orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
         rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
         raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
     except OSError as error:
         raise ArtifactError(paths.manifest, [f"cannot be read: {error.strerror or error}"]) from error
-    if len(data) > _LARGEST_MANIFEST:
-        raise ArtifactError(paths.manifest, [f"is larger than {_LARGEST_MANIFEST} bytes, so it is not a manifest"])
-    try:
-        return data.decode("utf-8-sig")  # editors on Windows may have put a byte order mark
-    except UnicodeDecodeError as error:
-        raise ArtifactError(paths.manifest, [f"is not UTF-8 text: {error}"]) from error
 
 
 def _location_issues(manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> Iterator[str]:

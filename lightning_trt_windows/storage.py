@@ -1,0 +1,368 @@
+"""Checkpoint directories elsewhere: ``s3://``, ``gs://``, ``memory://`` and whatever else fsspec knows.
+
+Artifacts are built on this machine and uploaded whole: the ``.ep`` and what belongs to it, then the manifest, as
+everywhere. What a network refuses once is tried again. At import the standard library only; fsspec, which Lightning and
+PyTorch bring, is imported when there is a URL.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, check_artifact, parse_manifest
+from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
+from lightning_trt_windows.filenames import windows_name
+from lightning_trt_windows.files import TEMPORARY_PREFIX, readable_size
+
+__all__ = [
+    "PAUSES",
+    "RemoteArtifact",
+    "RemoteFile",
+    "download_checkpoint",
+    "fetch",
+    "is_remote",
+    "place_of",
+    "staging_directory",
+]
+
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts, of which there is one more."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
+_COLLAPSED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
+"""What :class:`pathlib.Path` makes of a URL."""
+_LOCAL = ("file", "local")
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "hf", "memory")
+"""Have no directories that would have to be made first; making one may make a bucket."""
+_FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    NotImplementedError,
+    TypeError,
+)
+"""What would be answered the next time as well."""
+
+_T = TypeVar("_T")
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a URL that this machine's own file system does not answer."""
+    found = _SCHEME.match(os.fspath(path))
+    return found is not None and found[1].lower() not in _LOCAL
+
+
+def place_of(path: str | os.PathLike[str] | RemoteFile) -> Path | RemoteFile:
+    """Where ``path`` is: a file of this machine, also where it is written ``file://``, or one elsewhere.
+
+    Raises:
+        ConfigurationError: A URL that has gone through :class:`pathlib.Path`, which took a slash from it.
+    """
+    if isinstance(path, RemoteFile):
+        return path
+    text = os.fspath(path)
+    if is_remote(text):
+        return RemoteFile(text)
+    if found := _SCHEME.match(text):
+        return Path(text[found.end() :])
+    if _COLLAPSED.match(text) and not Path(text).parent.exists():
+        raise ConfigurationError(f"{text} was a URL before it became a Path; give URLs as text")
+    return Path(text)
+
+
+def staging_directory() -> Path:
+    """A new directory for files on their way; ``TMPDIR`` says on which disk. Whoever asks deletes it."""
+    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that fsspec reaches. Methods try again where that may help.
+
+    Every method raises ``OSError`` where the file system refuses, and ConfigurationError where nothing is installed
+    that knows the protocol.
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Last part of the URL."""
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> str:
+        """URL of the directory, without a slash at its end."""
+        return self.url.rstrip("/").rpartition("/")[0]
+
+    def beside(self, name: str) -> RemoteFile:
+        """The file ``name`` of the same directory."""
+        return RemoteFile(f"{self.parent}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def size(self) -> int | None:
+        """Bytes; ``None`` where there is no such file."""
+
+        def look(system: Any, path: str) -> int | None:
+            system.invalidate_cache()  # listings of before this file was there
+            info = system.info(path)
+            return int(info["size"]) if info["type"] == "file" else None
+
+        try:
+            return self._on_system(look)
+        except FileNotFoundError:
+            return None
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self._on_system(lambda system, path: bytes(system.cat_file(path)))
+
+    def write(self, data: bytes) -> None:
+        """Make it be ``data``."""
+
+        def write(system: Any, path: str) -> None:
+            self._make_parent(system, path)
+            system.pipe_file(path, data)
+
+        self._on_system(write)
+
+    def upload(self, source: Path) -> None:
+        """Make it a copy of ``source``, and see that it has arrived."""
+        size = source.stat().st_size
+
+        def put(system: Any, path: str) -> None:
+            self._make_parent(system, path)
+            system.put_file(str(source), path)
+            system.invalidate_cache()
+            if (found := system.info(path)["size"]) != size:
+                raise OSError(f"{found} bytes have arrived of {size}")
+
+        self._on_system(put)
+
+    def download(self, to: Path) -> None:
+        """Copy it to ``to``, which appears whole or not at all."""
+        temporary = to.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+        try:
+            self._on_system(lambda system, path: system.get_file(path, str(temporary)))
+            temporary.replace(to)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self) -> bool:
+        """Delete it; whether it was there."""
+        try:
+            self._on_system(lambda system, path: system.rm_file(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def children(self, suffix: str) -> list[RemoteFile]:
+        """Files of this directory whose names end in ``suffix``, by name; none where there is no directory."""
+
+        def look(system: Any, path: str) -> list[str]:
+            system.invalidate_cache()
+            return [str(entry["name"]) for entry in system.ls(path, detail=True) if entry["type"] == "file"]
+
+        try:
+            names = {name.rpartition("/")[2] for name in self._on_system(look)}
+        except FileNotFoundError:
+            return []
+        return [RemoteFile(f"{self.url.rstrip('/')}/{name}") for name in sorted(names) if name.endswith(suffix)]
+
+    def _make_parent(self, system: Any, path: str) -> None:
+        found = _SCHEME.match(self.url)
+        if found and found[1].lower() not in _OBJECT_STORES:
+            system.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+    def _on_system(self, action: Callable[[Any, str], _T]) -> _T:
+        system, path = _system(self.url)
+        for pause in (*PAUSES, None):
+            try:
+                return action(system, path)
+            except _FINAL:
+                raise
+            # each file system has exceptions of its own; most are not OSErrors
+            except Exception as error:
+                if pause is None:
+                    attempts = f"{len(PAUSES) + 1} attempts"
+                    raise OSError(f"{type(error).__name__}: {error} ({attempts})") from error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+
+def _system(url: str) -> tuple[Any, str]:
+    import fsspec.core
+
+    try:
+        return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]  # it has no types
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"{url}: {error}; install what fsspec needs for it, or check its spelling") from error
+
+
+@dataclass(frozen=True)
+class RemoteArtifact:
+    """Where the files of an artifact are elsewhere, as :class:`~lightning_trt_windows.artifact.ArtifactPaths` here."""
+
+    ep: RemoteFile
+    manifest: RemoteFile
+
+    @classmethod
+    def beside(cls, checkpoint: RemoteFile) -> RemoteArtifact:
+        """That of ``checkpoint``, in its directory."""
+        return cls._named(ArtifactPaths.beside(checkpoint.name), checkpoint)
+
+    @classmethod
+    def of(cls, url: str) -> RemoteArtifact:
+        """The one that ``url`` belongs to: its ``.ep`` or its ``.json``.
+
+        Raises:
+            ConfigurationError: Another ending, or a name that is illegal on Windows.
+        """
+        file = RemoteFile(url)
+        return cls._named(ArtifactPaths.of(file.name), file)
+
+    @classmethod
+    def _named(cls, names: ArtifactPaths, file: RemoteFile) -> RemoteArtifact:
+        return cls(file.beside(names.ep.name), file.beside(names.manifest.name))
+
+    def read(self) -> Artifact:
+        """What its manifest says; the ``.ep`` stays where it is, and only its size is looked at.
+
+        Raises:
+            ArtifactError: There is no manifest, it is damaged, or the ``.ep`` is not the one that it describes.
+        """
+        try:
+            manifest = parse_manifest(self.manifest.read(), self.manifest.url)
+            size = self.ep.size()
+        except FileNotFoundError as error:
+            raise ArtifactError(self.manifest, ["does not exist"]) from error
+        except OSError as error:
+            raise ArtifactError(self.manifest, [f"cannot be read: {error}"]) from error
+        if manifest.ep.file != self.ep.name or size != manifest.ep.size:
+            found = "does not exist" if size is None else f"has {size} bytes instead of {manifest.ep.size}"
+            raise ArtifactError(self.manifest, [f"describes {manifest.ep.file}; {self.ep.name} {found}"])
+        return Artifact(Path(self.ep.name), manifest, url=self.ep.url)
+
+    def upload(self, artifact: Artifact) -> Artifact:
+        """Put the files of ``artifact`` here, its manifest last.
+
+        Raises:
+            OutputError: That was refused. There is no artifact here then; the files of this machine are still there.
+        """
+        local = ArtifactPaths.of(artifact.path)
+        others = sorted(p for p in local.ep.parent.glob(f"{local.ep.stem}.*") if p.is_file() and p != local.manifest)
+        target = self.ep
+        try:
+            self.manifest.remove()  # an older one must not vouch for a newer .ep
+            for path in others:
+                target = self.ep.beside(path.name)
+                target.upload(path)
+            target = self.manifest
+            target.upload(local.manifest)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {target}: {error}. The artifact is whole on this machine: copy {local.ep} to "
+                f"{self.ep.parent}/, then {local.manifest.name}; or see that the place can be written to "
+                f"({readable_size(artifact.size)}, credentials) and export again"
+            ) from error
+        return replace(artifact, url=self.ep.url)
+
+    def remove(self, checkpoint: str) -> bool:
+        """Delete it, if what stands here is one and says that it is of the file ``checkpoint``.
+
+        Raises:
+            OSError: That was refused.
+        """
+        try:
+            manifest = parse_manifest(self.manifest.read(), self.manifest.url)
+        except (ArtifactError, FileNotFoundError):
+            return False
+        if manifest.checkpoint is None or manifest.checkpoint.file != windows_name(checkpoint):
+            return False
+        self.manifest.remove()  # first: without it the rest is no artifact
+        self.ep.remove()
+        for name in self._further():
+            self.ep.beside(name).remove()
+        return True
+
+    def fetch(self, directory: Path) -> Artifact:
+        """Copy it into ``directory``, the manifest last, and check it.
+
+        Raises:
+            ArtifactError: It is not there, or not whole.
+        """
+        found = self.read()
+        try:
+            self.ep.download(directory / self.ep.name)
+            for name in self._further():
+                if self.ep.beside(name).size() is not None:
+                    self.ep.beside(name).download(directory / name)
+            self.manifest.download(directory / self.manifest.name)
+        except OSError as error:
+            raise ArtifactError(self.ep, [f"cannot be copied to {directory}: {error}"]) from error
+        return replace(check_artifact(directory / self.ep.name), url=found.url)
+
+    def _further(self) -> list[str]:
+        """Names of what an artifact may have besides its two files."""
+        return [ArtifactPaths.of(self.ep.name).golden.name, f"{self.manifest.name}.sig"]
+
+
+def fetch(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None) -> Path:
+    """Copy an artifact from ``s3://`` or another place that fsspec knows to this machine, and check it.
+
+    Args:
+        url: Of its ``.ep`` or of its ``.json``.
+        directory: Where it goes; by default a new temporary directory, which is deleted when the process ends.
+
+    Returns:
+        The ``.ep``, with its manifest beside it: what :func:`~lightning_trt_windows.load` and
+        :func:`~lightning_trt_windows.inspect` take. The path of an artifact of this machine is given back as it is.
+
+    Raises:
+        ArtifactError: It is not there, or its content is not that of its manifest.
+        ConfigurationError: Nothing is installed that knows the protocol.
+    """
+    place = place_of(url)
+    if isinstance(place, Path):
+        return check_artifact(ArtifactPaths.of(place).ep).path
+    target = temporary_directory() if directory is None else Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    return RemoteArtifact.of(place.url).fetch(target).path
+
+
+def temporary_directory() -> Path:
+    """A new directory that is deleted when the process ends."""
+    directory = staging_directory()
+    atexit.register(functools.partial(shutil.rmtree, directory, ignore_errors=True))
+    return directory
+
+
+def download_checkpoint(checkpoint: RemoteFile, directory: Path) -> Path:
+    """Copy a checkpoint into ``directory``.
+
+    Raises:
+        CheckpointError: It is not there, or cannot be read.
+    """
+    path = directory / checkpoint.name
+    try:
+        checkpoint.download(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {checkpoint}") from error
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error}") from error
+    return path
