@@ -11,6 +11,7 @@ import json
 import math
 import re
 import reprlib
+import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
@@ -22,6 +23,7 @@ __all__ = [
     "SINCE",
     "Place",
     "Reader",
+    "finite",
     "matching",
     "name",
     "one_of",
@@ -129,6 +131,14 @@ def seconds(value: Any, place: Place) -> float:
     """A duration: finite, not negative."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         place.expected("a duration in seconds", value)
+        return 0.0
+    return float(value)
+
+
+def finite(value: Any, place: Place) -> float:
+    """A number of either sign, neither infinite nor NaN."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        place.expected("a finite number", value)
         return 0.0
     return float(value)
 

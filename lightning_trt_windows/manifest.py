@@ -29,8 +29,10 @@ __all__ = [
     "FileRecord",
     "InputRecord",
     "Manifest",
+    "OperatorCounts",
     "OutputRecord",
     "PayloadLocation",
+    "Score",
     "Source",
     "SourceKind",
     "Timings",
@@ -71,6 +73,16 @@ class _Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Score(_Record):
+    """What a checkpoint was kept for: the value of a metric that ModelCheckpoint monitored."""
+
+    monitor: Name
+    mode: Literal["min", "max"]
+    """Which end is the better one."""
+    value: Annotated[float, schema.finite]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointRecord(_Record):
     """The checkpoint whose weights the artifact holds."""
 
@@ -82,6 +94,8 @@ class CheckpointRecord(_Record):
     """Counted from 0, as Lightning does."""
     global_step: int | None
     """Optimizer steps taken."""
+    scores: tuple[Score, ...] = field(default=(), metadata={schema.SINCE: 1})
+    """One per ModelCheckpoint that monitored something when it saved this checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +118,13 @@ class Source(_Record):
     """One sentence."""
     dims: tuple[str, ...] = ()
     """One sentence per axis, or none at all."""
+    sizes: tuple[Mapping[str, int], ...] = field(default=(), hash=False, metadata={schema.SINCE: 1})
+    """For each axis the sizes that were seen, as decimal numbers, and how often; or none at all."""
+
+    def issues(self) -> Iterator[str]:
+        """What does not fit together."""
+        wrong = (size for sizes in self.sizes for size in sizes if not re.fullmatch("[0-9]{1,19}", size))
+        yield from (f"sizes: {schema.shown(size)} is not a size" for size in wrong)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +148,10 @@ class InputRecord(_Record):
 
     def issues(self) -> Iterator[str]:
         """What does not fit together."""
-        per_axis = (self.opt, self.max, self.symbols, self.multiple_of or self.min, self.source.dims or self.min)
+        source = (self.source.dims or self.min, self.source.sizes or self.min)
+        per_axis = (self.opt, self.max, self.symbols, self.multiple_of or self.min, *source)
         if any(len(values) != len(self.min) for values in per_axis):
-            yield "min, opt, max, symbols, multiple_of and source.dims must have one entry per axis, all of them"
+            yield "min, opt, max, symbols, multiple_of and source's lists must have one entry per axis, all of them"
             return
         for axis, (low, opt, high, symbol) in enumerate(zip(self.min, self.opt, self.max, self.symbols)):
             if not low <= opt <= high:
@@ -190,6 +212,14 @@ class EngineRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatorCounts(_Record):
+    """How many operators of the lowered program run in engines, and in PyTorch between them; those on sizes aside."""
+
+    tensorrt: int
+    pytorch: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackendRecord(_Record):
     """What compiled the engines, and for which GPUs."""
 
@@ -226,6 +256,8 @@ class Manifest(_Record):
     engines: tuple[EngineRecord, ...]
     fallback_ops: tuple[Name, ...]
     """Operators that stay in PyTorch between the engines."""
+    operators: OperatorCounts | None = field(default=None, metadata={schema.SINCE: 1})
+    """``None`` where they were not counted."""
     backend: BackendRecord
     versions: Mapping[str, str] = field(hash=False)
     """Of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""

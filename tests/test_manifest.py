@@ -20,7 +20,7 @@ SAMPLE = (FOLDER / "manifest_v1_1.json").read_text(encoding="utf-8")
 OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
 """Of version 1.0, frozen."""
 DATA: dict[str, Any] = json.loads(SAMPLE)
-RANKS = "min, opt, max, symbols, multiple_of and source.dims must have one entry per axis, all of them"
+RANKS = "min, opt, max, symbols, multiple_of and source's lists must have one entry per axis, all of them"
 
 
 def broken(*path: str | int, value: Any) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def test_a_manifest_can_be_a_key() -> None:
 
 @pytest.mark.parametrize("path", [p for p in all_paths(DATA) if isinstance(p[-1], str) and not is_free(p)], ids=dotted)
 def test_every_key_is_required(path: tuple[str | int, ...]) -> None:
-    """All but those the user or a distribution chose."""
-    if path[0] == "versions" and len(path) > 1:
+    """All but those the user or a distribution chose, and the sizes that happened to be seen."""
+    if (path[0] == "versions" and len(path) > 1) or "sizes" in path[:-1]:
         return
     data = copy.deepcopy(DATA)
     target: Any = data
@@ -119,7 +119,14 @@ def test_every_key_is_required(path: tuple[str | int, ...]) -> None:
     assert any(issue.startswith(f"{dotted(path)}: missing, expected") for issue in issues_of(data))
 
 
-NULLABLE = {("checkpoint",), ("checkpoint", "epoch"), ("checkpoint", "global_step"), ("verification",), ("golden",)}
+NULLABLE = {
+    ("checkpoint",),
+    ("checkpoint", "epoch"),
+    ("checkpoint", "global_step"),
+    ("verification",),
+    ("golden",),
+    ("operators",),
+}
 WRONG: list[Any] = [None, True, 3, -1, 0.5, 10**400, "", "x", "\ud800", [], [[]], {}, {"a": 1}]
 
 
@@ -372,3 +379,17 @@ def test_no_secrets_of_the_machine() -> None:
     """The frozen sample, made by the real writer, has no path and no user in it."""
     texts = re.findall(r'"((?:[^"\\]|\\.)*)"', SAMPLE)
     assert not [text for text in texts if re.search(r"(^|\s)[/~]\w|\w:\\|@", text)]
+
+
+def test_sizes_that_were_seen_are_numbers() -> None:
+    """JSON's keys are texts; another writer's may be any."""
+    found = issues_of(broken("inputs", 0, "source", "sizes", value=[{"4": 1, "four": 2}, {}]))
+    assert found == ("inputs[0].source: sizes: 'four' is not a size",)
+
+
+@pytest.mark.parametrize("value", [float("1e309"), "0.5", None, True])
+def test_scores_are_finite(value: object) -> None:
+    """Of either sign, but nothing that cannot be compared; JSON's 1e309 is infinite to Python."""
+    text = json.dumps(broken("checkpoint", "scores", 0, "value", value=value)).replace("Infinity", "1e309")
+    with pytest.raises(ArtifactError, match=r"checkpoint\.scores\[0\]\.value: expected a finite number"):
+        Manifest.from_json(text, "m")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from lightning_trt_windows.manifest import FileRecord, Manifest
+from lightning_trt_windows.manifest import FileRecord, Manifest, OperatorCounts, Score
 
 HERE = Path(__file__).parent
 
@@ -18,10 +18,14 @@ def main() -> None:
     """Write the sample."""
     first = Manifest.from_json((HERE / "manifest_v1.json").read_text(encoding="utf-8"), "manifest_v1.json")
     (x,) = first.inputs
+    assert first.checkpoint is not None
+    source = dataclasses.replace(x.source, sizes=({"4": 20, "1": 2}, {"4": 22}))
     newer = dataclasses.replace(
         first,
         golden=FileRecord(file="tiny.windows.golden.safetensors", size=1234, sha256="d" * 64),
-        inputs=(dataclasses.replace(x, multiple_of=(1, 1)),),
+        checkpoint=dataclasses.replace(first.checkpoint, scores=(Score(monitor="val_loss", mode="min", value=-0.25),)),
+        inputs=(dataclasses.replace(x, multiple_of=(1, 1), source=source),),
+        operators=OperatorCounts(tensorrt=5, pytorch=1),
     )
     (HERE / "manifest_v1_1.json").write_text(newer.to_json(), encoding="utf-8", newline="\n")
 
