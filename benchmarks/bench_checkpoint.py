@@ -36,6 +36,7 @@ def run(model: str, side: str, checkpoints: int) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from lightning_trt_windows import WindowsExport
+    from lightning_trt_windows.following import Following
 
     class Net(pl.LightningModule):
         def __init__(self) -> None:
@@ -61,14 +62,14 @@ def run(model: str, side: str, checkpoints: int) -> None:
         callbacks: list[Any] = [saver]
         if side == "with":
             export = WindowsExport(when="checkpoint")
-            look = export._look
+            look = Following.look
 
-            def timed_look(trainer: Any) -> None:
+            def timed_look(following: Following) -> None:
                 started = time.perf_counter()
-                look(trainer)
+                look(following)
                 ours.append((time.perf_counter() - started) * 1000)
 
-            export._look = timed_look  # type: ignore[method-assign]
+            Following.look = timed_look  # type: ignore[method-assign]
             callbacks.append(export)
         trainer = pl.Trainer(
             accelerator="cpu", callbacks=callbacks, logger=False, max_epochs=1, enable_progress_bar=False,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
+import functools
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
 from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.backends import get_backend
-from lightning_trt_windows.builds.run import Failure, Run, RunOptions, distinct, interrupted
-from lightning_trt_windows.builds.watch import CheckpointWatch
+from lightning_trt_windows.builds.options import RunOptions, one_of
+from lightning_trt_windows.builds.run import Failure, Run
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
+from lightning_trt_windows.following import Following
 from lightning_trt_windows.observe.discover import Discovered, discover
 from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.preflight import check_space, check_strategy, checkpoint_paths, try_capture
+from lightning_trt_windows.preflight import check_space, check_strategy, try_capture
+from lightning_trt_windows.range_options import RangeOptions
+from lightning_trt_windows.reporting import Report
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
-from lightning_trt_windows.shapes import InputSpec
+from lightning_trt_windows.shapes import InputTree
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -46,6 +48,7 @@ class WindowsExport(Callback):
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
+        ranges: How ranges are derived from what is seen: margins, caps, dimensions to fix or to free.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
         min_block_size: Smallest number of operators worth an engine.
         method: What to export instead of ``forward``.
@@ -68,12 +71,13 @@ class WindowsExport(Callback):
         self,
         when: Literal["train_end", "checkpoint"] = "train_end",
         backend: BackendName = "auto",
-        inputs: Mapping[str, InputSpec] | None = None,
+        inputs: Mapping[str, InputTree] | None = None,
         precision: Precision | None = None,
         executor: Literal["process", "inline"] | Executor | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         compile_options: Mapping[str, Any] | None = None,
         *,
+        ranges: RangeOptions | None = None,
         compute_capabilities: tuple[str, ...] = (),
         min_block_size: int = 1,
         method: str = "forward",
@@ -88,20 +92,8 @@ class WindowsExport(Callback):
         super().__init__()
         if executor is None:  # at the end nothing goes on that a build could slow down
             executor = "process" if when == "checkpoint" else "inline"
-        for name, value, choices in (
-            ("when", when, ("train_end", "checkpoint")),
-            ("executor", "process" if isinstance(executor, Executor) else executor, ("process", "inline")),
-            ("on_error", on_error, ("warn", "raise")),
-        ):
-            if value not in choices:
-                raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-        if isinstance(executor, ThreadPoolExecutor):
-            raise ConfigurationError(
-                "executor: builds in threads of the training process would change its random numbers; use "
-                "executor='process', or an executor with processes of its own"
-            )
-        if max_pending < 1:
-            raise ConfigurationError(f"max_pending must be 1 or more, got {max_pending!r}")
+        one_of("when", when, ("train_end", "checkpoint"))
+        one_of("on_error", on_error, ("warn", "raise"))
         self.settings = ExportSettings(
             backend=backend,
             precision=precision,
@@ -111,15 +103,12 @@ class WindowsExport(Callback):
         )
         self.when = when
         self.inputs = dict(inputs) if inputs else None
+        self.ranges = RangeOptions.of(ranges)
         self.executor = executor
         self.on_error = on_error
         self.method = method
         self.extra = dict(extra or {})
         self.preflight = preflight
-        self.artifacts: list[Artifact] = []
-        """What has been made and is there, newest last."""
-        self.failures: list[Failure] = []
-        """What went wrong, each with its checkpoint."""
         self._options = RunOptions(
             executor,
             build_deadline=build_deadline,
@@ -129,9 +118,18 @@ class WindowsExport(Callback):
             retrace=retrace,
         )
         self._observer = Observer(method=method)
-        self._watch = CheckpointWatch()
-        self._run: Run | None = None
-        self._reported = 0
+        self._report = Report(on_error)
+        self._following: Following | None = None
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """What has been made and is there, newest last."""
+        return self._report.artifacts
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What went wrong, each with its checkpoint."""
+        return self._report.failures
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -148,38 +146,37 @@ class WindowsExport(Callback):
         except ConfigurationError:
             raise
         except LightningTrtError as error:
-            self._fail(None, error)
+            self._report.failed(None, error)
             if self.on_error == "raise":
                 raise
-        if self.when == "checkpoint" and trainer.is_global_zero:
-            self._watch = CheckpointWatch(lambda: self._look(trainer), lambda: self._end_after_exception(trainer))
-            self._watch.attach(trainer.strategy.checkpoint_io)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins. Starts to note what ``forward`` receives."""
         self._observer = Observer(method=self.method)
         self._observer.attach(pl_module)
-        self._reported = len(self.failures)
-        self._exception: BaseException | None = None
+        self._report.begin()
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
-        self._run = Run(
+        ranges = functools.partial(self._discover, trainer, pl_module)
+        run = Run(
             pl_module,
-            lambda: self._discover(trainer, pl_module),
+            ranges,
             self.settings,
             self._options,
-            made=self._made,
-            failed=self._fail,
-            gone=self._gone,
+            made=self._report.made,
+            failed=self._report.failed,
+            gone=self._report.gone,
             method=self.method,
             extra=self.extra,
         )
+        every = self.when == "checkpoint"
+        self._following = Following(trainer, run, self._report, self._observer, ranges, every=every)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Called before a training step. Notes the batch's shapes, for modules whose steps never call ``forward``."""
-        self._look(trainer)
+        self._look()
         self._observer.stage("train")
         self._observer.batch(batch)
 
@@ -195,10 +192,10 @@ class WindowsExport(Callback):
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called before the first training step. Captures the module once, to say now what would fail later."""
         seen = self._observer.calls() or self._observer.batches()
-        if not self.preflight or self._run is None or not seen:
+        if not self.preflight or self._following is None or not seen:
             return
         try:
-            with self._unobserved(pl_module):
+            with self._following.unobserved():
                 try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
         except ShapeDiscoveryError:
             return  # training may show more
@@ -210,7 +207,7 @@ class WindowsExport(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after an epoch. Reports what has been built."""
-        self._look(trainer)
+        self._look()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -220,25 +217,22 @@ class WindowsExport(Callback):
         there. Nothing collective comes after this, so that no other process waits for this one.
         """
         self._observer.detach()
-        self._watch.detach()
+        following, self._following = self._following, None
         if not trainer.is_global_zero:
             return
-        if self._run is None:
+        if following is None:
             rank_zero_info("WindowsExport: fast_dev_run writes no checkpoints, so nothing is exported.")
             return
-        self._look(trainer)
-        self._add_what_is_there(trainer)
-        self._finish()
-        if self.on_error == "raise" and len(self.failures) > self._reported:
-            raise self.failures[self._reported].error
+        following.end()
+        if self.on_error == "raise" and self._report.new_failures:
+            raise self._report.new_failures[0].error
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Called when training is interrupted or fails. An interruption ends the builds as well."""
         self._observer.detach()
-        self._exception = exception
-        if self.when == "train_end" or self._run is None:
-            self._run = None
+        if self._following is None or not self._following.end_of_failed(exception):
+            self._following = None
             rank_zero_info(
                 "WindowsExport: training did not finish, nothing is exported. A checkpoint that was written can be "
                 "exported with: lightning-trt-windows export CHECKPOINT --module package.module:Class"
@@ -248,64 +242,12 @@ class WindowsExport(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
         self._observer.detach()
-        self._watch.detach()
+        if self._following is not None:
+            self._following.detach()
 
-    def _end_after_exception(self, trainer: Trainer) -> None:
-        """Called when Lightning closes its CheckpointIO: the last checkpoint of a failed run is on disk."""
-        if self._run is None or self._exception is None:
-            return
-        self._watch.detach()
-        if isinstance(self._exception, KeyboardInterrupt) or type(self._exception).__name__ == "SIGTERMException":
-            self._run.cancel()
-            for path, written in self._watch.events():
-                if written:
-                    self._fail(path, interrupted(path))
-            self._run = None
-            return
-        self._look(trainer)
-        self._finish()
-
-    def _look(self, trainer: Trainer) -> None:
-        """Start the builds of what has been saved, end those of what has been deleted, report what has finished."""
-        if self._run is None or self.when != "checkpoint":
-            return
-        for path, written in self._watch.events():
-            if written:
-                rank_zero_info(f"WindowsExport: exporting {path.name} ...")
-                with self._unobserved(trainer.lightning_module):
-                    self._run.written(path, trainer.global_step)
-            else:
-                self._run.removed(path)
-        self._run.collect()
-
-    def _add_what_is_there(self, trainer: Trainer) -> None:
-        """At the end: the best and the last, or all that a resumed run has kept from before."""
-        assert self._run is not None
-        paths = checkpoint_paths(trainer, every=self.when == "checkpoint")
-        if not paths and not self._run.busy:
-            rank_zero_warn(
-                "WindowsExport: this run wrote no checkpoint, so there is nothing to export. ModelCheckpoint writes "
-                "them (not with save_top_k=0 or enable_checkpointing=False); a module without a checkpoint is exported "
-                "with lightning_trt_windows.export_module."
-            )
-            return
-        if self.when == "checkpoint":
-            for path in paths:
-                self._run.found(path, -1)
-            return
-        try:
-            self._discover(trainer, trainer.lightning_module)
-        except LightningTrtError as error:
-            self._fail(None, error)
-            return
-        for checkpoint in distinct(paths, self._fail):
-            rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
-            self._run.found(checkpoint.path, checkpoint.global_step or 0)
-
-    def _finish(self) -> None:
-        run, self._run = self._run, None
-        assert run is not None
-        run.finish()
+    def _look(self) -> None:
+        if self._following is not None:
+            self._following.look()
 
     def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
         return discover(
@@ -314,33 +256,8 @@ class WindowsExport(Callback):
             datamodule=getattr(trainer, "datamodule", None),
             observer=self._observer,
             method=self.method,
+            options=self.ranges,
         )
-
-    @contextlib.contextmanager
-    def _unobserved(self, pl_module: LightningModule) -> Iterator[None]:
-        """What happens here to the module is not training."""
-        self._observer.detach()
-        try:
-            yield
-        finally:
-            if self._exception is None:
-                self._observer.attach(pl_module)
-
-    def _made(self, artifact: Artifact) -> None:
-        self.artifacts = [a for a in self.artifacts if a.path != artifact.path] + [artifact]
-        for note in artifact.manifest.notes:
-            rank_zero_info(f"WindowsExport: {note}")
-        rank_zero_info(f"WindowsExport: {artifact}")
-
-    def _gone(self, checkpoint: Path) -> None:
-        gone = ArtifactPaths.beside(checkpoint).ep
-        self.artifacts = [a for a in self.artifacts if a.path != gone]
-
-    def _fail(self, checkpoint: Path | None, error: Exception) -> None:
-        failure = Failure(checkpoint, error)
-        self.failures.append(failure)
-        if self.on_error == "warn":
-            rank_zero_warn(f"WindowsExport: {failure}")
 
 
 def _fast_dev_run(trainer: Trainer) -> bool:

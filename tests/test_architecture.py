@@ -43,7 +43,18 @@ STANDARD_LIBRARY_ONLY = (
 WINDOWS_HALF = ("runtime/loading.py", "inspection.py")
 """What a Windows machine runs, and all that it needs ..."""
 
-LINUX_HALF = ("capture/", "export.py", "callback.py", "builds/", "checkpoint.py", "observe/", "backends/")
+LINUX_HALF = (
+    "capture/",
+    "export.py",
+    "callback.py",
+    "following.py",
+    "reporting.py",
+    "preflight.py",
+    "builds/",
+    "checkpoint.py",
+    "observe/",
+    "backends/",
+)
 """... has none of these: they need Lightning or Torch-TensorRT."""
 
 

@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCh
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning_models import Data, Regression, trainer
 
-from lightning_trt_windows import WindowsExport, builds, export_checkpoint
+from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact import check_artifact, sha256_of
+from lightning_trt_windows.builds import pending
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.files import TEMPORARY_PREFIX
 
@@ -234,7 +235,7 @@ class TestEndings:
                 if self.current_epoch == 2:
                     raise KeyboardInterrupt
 
-        monkeypatch.setattr(builds, "build", building.hang)
+        monkeypatch.setattr(pending, "build", building.hang)
         export = each_checkpoint(executor="process")
         saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         before = signal.getsignal(signal.SIGINT)
@@ -249,7 +250,7 @@ class TestEndings:
 
     def test_a_build_that_dies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Training goes on, and the failure names the log."""
-        monkeypatch.setattr(builds, "build", building.crash)
+        monkeypatch.setattr(pending, "build", building.crash)
         export = each_checkpoint(executor="process")
         run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, max_epochs=1)
         with pytest.warns(UserWarning, match="SIGSEGV"):

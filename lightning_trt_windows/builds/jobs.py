@@ -25,7 +25,7 @@ from lightning_trt_windows.errors import ArtifactError, CheckpointError, Unsuppo
 from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, OutputRecord
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["REQUEST", "Job", "SavedProgram", "existing_artifact", "request_of", "same_weights"]
+__all__ = ["REQUEST", "Job", "SavedProgram", "answers", "existing_artifact", "request_of", "same_weights"]
 
 REQUEST = "request"
 """Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
@@ -175,10 +175,14 @@ def existing_artifact(paths: ArtifactPaths, request: str, sha256: str | None) ->
         complete = artifact.path.stat().st_size == artifact.manifest.ep.size
     except (ArtifactError, UnsupportedFormatError, OSError):
         return None
+    return artifact if complete and answers(artifact, request, sha256) else None
+
+
+def answers(artifact: Artifact, request: str, sha256: str | None) -> bool:
+    """Whether ``artifact`` is of this request and of the checkpoint with this hash."""
     record = artifact.manifest.checkpoint
     asked = bool(request) and artifact.manifest.backend.options.get(REQUEST) == request
-    same = record is not None and sha256 is not None and record.sha256 == sha256
-    return artifact if complete and asked and same else None
+    return asked and record is not None and sha256 is not None and record.sha256 == sha256
 
 
 def same_weights(one: Path, other: Path) -> bool:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.builds.executors import BuildProcess, Inline
 from lightning_trt_windows.builds.jobs import SavedProgram
+from lightning_trt_windows.builds.options import RunOptions
 from lightning_trt_windows.builds.pending import Builds, Outcome, remove_artifact
 from lightning_trt_windows.builds.tracer import Tracer, sweep
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
@@ -23,7 +22,7 @@ from lightning_trt_windows.export import existing
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["Failure", "Run", "RunOptions", "distinct", "interrupted"]
+__all__ = ["Failure", "Run", "distinct", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,6 @@ class Failure:
     def __str__(self) -> str:
         name = self.checkpoint.name if self.checkpoint else "this run"
         return f"no Windows artifact for {name}: {type(self.error).__name__}: {self.error}"
-
-
-class RunOptions:
-    """How the builds of a run are made; see :class:`~lightning_trt_windows.WindowsExport`."""
-
-    def __init__(
-        self,
-        executor: str | Executor,
-        *,
-        build_deadline: float | None,
-        max_pending: int,
-        replace_queued: bool,
-        keep_dropped: bool,
-        retrace: bool,
-    ) -> None:
-        self.executor = executor
-        self.build_deadline = build_deadline
-        self.max_pending = max_pending
-        self.replace_queued = replace_queued
-        self.keep_dropped = keep_dropped
-        self.retrace = retrace
-
-    def make_executor(self) -> tuple[Executor, bool]:
-        """The executor, and whether it is ours to shut down."""
-        if isinstance(self.executor, Executor):
-            return self.executor, False
-        return (Inline() if self.executor == "inline" else BuildProcess(self.build_deadline)), True
 
 
 class Run:

@@ -1,0 +1,164 @@
+"""Checkpoints on other file systems, as builds see them: copied here to be read, their artifacts sent back.
+
+Builds know paths of this machine only. Here each checkpoint elsewhere has such a path, in a directory that goes when the
+run ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.builds.executors import failure_folder
+from lightning_trt_windows.builds.jobs import Job, answers
+from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
+from lightning_trt_windows.files import sha256_of
+from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, download_checkpoint, staging_directory
+
+__all__ = ["Mirror"]
+
+_KEPT = 4
+"""Uploaded artifacts that stay here for a while: the next checkpoint may have the same weights, as ``last.ckpt`` has."""
+
+
+class Mirror:
+    """Paths of this machine for the checkpoints of a run; those that are here already are their own.
+
+    What is done elsewhere while training goes on is done in a thread, one thing after the other, so that an artifact
+    that is replaced or deleted ends as it was asked last.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._origins: dict[Path, RemoteFile] = {}
+        self._thread: ThreadPoolExecutor | None = None
+        self._under_way: list[tuple[Path, Future[Artifact | None]]] = []
+        self._uploaded: list[Path] = []
+        self._something_failed = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def local(self, checkpoint: Path | RemoteFile) -> Path:
+        """Where ``checkpoint`` is, or would be, on this machine."""
+        if isinstance(checkpoint, Path):
+            return checkpoint
+        if self._folder is None:
+            self._folder = staging_directory()
+        # two directories may have checkpoints of the same name
+        directory = self._folder / hashlib.sha256(checkpoint.parent.encode()).hexdigest()[:8]
+        directory.mkdir(exist_ok=True)
+        path = directory / checkpoint.name
+        self._origins[path] = checkpoint
+        return path
+
+    def origin(self, checkpoint: Path) -> Path | RemoteFile:
+        """What :meth:`local` was asked for."""
+        return self._origins.get(checkpoint, checkpoint)
+
+    def is_away(self, checkpoint: Path) -> bool:
+        """Whether the artifact of ``checkpoint`` has to be sent."""
+        return checkpoint in self._origins
+
+    def fetch(self, checkpoint: Path) -> None:
+        """Bring ``checkpoint`` here, as it is there now.
+
+        Raises:
+            CheckpointError: It is not there, or cannot be read.
+        """
+        if origin := self._origins.get(checkpoint):
+            download_checkpoint(origin, checkpoint.parent)
+
+    def existing(self, checkpoint: Path, job: Job) -> Artifact | None:
+        """The complete artifact that is there already, if it is what ``job`` would build."""
+        origin = self._origins.get(checkpoint)
+        if origin is None:
+            return None
+        try:
+            artifact = RemoteArtifact.beside(origin).read()
+        except ArtifactError:
+            return None
+        return artifact if answers(artifact, job.request, sha256_of(checkpoint)) else None
+
+    def send(self, checkpoint: Path, artifact: Artifact) -> None:
+        """Upload ``artifact``; :meth:`done` says what came of it."""
+        self._put(checkpoint, lambda: RemoteArtifact.beside(self._origins[checkpoint]).upload(artifact))
+
+    def remove(self, checkpoint: Path) -> None:
+        """Delete the artifact of ``checkpoint`` there. Nothing of it stays here either."""
+
+        def remove() -> None:
+            origin = self._origins[checkpoint]
+            try:
+                RemoteArtifact.beside(origin).remove(origin.name)
+            except OSError as error:
+                raise OutputError(
+                    f"the artifact of {origin}, which has been replaced or deleted, cannot be deleted: {error}"
+                ) from error
+
+        if self.is_away(checkpoint):
+            self._put(checkpoint, remove)
+
+    def later(self, action: Callable[[], None]) -> Future[None]:
+        """Do ``action`` after what has been asked for until now."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "lightning-trt-windows-upload")
+        return self._thread.submit(action)
+
+    def done(self) -> list[tuple[Path, Artifact | Exception]]:
+        """What has been uploaded since the last time, and what could not be, each with its checkpoint."""
+        outcomes: list[tuple[Path, Artifact | Exception]] = []
+        waiting, self._under_way = self._under_way, []
+        for checkpoint, future in waiting:
+            if not future.done():
+                self._under_way.append((checkpoint, future))
+            elif future.cancelled():
+                continue
+            elif error := future.exception():
+                self._something_failed = True
+                outcomes.append((checkpoint, error if isinstance(error, Exception) else OutputError(str(error))))
+            elif artifact := future.result():
+                outcomes.append((checkpoint, artifact))
+                self._uploaded = [*(c for c in self._uploaded if c != checkpoint), checkpoint]
+        while len(self._uploaded) > _KEPT:
+            self.forget(self._uploaded.pop(0))
+        return outcomes
+
+    def forget(self, checkpoint: Path) -> None:
+        """Delete what is here of ``checkpoint`` if it is only a copy."""
+        if self.is_away(checkpoint):
+            paths = ArtifactPaths.beside(checkpoint)
+            for path in (checkpoint, paths.manifest, *paths.ep.parent.glob(f"{paths.ep.stem}.*")):
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
+
+    def explained(self, checkpoint: Path, error: Exception) -> Exception:
+        """``error``, with the place of its log where that is not beside the checkpoint."""
+        folder = failure_folder(ArtifactPaths.beside(checkpoint))
+        if not (self.is_away(checkpoint) and folder.is_dir()):
+            return error
+        self._something_failed = True
+        explained = CompileError(f"{error}\n({folder.name}/ is in {folder.parent} of this machine)")
+        explained.__cause__ = error
+        return explained
+
+    def close(self) -> None:
+        """End the thread when it has done what it is doing, and delete what is here of what arrived there."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._folder is None:
+            return
+        if self._something_failed:  # messages have named files here
+            for checkpoint in self._uploaded:
+                self.forget(checkpoint)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _put(self, checkpoint: Path, action: Callable[[], Artifact | None]) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "lightning-trt-windows-upload")
+        self._under_way.append((checkpoint, self._thread.submit(action)))
