@@ -121,6 +121,8 @@ def export_checkpoint(
     if isinstance(datamodule, type):
         datamodule = _rebuild(datamodule, source, trust_checkpoint)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
     paths = ArtifactPaths.beside(source if output is None else Path(output) / source.name)
     job = prepare(module, discovered, paths, chosen, method=method, extra=extra, checkpoint=read.record())
     return build(job)
@@ -259,6 +261,7 @@ def _manifest(
         outputs=job.outputs,
         engines=engines,
         fallback_ops=compiled.fallback_ops,
+        operators=compiled.operators,
         backend=BackendRecord(
             name=compiled.backend, compute_capabilities=compiled.compute_capabilities, options=options
         ),

@@ -1,0 +1,151 @@
+"""What the documentation shows: the tutorial runs, every other block is at least what it says it is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+import lightning_trt_windows
+from lightning_trt_windows.cli import make_parser
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")]
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    """Every fenced block."""
+    for page in sorted(PAGES):
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", text, flags=re.S | re.M):
+            body = re.sub(rf"^{found[1]}", "", found[3], flags=re.M)
+            yield Block(page.name, text[: found.start()].count("\n") + 1, found[2], body)
+
+
+BLOCKS = list(blocks())
+
+
+def of(*languages: str) -> list[object]:
+    """The blocks in these languages, each named by its place."""
+    return [pytest.param(b, id=f"{b.page}:{b.line}") for b in BLOCKS if b.language in languages]
+
+
+def test_every_block_says_its_language() -> None:
+    """Else nothing here would look at it."""
+    known = {"python", "sh", "yaml", "json", "text", "console", "toml"}
+    assert [f"{b.page}:{b.line}: {b.language!r}" for b in BLOCKS if b.language not in known] == []
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_python_calls_what_is_there(block: Block) -> None:
+    """It parses; names taken from this package exist, and their calls have arguments that they know."""
+    tree = ast.parse(block.text)
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lightning_trt_windows"):
+            module = __import__(node.module or "", fromlist=["*"])
+            names.update({(a.asname or a.name): getattr(module, a.name) for a in node.names})
+    for name in lightning_trt_windows.__all__:  # a fragment may leave its imports out
+        names.setdefault(name, getattr(lightning_trt_windows, name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and callable(names.get(ast.unparse(node.func))):
+            parameters = inspect.signature(names[ast.unparse(node.func)]).parameters
+            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            unknown = [k.arg for k in node.keywords if k.arg and k.arg not in parameters and not takes_any]
+            assert unknown == [], f"{ast.unparse(node.func)} has no argument {unknown}"
+
+
+@pytest.mark.parametrize("block", of("yaml", "json", "toml"))
+def test_data_can_be_read(block: Block) -> None:
+    """YAML and JSON parse."""
+    if block.language == "yaml":
+        assert yaml.safe_load(block.text) is not None
+    elif block.language == "json":
+        assert json.loads(block.text) is not None
+    elif sys.version_info >= (3, 11):
+        import tomllib
+
+        assert tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("block", of("sh"))
+def test_commands_and_options_exist(block: Block) -> None:
+    """Ours are parsed by the command's own parser; targets of make and files that Python runs are there."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    extras = set(re.findall(r"^(\w+) = \[$", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M))
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        words = [w for w in words if not re.fullmatch(r"[A-Z_]+=\S*", w)] if words[:1] != ["make"] else words
+        if words[:3] == ["python", "-m", "lightning_trt_windows"]:
+            words = ["lightning-trt-windows", *words[3:]]
+        if words[:1] == ["lightning-trt-windows"]:
+            arguments = [w for w in words[1:] if w not in ("|", ">", "&&")]
+            if "--help" not in arguments:
+                make_parser().parse_args(arguments)
+        elif words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:", makefile, flags=re.M), f"no target {words[1]}"
+        elif words[:1] == ["python"] and len(words) > 1 and words[1].startswith(("examples/", "benchmarks/", "tests/")):
+            assert (REPOSITORY / words[1]).is_file(), words[1]
+        for extra in re.findall(r"lightning-trt-windows\[([\w,]+)\]", line):
+            assert set(extra.split(",")) <= extras, extra
+
+
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+    """Its blocks up to the one that needs a GPU, in their order; the file that the last one loads has been made."""
+    code = [b.text for b in BLOCKS if b.page == "tutorial.md" and b.language == "python"]
+    assert len(code) == 4
+    for number, text in enumerate(code[:3]):
+        script = tmp_path / ("train.py" if number == 0 else f"step{number}.py")
+        script.write_text(text, encoding="utf-8")
+        done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        shown = done.stdout
+        if number == 1:
+            assert "8..12..20" in re.sub(r"\s", "", shown) or "20" in shown, shown
+    assert "(128, 64, 4)" in shown
+    (loaded,) = re.findall(r'load\("([^"]+)"\)', code[3])
+    assert (tmp_path / loaded).is_file()
+
+
+def test_troubleshooting_quotes_real_messages() -> None:
+    """Each message that the page explains is in the code, word for word."""
+    package = Path(lightning_trt_windows.__file__).parent
+    sources = " ".join(re.sub(r'"\s*\n\s*f?"', "", p.read_text(encoding="utf-8")) for p in package.rglob("*.py"))
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `(.+)`$", page, flags=re.M)
+    assert len(quoted) >= 15
+    for message in quoted:
+        for part in filter(None, (p.strip() for p in message.split("…"))):
+            assert part in sources, f"{part!r} is not a message of this package any more"
+
+
+def test_every_command_and_option_has_its_line() -> None:
+    """The page of commands names each of them."""
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    (commands,) = (a for a in make_parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict))
+    for name, parser in commands.choices.items():
+        assert f"## {name}\n" in page, f"no section for {name}"
+        section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+        for action in parser._actions:
+            for option in action.option_strings:
+                if option.startswith("--") and option not in ("--help", "--traceback"):
+                    assert f"`{option}" in section, f"{name} {option} is not on the page"
