@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +17,7 @@ import torch
 from lightning_trt_windows.artifact import sha256_of
 from lightning_trt_windows.errors import CheckpointError
 from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.manifest import CheckpointRecord
+from lightning_trt_windows.manifest import CheckpointRecord, Score
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_weights"]
 
@@ -30,6 +32,8 @@ class Checkpoint:
     global_step: int | None
     sha256: str | None = None
     """Of the file, where it was taken while reading."""
+    scores: tuple[Score, ...] = ()
+    """What ModelCheckpoint kept it for."""
 
     def record(self) -> CheckpointRecord:
         """What the manifest says about it; reads the file once more for its hash where that is not known."""
@@ -38,6 +42,7 @@ class Checkpoint:
             sha256=self.sha256 or sha256_of(self.path),
             epoch=self.epoch,
             global_step=self.global_step,
+            scores=self.scores,
         )
 
     def same_weights(self, other: Checkpoint) -> bool:
@@ -159,7 +164,26 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
         raise CheckpointError(f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}")
-    return Checkpoint(path, content["state_dict"], content.get("epoch"), content.get("global_step"))
+    scores = tuple(_scores(path.name, content.get("callbacks")))
+    return Checkpoint(path, content["state_dict"], content.get("epoch"), content.get("global_step"), scores=scores)
+
+
+def _scores(name: str, callbacks: Any) -> Iterator[Score]:
+    """What each ModelCheckpoint kept the file ``name`` for, of what it had saved in the file.
+
+    The score that a callback saw last may be of another checkpoint: only the list of those it keeps tells.
+    """
+    for key, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
+        mode = re.search("'mode': '(min|max)'", str(key))
+        kept = state.get("best_k_models") if isinstance(state, Mapping) else None
+        monitor = state.get("monitor") if isinstance(kept, Mapping) else None
+        if not mode or not isinstance(kept, Mapping) or not isinstance(monitor, str) or not monitor.isprintable():
+            continue
+        values = [value for path, value in kept.items() if re.split(r"[\\/]", str(path))[-1] == name]
+        for value in values[:1]:
+            number = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+            if isinstance(number, (int, float)) and math.isfinite(number):
+                yield Score(monitor=monitor, mode="max" if mode[1] == "max" else "min", value=float(number))
 
 
 def _read_trusted(path: Path) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from lightning_trt_windows.backends.engine import Engine
+    from lightning_trt_windows.manifest import OperatorCounts
 
 __all__ = ["BACKENDS", "Backend", "CompiledProgram", "get_backend"]
 
@@ -36,6 +37,8 @@ class CompiledProgram:
     """Token to engine."""
     fallback_ops: tuple[str, ...]
     """Operators that run in PyTorch between the engines, sorted, each once."""
+    operators: OperatorCounts
+    """How many run where."""
     compute_capabilities: tuple[str, ...]
     """GPU generations the engines run on, as ``"8.6"``; ``"newer"`` stands for GPUs that do not exist yet."""
     options: Mapping[str, Any]

@@ -8,7 +8,7 @@ replaces is the code around them, which sets up engines on a GPU that is not the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from lightning_trt_windows.backends.refusals import (
     refuse_mutations,
 )
 from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.manifest import OperatorCounts
 from lightning_trt_windows.settings import Precision
 
 __all__ = ["Build", "compile_program"]
@@ -48,6 +49,7 @@ class Build:
     engines: dict[str, Engine]
     """Token to engine."""
     fallback_ops: tuple[str, ...]
+    operators: OperatorCounts
     notes: tuple[str, ...]
 
 
@@ -81,7 +83,10 @@ def compile_program(
         except CompileError as error:
             _add_log(error, log)
             raise
-        fallback = _fallback_ops(parted)
+        inside = [graph for _, graph in engine_calls(parted)]
+        outside = [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in inside)]
+        fallback = list(_operators(outside))
+        counts = OperatorCounts(tensorrt=sum(1 for _ in _operators(inside)), pytorch=len(fallback))
         tokens = {name: TOKEN.format(name) for name in engines}
         fields = {}
         for name, engine in engines.items():
@@ -99,7 +104,8 @@ def compile_program(
             )
         compiled = assemble(blocks, program, parted, fields)
     refuse_cpu_operators(compiled)
-    return Build(compiled, {tokens[name]: engine for name, engine in engines.items()}, fallback, notes)
+    tokens_to_engines = {tokens[name]: engine for name, engine in engines.items()}
+    return Build(compiled, tokens_to_engines, tuple(sorted(set(fallback))), counts, notes)
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
@@ -175,22 +181,14 @@ def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str,
     )
 
 
-def _fallback_ops(parted: GraphModule) -> tuple[str, ...]:
-    engines = {graph for _, graph in engine_calls(parted)}
-    graphs = [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in engines)]
+def _operators(graphs: Iterable[GraphModule]) -> Iterator[str]:
+    """The name of each operator that computes tensors, as often as it is called."""
     sizes = torch.SymInt, torch.SymBool, torch.SymFloat
-    return tuple(
-        sorted(
-            {
-                operator_name(node)
-                for graph in graphs
-                for node in graph.graph.nodes
-                if node.op == "call_function"
-                and isinstance(node.target, torch._ops.OpOverload)
-                and not isinstance(node.meta.get("val"), sizes)
-            }
-        )
-    )
+    for graph in graphs:
+        for node in graph.graph.nodes:
+            is_operator = node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
+            if is_operator and not isinstance(node.meta.get("val"), sizes):
+                yield operator_name(node)
 
 
 def _add_log(error: CompileError, log: list[str]) -> None:

@@ -122,6 +122,7 @@ class TensorRTRTX:
             program=build.program,
             engines=build.engines,
             fallback_ops=build.fallback_ops,
+            operators=build.operators,
             compute_capabilities=_runs_on(build.engines.values()),
             options={
                 **({} if settings.precision is None else {"precision": settings.precision}),

@@ -11,7 +11,7 @@ from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source, SourceKind
 from lightning_trt_windows.observe.axes import Axis, Sample
 from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, registration_code, split
-from lightning_trt_windows.observe.ranges import Ranges, derive_ranges
+from lightning_trt_windows.observe.ranges import Ranges, counted, derive_ranges
 from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor, same_constant
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
@@ -94,7 +94,12 @@ def derive(
             raise ShapeDiscoveryError(_unknown_class(name, seen, method))
         found = [ranges.find((name, axis)) for axis in range(len(seen.shape))] if ranges else []
         groups = [group for group in found if group is not None]
-        sources[name] = Source(kind=kind, reason=reason, dims=tuple(group.reason for group in groups))
+        sources[name] = Source(
+            kind=kind,
+            reason=reason,
+            dims=tuple(group.reason for group in groups),
+            sizes=tuple(counted(group.seen) for group in groups),
+        )
         return InputSpec(tuple(group.range for group in groups), seen.dtype, _values(name, calls))
 
     inputs = {name: map_leaves(tree, spec, name) for name, tree in model.arguments.items()}

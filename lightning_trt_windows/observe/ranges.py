@@ -13,10 +13,12 @@ from lightning_trt_windows.observe.axes import Axis, Group, Sample, group_axes, 
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.shapes import DimRange
 
-__all__ = ["EXAMPLE", "Ranges", "derive_ranges"]
+__all__ = ["EXAMPLE", "MOST_SIZES", "Ranges", "counted", "derive_ranges"]
 
 EXAMPLE = "example"
 """Stage of what was not seen in any loader."""
+MOST_SIZES = 256
+"""Different sizes of an axis that the manifest lists."""
 EVERYTHING_AT_ONCE = 16
 """A loader's ``batch_size`` so many times larger than any batch seen means "all of it", not a size."""
 
@@ -213,6 +215,12 @@ def _common_factor(seen: Counter[int]) -> int:
     if power >= 8:
         return power
     return 14 if factor % 14 == 0 else 1
+
+
+def counted(seen: Counter[int]) -> dict[str, int]:
+    """``seen`` for the manifest, the most frequent sizes first, and the two ends whatever else is left out."""
+    ends = {size: seen[size] for size in (min(seen), max(seen))}
+    return {str(size): count for size, count in {**dict(seen.most_common(MOST_SIZES - 2)), **ends}.items()}
 
 
 def _counts(sizes: Mapping[str, Counter[int]]) -> str:

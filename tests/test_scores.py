@@ -1,0 +1,70 @@
+"""What a manifest says about why a checkpoint was kept, from the state that ModelCheckpoint leaves in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
+from lightning_trt_windows.observe.ranges import MOST_SIZES, counted
+
+
+class Scored(L.LightningModule):
+    """Logs a score that gets worse, then better, then worse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.net(batch[0]).mean()
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        self.log("error", [-0.5, 2.0, -1.25][self.current_epoch] if not self.trainer.sanity_checking else 9.0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> ModelCheckpoint:
+    """The callback of a real run that has kept two of three checkpoints, and the last."""
+    data = DataLoader(TensorDataset(torch.rand(4, 2)), batch_size=2)
+    folder = tmp_path_factory.mktemp("run")
+    best = ModelCheckpoint(folder, "{epoch}", monitor="error", mode="min", save_top_k=2, save_last=True)
+    trainer = L.Trainer(
+        max_epochs=3, callbacks=[best], logger=False, accelerator="cpu", enable_progress_bar=False, barebones=False
+    )
+    trainer.fit(Scored(), data, data)
+    return best
+
+
+@pytest.mark.parametrize("read", [read_weights, read_checkpoint])
+def test_a_checkpoint_has_the_score_it_was_kept_for(kept: ModelCheckpoint, read: object) -> None:
+    """Each its own, of either sign; also where nothing of the file's classes is imported."""
+    assert len(kept.best_k_models) == 2
+    for path, score in kept.best_k_models.items():
+        (found,) = read(Path(path)).record().scores  # type: ignore[operator]
+        assert (found.monitor, found.mode, found.value) == ("error", "min", score.item())
+
+
+def test_a_checkpoint_kept_for_another_reason_has_none(kept: ModelCheckpoint) -> None:
+    """The last one holds the state of the callback too, and was not kept for its score."""
+    assert read_weights(Path(kept.last_model_path)).scores == ()
+
+
+def test_a_manifest_lists_so_many_sizes_and_both_ends() -> None:
+    """The most frequent ones, and what bounds the range."""
+    from collections import Counter
+
+    seen = Counter({size: 1000 - size for size in range(1, 501)})
+    listed = counted(seen)
+    assert len(listed) <= MOST_SIZES
+    assert {"1", "2", "500"} <= listed.keys()
+    assert "499" not in listed
+    assert counted(Counter({4: 20, 1: 2})) == {"4": 20, "1": 2}
