@@ -9,7 +9,7 @@ from typing import Any
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.builds.run import Run, distinct, interrupted
 from lightning_trt_windows.builds.watch import CheckpointWatch
-from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.errors import CheckpointError, LightningTrtError
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.preflight import checkpoint_paths
@@ -108,7 +108,11 @@ class Following:
     def _add_what_is_there(self) -> None:
         """At the end: the best and the last, or all that a resumed run has kept from before."""
         assert self._run is not None
-        paths = checkpoint_paths(self.trainer, every=self.every)
+        try:
+            paths = checkpoint_paths(self.trainer, every=self.every)
+        except OSError as error:
+            self._report.failed(None, CheckpointError(f"the checkpoints of this run cannot be looked at: {error}"))
+            return
         if not paths and not self._run.busy:
             rank_zero_warn(
                 "WindowsExport: this run wrote no checkpoint, so there is nothing to export. ModelCheckpoint writes "
@@ -117,7 +121,7 @@ class Following:
             )
             return
         if self.every:
-            for path in paths:
+            for path in self._run.fetched(paths):
                 self._run.found(path, -1)
             return
         try:
@@ -125,7 +129,7 @@ class Following:
         except LightningTrtError as error:
             self._report.failed(None, error)
             return
-        for checkpoint in distinct(paths, self._report.failed):
+        for checkpoint in distinct(self._run.fetched(paths), self._run.failed):
             rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
             self._run.found(checkpoint.path, checkpoint.global_step or 0)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export import prepare
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
 
 __all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
 
@@ -47,7 +50,8 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> None:
     Raises:
         OutputError: There is less free space than the weights of ``module`` need twice.
     """
-    place = Path(directory)
+    # artifacts of checkpoints elsewhere are built in a temporary directory
+    place = Path(tempfile.gettempdir() if is_remote(directory) else directory)
     while not place.exists() and place != place.parent:
         place = place.parent
     needed = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
@@ -68,19 +72,32 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> No
     prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
 
 
-def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path]:
+def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
     """The checkpoints that are there: the best and the last of each ModelCheckpoint, or every one it keeps.
 
     Of a resumed run, every one in their directories: ModelCheckpoint itself does not remember them all.
+
+    Raises:
+        OSError: They are on another file system, which does not answer.
     """
-    paths: dict[str, Path] = {}
+    paths: dict[str, Path | RemoteFile] = {}
     for callback in trainer.checkpoint_callbacks:
         kept = list(getattr(callback, "best_k_models", ())) if every else []
         directory = getattr(callback, "dirpath", None)
-        if every and trainer.ckpt_path is not None and directory and Path(directory).is_dir():
-            kept += [str(path) for path in sorted(Path(directory).glob("*.ckpt"))]
+        if every and trainer.ckpt_path is not None and directory:
+            kept += [str(path) for path in _checkpoints_in(place_of(directory))]
         for path in (*kept, getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", "")):
-            if path and Path(path).is_file():
+            place = place_of(path) if path else None
+            if isinstance(place, RemoteFile):
+                if place.url not in paths and place.size() is not None:
+                    paths[place.url] = place
+            elif place and place.is_file():
                 # last.ckpt may be a link to the best
-                paths.setdefault(os.path.realpath(path), Path(path))
+                paths.setdefault(os.path.realpath(place), place)
     return list(paths.values())
+
+
+def _checkpoints_in(directory: Path | RemoteFile) -> Sequence[Path | RemoteFile]:
+    if isinstance(directory, RemoteFile):
+        return directory.children(".ckpt")
+    return sorted(directory.glob("*.ckpt"))

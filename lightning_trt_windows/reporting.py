@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.run import Failure
+from lightning_trt_windows.storage import RemoteFile
 
 __all__ = ["Report"]
 
@@ -46,7 +47,7 @@ class Report:
         gone = ArtifactPaths.beside(checkpoint).ep
         self.artifacts = [a for a in self.artifacts if a.path != gone]
 
-    def failed(self, checkpoint: Path | None, error: Exception) -> None:
+    def failed(self, checkpoint: Path | RemoteFile | None, error: Exception) -> None:
         """``checkpoint`` has no artifact; ``None`` where it failed before there was one."""
         failure = Failure(checkpoint, error)
         self.failures.append(failure)

@@ -184,6 +184,15 @@ class RemoteFile:
             return []
         return [RemoteFile(f"{self.url.rstrip('/')}/{name}") for name in sorted(names) if name.endswith(suffix)]
 
+    def below(self, suffix: str) -> list[RemoteFile]:
+        """Files of this directory and of those in it whose names end in ``suffix``."""
+
+        def look(system: Any, path: str) -> list[str]:
+            system.invalidate_cache()
+            return [system.unstrip_protocol(name) for name in system.find(path) if name.endswith(suffix)]
+
+        return [RemoteFile(url) for url in self._on_system(look)]
+
     def _make_parent(self, system: Any, path: str) -> None:
         found = _SCHEME.match(self.url)
         if found and found[1].lower() not in _OBJECT_STORES:

@@ -1,7 +1,7 @@
 """Checkpoints on other file systems, as builds see them: copied here to be read, their artifacts sent back.
 
-Builds know paths of this machine only. Here each checkpoint elsewhere has such a path, in a directory that goes when the
-run ends.
+Builds know paths of this machine only. Here each checkpoint elsewhere has such a path, in a directory that goes when
+the run ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.executors import failure_folder
@@ -21,8 +23,19 @@ from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, download_c
 
 __all__ = ["Mirror"]
 
+
+@dataclass(frozen=True)
+class _Action:
+    checkpoint: Path
+    future: Future[Artifact | None]
+    wanted: bool = True
+    """Whether somebody waits for the artifact; not if it is deleted next."""
+
+
+_T = TypeVar("_T")
+
 _KEPT = 4
-"""Uploaded artifacts that stay here for a while: the next checkpoint may have the same weights, as ``last.ckpt`` has."""
+"""Uploaded artifacts that stay for a while: the next checkpoint may have the same weights, as ``last.ckpt`` has."""
 
 
 class Mirror:
@@ -36,7 +49,7 @@ class Mirror:
         self._folder: Path | None = None
         self._origins: dict[Path, RemoteFile] = {}
         self._thread: ThreadPoolExecutor | None = None
-        self._under_way: list[tuple[Path, Future[Artifact | None]]] = []
+        self._under_way: list[_Action] = []
         self._uploaded: list[Path] = []
         self._something_failed = False
 
@@ -101,32 +114,39 @@ class Mirror:
                 ) from error
 
         if self.is_away(checkpoint):
+            same = [action.checkpoint == checkpoint for action in self._under_way]
+            self._under_way = [replace(a, wanted=False) if s else a for a, s in zip(self._under_way, same)]
             self._put(checkpoint, remove)
 
     def later(self, action: Callable[[], None]) -> Future[None]:
         """Do ``action`` after what has been asked for until now."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "lightning-trt-windows-upload")
-        return self._thread.submit(action)
+        return self._submit(action)
 
     def done(self) -> list[tuple[Path, Artifact | Exception]]:
         """What has been uploaded since the last time, and what could not be, each with its checkpoint."""
         outcomes: list[tuple[Path, Artifact | Exception]] = []
         waiting, self._under_way = self._under_way, []
-        for checkpoint, future in waiting:
-            if not future.done():
-                self._under_way.append((checkpoint, future))
-            elif future.cancelled():
+        for action in waiting:
+            checkpoint = action.checkpoint
+            if not action.future.done():
+                self._under_way.append(action)
+            elif action.future.cancelled() or not action.wanted:
                 continue
-            elif error := future.exception():
+            elif error := action.future.exception():
                 self._something_failed = True
                 outcomes.append((checkpoint, error if isinstance(error, Exception) else OutputError(str(error))))
-            elif artifact := future.result():
+            elif artifact := action.future.result():
                 outcomes.append((checkpoint, artifact))
                 self._uploaded = [*(c for c in self._uploaded if c != checkpoint), checkpoint]
         while len(self._uploaded) > _KEPT:
             self.forget(self._uploaded.pop(0))
         return outcomes
+
+    def cancel(self) -> list[Path]:
+        """Give up what has not begun; gives back the checkpoints whose artifacts have not been sent for it."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        return [action.checkpoint for action in self._under_way if action.wanted and action.future.cancelled()]
 
     def forget(self, checkpoint: Path) -> None:
         """Delete what is here of ``checkpoint`` if it is only a copy."""
@@ -147,9 +167,9 @@ class Mirror:
         return explained
 
     def close(self) -> None:
-        """End the thread when it has done what it is doing, and delete what is here of what arrived there."""
+        """Wait for what is under way, and delete what is here of what arrived there."""
         if self._thread is not None:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+            self._thread.shutdown(wait=True)
         if self._folder is None:
             return
         if self._something_failed:  # messages have named files here
@@ -159,6 +179,9 @@ class Mirror:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _put(self, checkpoint: Path, action: Callable[[], Artifact | None]) -> None:
+        self._under_way.append(_Action(checkpoint, self._submit(action)))
+
+    def _submit(self, action: Callable[[], _T]) -> Future[_T]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "lightning-trt-windows-upload")
-        self._under_way.append((checkpoint, self._thread.submit(action)))
+        return self._thread.submit(action)

@@ -5,7 +5,7 @@ The callback says when to look; this says what to do. It knows no Trainer.
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 
 from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.builds.jobs import SavedProgram
+from lightning_trt_windows.builds.mirror import Mirror
 from lightning_trt_windows.builds.options import RunOptions
 from lightning_trt_windows.builds.pending import Builds, Outcome, remove_artifact
 from lightning_trt_windows.builds.tracer import Tracer, sweep
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
-from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError, OutputError
+from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
 from lightning_trt_windows.export import existing
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.storage import RemoteFile
 
 __all__ = ["Failure", "Run", "distinct", "interrupted"]
 
@@ -29,7 +31,7 @@ __all__ = ["Failure", "Run", "distinct", "interrupted"]
 class Failure:
     """An artifact that could not be made."""
 
-    checkpoint: Path | None
+    checkpoint: Path | RemoteFile | None
     """The checkpoint it was for; ``None`` where it failed before there was one."""
     error: Exception
 
@@ -61,7 +63,7 @@ class Run:
         options: RunOptions,
         *,
         made: Callable[[Artifact], None],
-        failed: Callable[[Path, Exception], None],
+        failed: Callable[[Path | RemoteFile, Exception], None],
         gone: Callable[[Path], None],
         method: str,
         extra: Mapping[str, Any],
@@ -69,7 +71,9 @@ class Run:
         self.module = module
         self.options = options
         self._discover = discover
-        self._made, self._failed, self._gone = made, failed, gone
+        self._made, self._gone, self._tell_failed = made, gone, failed
+        self.mirror = Mirror()
+        """Where checkpoints of other file systems are meanwhile."""
         self._tracer = Tracer(settings, method=method, extra=extra, retrace=options.retrace)
         self._executor, self._own_executor = options.make_executor()
         self._builds = Builds(self._executor, most=options.max_pending, replace_queued=options.replace_queued)
@@ -78,38 +82,65 @@ class Run:
         self._step_of: dict[Path, int] = {}
         self._swept: set[Path] = set()
 
-    def written(self, checkpoint: Path, step: int) -> None:
+    def written(self, place: Path | RemoteFile, step: int) -> None:
         """Build the artifact of a file that has just been written."""
+        checkpoint = self.mirror.local(place)
         # whatever stands there is of the file's former content
         self._builds.drop(checkpoint)
-        if remove_artifact(checkpoint):
-            self._gone(checkpoint)
+        self._remove_artifact(checkpoint)
+        self.mirror.forget(checkpoint)
         self._step_of[checkpoint] = step
         self._start(checkpoint)
 
+    def fetched(self, places: Iterable[Path | RemoteFile]) -> list[Path]:
+        """Checkpoints on this machine, with copies of those that are not."""
+        checkpoints = []
+        for place in places:
+            checkpoint = self.mirror.local(place)
+            try:
+                if checkpoint not in self._step_of:  # otherwise it has been seen to
+                    self.mirror.fetch(checkpoint)
+            except LightningTrtError as error:
+                self.failed(checkpoint, error)
+                continue
+            checkpoints.append(checkpoint)
+        return checkpoints
+
     def found(self, checkpoint: Path, step: int) -> None:
-        """Build the artifact of a file that has been there for some time, unless it is there as well."""
+        """Build the artifact of a file that has been there for some time, unless it is there as well.
+
+        Args:
+            checkpoint: A path that :meth:`fetched` gave back, or any other of this machine.
+            step: Optimizer steps that had been taken, -1 where that is not known.
+        """
         if checkpoint not in self._step_of:
             self._step_of[checkpoint] = step
             self._start(checkpoint, look_first=True)
 
-    def removed(self, checkpoint: Path) -> None:
+    def removed(self, place: Path | RemoteFile) -> None:
         """Give up the build of a file that is no more, and delete its artifact."""
+        checkpoint = self.mirror.local(place)
         self._builds.drop(checkpoint)
         self._step_of.pop(checkpoint, None)
-        if not self.options.keep_dropped and remove_artifact(checkpoint):
-            self._gone(checkpoint)
+        if not self.options.keep_dropped:
+            self._remove_artifact(checkpoint)
+        if self.mirror.is_away(checkpoint):
+            checkpoint.unlink(missing_ok=True)  # as it has there
 
     def collect(self) -> None:
         """Report what has finished meanwhile."""
         for outcome in self._builds.collect():
             self._report(outcome)
+        self._report_uploaded()
         self._report_replaced()
 
     def finish(self) -> None:
         """Wait for all builds and report them. What interrupts the wait gives up the rest."""
         try:
             self._builds.finish(self._report)
+            while len(self.mirror):
+                self._report_uploaded()
+                time.sleep(0.05)
             self._report_replaced()
         except BaseException:
             self.cancel()
@@ -119,29 +150,42 @@ class Run:
     def cancel(self) -> None:
         """Give up what is not finished, and report it."""
         self.collect()
-        for checkpoint in self._builds.cancel():
-            self._failed(checkpoint, interrupted(checkpoint))
+        for checkpoint in (*self._builds.cancel(), *self.mirror.cancel()):
+            self.failed(checkpoint, interrupted(checkpoint))
+        self._report_uploaded()
         self._close()
 
     def _close(self) -> None:
         if self._own_executor:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self._tracer.close()
+        self.mirror.close()
+
+    def _remove_artifact(self, checkpoint: Path) -> None:
+        removed = remove_artifact(checkpoint)
+        if removed or self.mirror.is_away(checkpoint):
+            self.mirror.remove(checkpoint)
+            self._gone(checkpoint)
+
+    def failed(self, checkpoint: Path, error: Exception) -> None:
+        """Tell that ``checkpoint`` has no artifact."""
+        self._tell_failed(self.mirror.origin(checkpoint), self.mirror.explained(checkpoint, error))
 
     def _start(self, checkpoint: Path, *, look_first: bool = False) -> None:
         self.busy = True
         try:
-            _refuse_remote(checkpoint)
+            if not checkpoint.exists():
+                self.mirror.fetch(checkpoint)
             self._sweep(checkpoint.parent)
             step = self._step_of[checkpoint]
             twins = tuple(c for c, s in self._step_of.items() if s == step and c != checkpoint)
             job = self._tracer.job(self.module, checkpoint, self._discover, twins)
-            if look_first and (artifact := existing(job)):
+            if look_first and (artifact := existing(job) or self.mirror.existing(checkpoint, job)):
                 self._made(artifact)
                 return
         # whatever happens here, the training goes on; the error is kept and reported
         except Exception as error:
-            self._failed(checkpoint, error)
+            self.failed(checkpoint, error)
             return
         self._builds.add(checkpoint, job)
 
@@ -152,7 +196,9 @@ class Run:
 
     def _report(self, outcome: Outcome) -> None:
         checkpoint, job, result = outcome
-        if isinstance(result, Artifact):
+        if isinstance(result, Artifact) and self.mirror.is_away(checkpoint):
+            self.mirror.send(checkpoint, result)
+        elif isinstance(result, Artifact):
             self._made(result)
         elif not checkpoint.exists():
             return  # it went while it was built
@@ -161,7 +207,14 @@ class Run:
             self._tracer.retrace = True
             self._start(checkpoint)
         else:
-            self._failed(checkpoint, result)
+            self.failed(checkpoint, result)
+
+    def _report_uploaded(self) -> None:
+        for checkpoint, result in self.mirror.done():
+            if isinstance(result, Exception):
+                self.failed(checkpoint, result)
+            else:
+                self._made(result)
 
     def _report_replaced(self) -> None:
         replaced, self._builds.replaced = self._builds.replaced, []
@@ -184,18 +237,9 @@ def distinct(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -
     return sorted(checkpoints, key=lambda c: c.global_step or 0)
 
 
-def interrupted(checkpoint: Path) -> CompileError:
+def interrupted(checkpoint: Path | RemoteFile) -> CompileError:
     """Why a checkpoint has no artifact after an interruption."""
     return CompileError(
         f"training was interrupted before it was built; later: lightning-trt-windows export {checkpoint.name} "
         "--module package.module:Class"
     )
-
-
-def _refuse_remote(checkpoint: Path) -> None:
-    text = os.fspath(checkpoint)
-    if ":/" in text[2:]:
-        raise OutputError(
-            f"{text} is not a file of this machine; artifacts are written beside local checkpoints only. Copy it, and "
-            "export the copy with: lightning-trt-windows export"
-        )

@@ -15,6 +15,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.storage import RemoteFile, place_of
+
 __all__ = ["CheckpointWatch"]
 
 
@@ -60,11 +62,11 @@ class CheckpointWatch:
                 delattr(owner, name)
         self._undo = []
 
-    def events(self) -> list[tuple[Path, bool]]:
+    def events(self) -> list[tuple[Path | RemoteFile, bool]]:
         """Each path with ``True`` where it has been written and ``False`` where it has been removed, oldest first."""
         with self._lock:
             events, self._events = self._events, {}
-        return [(Path(path), written) for path, written in events.items()]
+        return [(place_of(path), written) for path, written in events.items()]
 
     def _note(self, path: str | os.PathLike[str], written: bool) -> None:
         with self._lock:

@@ -1,0 +1,267 @@
+"""``artifacts.json``: which artifacts a checkpoint directory has, which of them is the best, and which the last.
+
+An index repeats what the manifests beside it say, so that a script need not open them all, and it can be made again
+from them. At import the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, parse_manifest
+from lightning_trt_windows.errors import ArtifactError, LightningTrtError, OutputError, UnsupportedFormatError
+from lightning_trt_windows.filenames import illegal_on_windows
+from lightning_trt_windows.files import atomic_file
+from lightning_trt_windows.manifest import Manifest
+from lightning_trt_windows.storage import RemoteFile, place_of
+
+__all__ = ["INDEX_NAME", "INDEX_VERSION", "IndexEntry", "RunIndex", "Standing", "directories_with_artifacts"]
+
+INDEX_NAME = "artifacts.json"
+
+INDEX_VERSION = "1.0"
+"""MAJOR.MINOR. A new minor only adds keys."""
+
+Directory = Path | RemoteFile
+"""Of this machine or elsewhere."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a Trainer says about a checkpoint that its manifest does not."""
+
+    monitor: str | None = None
+    mode: str | None = None
+    score: float | None = None
+    best: bool = False
+    """The one that ModelCheckpoint calls the best; the newest, where it monitors nothing."""
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One artifact. File names are without directory."""
+
+    file: str
+    """The ``.ep``."""
+    size: int
+    """Of the ``.ep`` in bytes."""
+    manifest: str
+    manifest_sha256: str
+    checkpoint: str | None = None
+    """As in the manifest; ``None`` where a module was exported that came from none."""
+    epoch: int | None = None
+    global_step: int | None = None
+    monitor: str | None = None
+    """Name of the metric that the checkpoint was kept for."""
+    mode: str | None = None
+    """``min`` or ``max``: which end of it is the better one."""
+    score: float | None = None
+    best: bool = False
+    """Of those with the same monitor the best one here; without a monitor, the one that the Trainer calls the best."""
+    last: bool = False
+    """The one with the most steps; one of an index, unless it is empty."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, name: str, data: bytes, standing: Standing | None = None) -> IndexEntry:
+        """What stands in a manifest, the file ``name`` of content ``data``."""
+        entry = cls(manifest.ep.file, manifest.ep.size, name, hashlib.sha256(data).hexdigest())
+        if record := manifest.checkpoint:
+            entry = replace(entry, checkpoint=record.file, epoch=record.epoch, global_step=record.global_step)
+            if record.scores:
+                first = record.scores[0]
+                entry = replace(entry, monitor=first.monitor, mode=first.mode, score=first.value)
+        return entry.judged(standing) if standing else entry
+
+    def judged(self, standing: Standing) -> IndexEntry:
+        """With what the Trainer says now."""
+        score = standing.score if standing.score is not None and math.isfinite(standing.score) else None
+        if score is None:
+            return replace(self, best=standing.best, last=standing.last)
+        return replace(self, **{**asdict(standing), "score": score})
+
+
+@dataclass(frozen=True)
+class RunIndex:
+    """The artifacts of one directory, by step and name."""
+
+    entries: tuple[IndexEntry, ...] = ()
+    format_version: str = field(default=INDEX_VERSION)
+
+    @classmethod
+    def read(cls, directory: str | os.PathLike[str] | RemoteFile) -> RunIndex:
+        """The index that stands in ``directory``.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged.
+            UnsupportedFormatError: A newer version of this package wrote it.
+        """
+        place = place_of(directory)
+        where = _child(place, INDEX_NAME)
+        data = _content(where)
+        if data is None:
+            raise ArtifactError(where, ["does not exist; lightning-trt-windows index makes it"])
+        return cls.from_json(data, str(where))
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> RunIndex:
+        """The index that a file's content is; ``where`` names the file in messages.
+
+        Raises:
+            ArtifactError: It is none.
+            UnsupportedFormatError: A newer version of this package wrote it.
+        """
+        try:
+            found = json.loads(data)
+            version = str(found["format_version"])
+            if version.partition(".")[0] != INDEX_VERSION.partition(".")[0]:
+                raise UnsupportedFormatError(where, [f"its format version is {version}; upgrade lightning-trt-windows"])
+            known = {f.name for f in fields(IndexEntry)}
+            entries = [IndexEntry(**{k: v for k, v in entry.items() if k in known}) for entry in found["artifacts"]]
+        # whatever else somebody has put there under this name
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if isinstance(error, LightningTrtError):
+                raise
+            raise ArtifactError(where, [f"is not an index of artifacts: {type(error).__name__}: {error}"]) from error
+        for entry in entries:
+            if not all(isinstance(n, str) and illegal_on_windows(n) is None for n in (entry.file, entry.manifest)):
+                raise ArtifactError(where, ["names files outside its directory"])
+        return cls(tuple(entries))
+
+    @classmethod
+    def of_manifests(
+        cls, directory: str | os.PathLike[str] | RemoteFile, standings: Mapping[str, Standing] | None = None
+    ) -> RunIndex:
+        """What the manifests in ``directory`` say; an ``.ep`` that is missing or has another size is none.
+
+        Args:
+            directory: A checkpoint directory, or its URL.
+            standings: What the Trainer says, by the checkpoints' names as manifests have them.
+        """
+        place = place_of(directory)
+        entries = []
+        for manifest in _children(place, ".json"):
+            if manifest.name == INDEX_NAME or illegal_on_windows(manifest.name):
+                continue
+            data = _content(manifest)
+            try:
+                found = parse_manifest(data or b"", manifest)
+            except ArtifactError:
+                continue
+            if _size(_child(place, found.ep.file)) == found.ep.size:
+                name = found.checkpoint.file if found.checkpoint else ""
+                entries.append(IndexEntry.of(found, manifest.name, data or b"", (standings or {}).get(name)))
+        return cls(tuple(entries))._settled()
+
+    def with_artifact(self, artifact: Artifact, data: bytes) -> RunIndex:
+        """With ``artifact``, whose manifest is ``data``, in place of what had its name."""
+        entry = IndexEntry.of(artifact.manifest, ArtifactPaths.of(artifact.path).manifest.name, data)
+        return RunIndex((*(e for e in self.entries if e.file != entry.file), entry))._settled()
+
+    def without(self, file: str) -> RunIndex:
+        """Without the artifact whose ``.ep`` is ``file``."""
+        return RunIndex(tuple(entry for entry in self.entries if entry.file != file))._settled()
+
+    def judged(self, standings: Mapping[str, Standing]) -> RunIndex:
+        """With what the Trainer says now, by the checkpoints' names as manifests have them."""
+        entries = (entry.judged(standings.get(entry.checkpoint or "", Standing())) for entry in self.entries)
+        return RunIndex(tuple(entries))._settled()
+
+    @property
+    def best(self) -> IndexEntry | None:
+        """The best one; of several monitors, of the first."""
+        return next((entry for entry in self.entries if entry.best), None)
+
+    @property
+    def last(self) -> IndexEntry | None:
+        """The one with the most steps."""
+        return next((entry for entry in self.entries if entry.last), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dicts, lists and scalars."""
+        return {"format_version": INDEX_VERSION, "artifacts": [asdict(entry) for entry in self.entries]}
+
+    def write(self, directory: str | os.PathLike[str] | RemoteFile) -> None:
+        """Put it into ``directory``, whole or not at all.
+
+        Raises:
+            OutputError: That was refused.
+        """
+        where = _child(place_of(directory), INDEX_NAME)
+        data = (json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        if isinstance(where, Path):
+            with atomic_file(where) as file:
+                file.write(data)
+            return
+        try:
+            where.write(data)
+        except OSError as error:
+            raise OutputError(f"cannot write {where}: {error}; see that the place can be written to") from error
+
+    def _settled(self) -> RunIndex:
+        """In order, and with one last and one best of each monitor."""
+        entries = sorted(self.entries, key=lambda e: (-1 if e.global_step is None else e.global_step, e.file))
+        latest = max(entries, key=lambda e: (e.global_step or 0, e.last, e.file.startswith("last")), default=None)
+        best = {id(entry) for entry in _best(entries)}
+        return RunIndex(tuple(replace(e, best=id(e) in best, last=e is latest) for e in entries))
+
+
+def _best(entries: Iterable[IndexEntry]) -> Iterable[IndexEntry]:
+    scored: dict[tuple[str | None, str | None], IndexEntry] = {}
+    for entry in entries:
+        if entry.score is None:
+            if entry.best:
+                yield entry
+            continue
+        key = (entry.monitor, entry.mode)
+        other = scored.get(key)
+        gain = 0.0 if other is None or other.score is None else entry.score - other.score
+        if other is None or (gain > 0 if entry.mode == "max" else gain < 0):
+            scored[key] = entry
+    yield from scored.values()
+
+
+def directories_with_artifacts(root: str | os.PathLike[str]) -> Sequence[Directory]:
+    """The directories at and below ``root`` that have manifests in them.
+
+    Raises:
+        ArtifactError: There is no such directory.
+    """
+    place = place_of(root)
+    if isinstance(place, RemoteFile):
+        return [RemoteFile(url) for url in sorted({file.parent for file in place.below(".json")})]
+    if not place.is_dir():
+        raise ArtifactError(place, ["is not a directory"])
+    return sorted({path.parent for path in place.rglob("*.json") if path.name != INDEX_NAME})
+
+
+def _child(directory: Directory, name: str) -> Directory:
+    return directory / name if isinstance(directory, Path) else RemoteFile(f"{directory.url.rstrip('/')}/{name}")
+
+
+def _children(directory: Directory, suffix: str) -> Iterable[Directory]:
+    if isinstance(directory, RemoteFile):
+        return directory.children(suffix)
+    return sorted(path for path in directory.glob(f"*{suffix}") if path.is_file())
+
+
+def _content(file: Directory) -> bytes | None:
+    try:
+        return file.read_bytes() if isinstance(file, Path) else file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(file, [f"cannot be read: {error}"]) from error
+
+
+def _size(file: Directory) -> int | None:
+    if isinstance(file, RemoteFile):
+        return file.size()
+    return file.stat().st_size if file.is_file() else None
