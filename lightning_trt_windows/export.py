@@ -263,7 +263,10 @@ def _manifest(
         fallback_ops=compiled.fallback_ops,
         operators=compiled.operators,
         backend=BackendRecord(
-            name=compiled.backend, compute_capabilities=compiled.compute_capabilities, options=options
+            name=compiled.backend,
+            compute_capabilities=compiled.compute_capabilities,
+            options=options,
+            target=compiled.target,
         ),
         versions={
             "lightning-trt-windows": version("lightning-trt-windows"),

@@ -35,6 +35,7 @@ __all__ = [
     "Score",
     "Source",
     "SourceKind",
+    "Target",
     "Timings",
 ]
 
@@ -62,6 +63,7 @@ InputDtype: TypeAlias = Annotated[str, schema.one_of(DTYPES)]
 OutputDtype: TypeAlias = Annotated[str, schema.matching("[a-z][a-z0-9_]*", "a dtype as torch spells it")]
 SizeOrExpression: TypeAlias = Annotated[int | str, _size_or_expression]
 SourceKind: TypeAlias = Literal["argument", "datamodule", "observed", "example"]
+Target: TypeAlias = Literal["portable", "same_capability", "ampere_and_newer"]
 
 
 class _Record:
@@ -228,6 +230,9 @@ class BackendRecord(_Record):
     """As ``8.6``, and ``newer`` for GPUs that do not exist yet; empty where it is not known."""
     options: Mapping[str, Any] = field(hash=False)
     """Settings that were in force."""
+    target: Target = field(default="portable", metadata={schema.SINCE: 1})
+    """Whether the GPU must be that of the machine that built: ``same_capability`` is its generation,
+    ``ampere_and_newer`` any from 8.0 on, ``portable`` those in ``compute_capabilities``. From 1.1 on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,6 +262,8 @@ class EngineFields:
     """``id%major%minor%type%name`` of the GPU the loader looks for."""
     any_newer_gpu: bool
     """Any GPU of capability 8.0 and above passes the loader's check, not only the recorded one."""
+    platform: str
+    """What the engine runs on, as upstream's C++ spells it."""
     output_allocator: bool
     symbolic_shapes: Any
     settings: Any
@@ -286,8 +288,7 @@ class EngineFields:
             "HW_COMPATIBLE_IDX": str(int(self.any_newer_gpu)),
             # upstream's own format, for upstream's loader; this package never reads it back
             "SERIALIZED_METADATA_IDX": base64.b64encode(pickle.dumps(metadata)).decode(),
-            # as its C++ writes it; the Python runtime's spelling win_x86_64 is unknown to the C++ loader
-            "TARGET_PLATFORM_IDX": "windows_x86_64",
+            "TARGET_PLATFORM_IDX": self.platform,
             "REQUIRES_OUTPUT_ALLOCATOR_IDX": str(int(self.output_allocator)),
             "RESOURCE_ALLOCATION_STRATEGY_IDX": "0",
             "REQUIRES_NATIVE_MULTIDEVICE_IDX": "0",

@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from lightning_trt_windows.backends.engine import Engine
-    from lightning_trt_windows.manifest import OperatorCounts
+    from lightning_trt_windows.manifest import OperatorCounts, Target
 
 __all__ = ["BACKENDS", "Backend", "CompiledProgram", "get_backend"]
 
-BACKENDS = {"tensorrt_rtx": "lightning_trt_windows.backends.tensorrt_rtx:TensorRTRTX"}
+BACKENDS = {
+    "tensorrt_rtx": "lightning_trt_windows.backends.tensorrt_rtx:TensorRTRTX",
+    "tensorrt": "lightning_trt_windows.backends.tensorrt:TensorRT",
+}
 """Name to ``module:class``; the module is imported when the backend is asked for."""
 
 
@@ -47,6 +49,10 @@ class CompiledProgram:
     """Versions that loading depends on."""
     notes: tuple[str, ...] = field(default=())
     """Sentences for the manifest: what was decided or given up."""
+    target: Target = "portable"
+    """Which GPUs the engines run on, other than those listed; see ``BackendRecord``."""
+    twin: bool = False
+    """The same program and settings for the machine that builds, to be compared there; never shipped."""
 
 
 class Backend(Protocol):
@@ -62,8 +68,13 @@ class Backend(Protocol):
             EnvironmentMismatchError: Something that must be installed is not.
         """
 
-    def compile(self, program: ExportedProgram, settings: ExportSettings) -> CompiledProgram:
+    def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
         """Compile ``program``, whose graph is consumed.
+
+        Args:
+            program: A captured program.
+            settings: What the user chose.
+            twin: Build for this machine's own system instead of Windows, where engines for Windows cannot run here.
 
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.
@@ -79,11 +90,6 @@ def get_backend(name: str) -> Backend:
     from lightning_trt_windows._compat.torch_tensorrt import installed_distribution
 
     found = installed_distribution(name)
-    if found not in BACKENDS:
-        raise ConfigurationError(
-            f"the backend {found!r} is not part of this version yet; available: {', '.join(BACKENDS)}. "
-            "Install TensorRT-RTX with: pip uninstall torch-tensorrt && pip install 'lightning-trt-windows[rtx]'"
-        )
     module, _, attribute = BACKENDS[found].partition(":")
     backend: Backend = getattr(importlib.import_module(module), attribute)()
     return backend

@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, quiet
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
-from lightning_trt_windows.backends.engine import ConverterError, Engine, build_engine
+from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
@@ -35,7 +35,10 @@ from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.manifest import OperatorCounts
 from lightning_trt_windows.settings import Precision
 
-__all__ = ["Build", "compile_program"]
+__all__ = ["LINUX", "WINDOWS", "Build", "compile_program"]
+
+WINDOWS, LINUX = "windows_x86_64", "linux_x86_64"
+"""Platforms of engines, as upstream's C++ writes them; the Python runtime's spelling win_x86_64 is unknown to it."""
 
 TOKEN = "@lightning-trt-windows:{}@"
 """Stands where an engine's payload belongs until the archive is written. Plain ASCII that JSON leaves alone."""
@@ -59,8 +62,9 @@ def compile_program(
     settings: Any,
     *,
     precision: Precision | None,
-    configure: Callable[[Any], None],
+    configure: Configure,
     device_record: Callable[[Engine], tuple[str, bool]],
+    platform: str = WINDOWS,
 ) -> Build:
     """Compile ``program`` (consumed) into engines and what stays in PyTorch.
 
@@ -69,8 +73,9 @@ def compile_program(
         program: A captured program whose tensors are on the CPU.
         settings: Upstream's ``CompilationSettings``.
         precision: What to compute in; ``None`` is as the program was captured.
-        configure: Called with TensorRT's builder configuration before each build.
+        configure: Entered with TensorRT's builder configuration around each build.
         device_record: Gives upstream's device field and hardware-compatible flag for an engine.
+        platform: What the engines are for, as upstream's C++ writes it.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
@@ -98,6 +103,7 @@ def compile_program(
                 outputs=engine.outputs,
                 device=device,
                 any_newer_gpu=any_newer_gpu,
+                platform=platform,
                 output_allocator=engine.output_allocator,
                 symbolic_shapes=engine.symbolic_shapes,
                 settings=settings,
@@ -141,7 +147,7 @@ def _build_all(
     blocks: Upstream,
     lowered: GraphModule,
     settings: Any,
-    configure: Callable[[Any], None],
+    configure: Configure,
     only_in_torch: frozenset[str],
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
 from lightning_trt_windows.errors import CompileError
 
-__all__ = ["ConverterError", "Engine", "build_engine"]
+__all__ = ["Configure", "ConverterError", "Engine", "build_engine"]
+
+Configure: TypeAlias = Callable[[Any], AbstractContextManager[None]]
+"""Takes TensorRT's ``IBuilderConfig``; what it enters lasts as long as the build."""
 
 
 class ConverterError(Exception):
@@ -41,9 +45,7 @@ class Engine:
     """Upstream's record of how output shapes follow from input shapes."""
 
 
-def build_engine(
-    blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Callable[[Any], None]
-) -> Engine:
+def build_engine(blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Configure) -> Engine:
     """Convert ``graph`` and build it.
 
     Args:
@@ -51,7 +53,7 @@ def build_engine(
         name: Name of the engine.
         graph: One partition; its placeholders' metadata hold symbolic shapes, whose ranges become the profile.
         settings: Upstream's ``CompilationSettings``.
-        configure: Called with TensorRT's ``IBuilderConfig`` before the build.
+        configure: Entered with TensorRT's ``IBuilderConfig`` around the build.
 
     Raises:
         ConverterError: A node's converter raised.
@@ -79,8 +81,8 @@ def build_engine(
                 f"{name} writes into its inputs ({interpreter._aliased_io}), which a Windows artifact cannot express"
             )
         config = interpreter._populate_trt_builder_config()
-        configure(config)
-        plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
+        with configure(config):
+            plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
     if plan is None:
         raise CompileError(f"TensorRT built no engine for {name}.{_said(errors)}")
     return Engine(

@@ -9,7 +9,50 @@ from typing import Any
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["changed_options", "check_options"]
+__all__ = ["NEVER", "changed_options", "check_options"]
+
+_OURS = "set by this package"
+_CROSS = "cross compilation for Windows cannot use it"
+_LOADER = "the loader decides it, it is not part of an engine"
+
+NEVER: Mapping[str, str] = {
+    "engine_capability": "standard engines are built only",
+    "dla_sram_size": "there is no DLA on a Windows PC",
+    "dla_local_dram_size": "there is no DLA on a Windows PC",
+    "dla_global_dram_size": "there is no DLA on a Windows PC",
+    "min_block_size": f"{_OURS}: use the argument min_block_size",
+    "enable_cross_compile_for_windows": f"{_OURS}: every artifact is for Windows",
+    **dict.fromkeys(
+        (
+            "enable_autocast",
+            "autocast_low_precision_type",
+            "autocast_excluded_nodes",
+            "autocast_excluded_ops",
+            "autocast_max_output_threshold",
+            "autocast_max_depth_of_reduction",
+            "autocast_calibration_dataloader",
+        ),
+        "upstream's autocast fails on symbolic sizes and changes the dtype of outputs: use the argument precision",
+    ),
+    "lazy_engine_init": _CROSS,
+    "cache_built_engines": _CROSS,
+    "reuse_cached_engines": _CROSS,
+    "use_python_runtime": _CROSS,
+    "dryrun": "it would leave no engine to write",
+    "pass_through_build_failures": "failures are always raised",
+    "use_fast_partitioner": "the compile path has one partitioner",
+    "enable_resource_partitioning": "the compile path does not split engines by memory",
+    "cpu_memory_budget": "the compile path does not split engines by memory",
+    "offload_module_to_cpu": "the module is on the CPU already",
+    "use_distributed_mode_trace": "the module is exported on one device",
+    "dynamically_allocate_resources": _LOADER,
+    "runtime_cache_path": _LOADER,
+    "dynamic_shapes_kernel_specialization_strategy": _LOADER,
+    "decompose_attention": "attention is kept whole, TensorRT has a kernel of its own for it",
+    "attn_bias_is_causal": "it is about an operator that programs captured on a CPU do not have",
+    "assume_dynamic_shape_support": f"{_OURS}: a converter that fails leaves its node to PyTorch",
+}
+"""Options that no backend takes, with the reason: the compile path is the same."""
 
 
 def check_options(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -11,19 +12,18 @@ from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_dis
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.driver import compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import changed_options, check_options
+from lightning_trt_windows.backends.options import NEVER, changed_options, check_options
 from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["TensorRTRTX"]
+__all__ = ["REFUSED", "TensorRTRTX"]
 
 _NO_EFFECT = "TensorRT-RTX ignores it (engines are byte-identical with and without)"
 _NO_GPU = "TensorRT-RTX returns no engine for it when it builds without a GPU"
-_OURS = "set by this package"
-_CROSS = "cross compilation for Windows cannot use it"
 
 REFUSED = {
+    **NEVER,
     "hardware_compatible": f"{_NO_EFFECT}; its engines run on Ampere and newer anyway",
     "optimization_level": _NO_EFFECT,
     "num_avg_timing_iters": _NO_EFFECT,
@@ -37,44 +37,9 @@ REFUSED = {
     "refit_identical_engine_weights": _NO_GPU,
     "strip_engine_weights": _NO_GPU,
     "immutable_weights": _NO_GPU,
-    "engine_capability": "TensorRT-RTX builds standard engines only",
-    "dla_sram_size": "there is no DLA on a Windows PC",
-    "dla_local_dram_size": "there is no DLA on a Windows PC",
-    "dla_global_dram_size": "there is no DLA on a Windows PC",
-    "device": f"{_OURS}: engines are built without a GPU, for those in compute_capabilities",
-    "min_block_size": f"{_OURS}: use the argument min_block_size",
-    "enable_cross_compile_for_windows": f"{_OURS}: every artifact is for Windows",
-    **dict.fromkeys(
-        (
-            "enable_autocast",
-            "autocast_low_precision_type",
-            "autocast_excluded_nodes",
-            "autocast_excluded_ops",
-            "autocast_max_output_threshold",
-            "autocast_max_depth_of_reduction",
-            "autocast_calibration_dataloader",
-        ),
-        "upstream's autocast fails on symbolic sizes and changes the dtype of outputs: use the argument precision",
-    ),
-    "lazy_engine_init": _CROSS,
-    "cache_built_engines": _CROSS,
-    "reuse_cached_engines": _CROSS,
-    "use_python_runtime": _CROSS,
-    "dryrun": "it would leave no engine to write",
-    "pass_through_build_failures": "failures are always raised",
-    "use_fast_partitioner": "the compile path has one partitioner",
-    "enable_resource_partitioning": "the compile path does not split engines by memory",
-    "cpu_memory_budget": "the compile path does not split engines by memory",
-    "offload_module_to_cpu": "the module is on the CPU already",
-    "use_distributed_mode_trace": "the module is exported on one device",
-    "dynamically_allocate_resources": "the loader decides it, it is not part of an engine",
-    "runtime_cache_path": "the loader decides it, it is not part of an engine",
-    "dynamic_shapes_kernel_specialization_strategy": "the loader decides it, it is not part of an engine",
+    "device": "set by this package: engines are built without a GPU, for those in compute_capabilities",
     "use_explicit_typing": "TensorRT-RTX networks are always strongly typed",
     "enabled_precisions": "TensorRT-RTX networks are always strongly typed: use the argument precision",
-    "decompose_attention": "attention is kept whole, TensorRT has a kernel of its own for it",
-    "attn_bias_is_causal": "it is about an operator that programs captured on a CPU do not have",
-    "assume_dynamic_shape_support": f"{_OURS}: a converter that fails leaves its node to PyTorch",
 }
 
 
@@ -96,18 +61,26 @@ class TensorRTRTX:
         )
         _capabilities(blocks, settings.compute_capabilities)
 
-    def compile(self, program: ExportedProgram, settings: ExportSettings) -> CompiledProgram:
-        """See :class:`~lightning_trt_windows.backends.Backend`."""
+    def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
+        """See :class:`~lightning_trt_windows.backends.Backend`. The engines run on Linux too: there is no twin.
+
+        Raises:
+            ConfigurationError: ``twin`` was asked for.
+        """
+        if twin:
+            raise ConfigurationError("engines of tensorrt_rtx run on Linux as they are: verify the artifact itself")
         self.check(settings)
         blocks = upstream()
         upstream_settings = _upstream_settings(blocks, settings)
         capabilities = _capabilities(blocks, settings.compute_capabilities)
 
-        def configure(config: Any) -> None:
+        @contextlib.contextmanager
+        def configure(config: Any) -> Iterator[None]:
             if capabilities:
                 config.num_compute_capabilities = len(capabilities)
                 for index, capability in enumerate(capabilities):
                     config.set_compute_capability(capability, index)
+            yield
 
         build = compile_program(
             blocks,
