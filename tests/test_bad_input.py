@@ -71,11 +71,14 @@ class TestEnvironment:
         ):
             get_backend("auto")
 
-    def test_cpu_only_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Says that the build is wanted, not a GPU."""
+    def test_cpu_only_torch(self, installed: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Says that the build is wanted, not a GPU, where a release cannot do without; later ones can."""
         monkeypatch.setattr(torch.version, "cuda", None)
+        installed["torch"] = installed["torch-tensorrt-rtx"] = "2.12.1"
         with pytest.raises(EnvironmentMismatchError, match=r"CPU-only build.*no GPU is needed, but the build is"):
             get_backend("auto")
+        installed["torch"] = installed["torch-tensorrt-rtx"] = "2.13.0"
+        assert get_backend("auto").name == "tensorrt_rtx"
 
 
 class TestModel:

@@ -1,12 +1,17 @@
 """Everything that works around an upstream release, one file per upstream.
 
-The rule for each workaround: a named constant with the version interval it was seen in, the reason, a test in
-``tests/compat/`` that fails when the installed upstream no longer needs it, and the condition for deletion. The rest of
-the package calls these functions as if upstream behaved.
+The rule for each workaround: a constant of the class :class:`~lightning_trt_windows._compat.versions.Workaround` with
+the interval of versions it was seen in, the reason with a link, a test in ``tests/compat/`` that fails when the
+installed upstream no longer needs it, and the condition for deletion. Tests hold the constants to it, and
+``docs/versions.md`` lists them. The rest of the package calls these functions as if upstream behaved.
 
 ==================  ======================================================================================
-torch               capture and compile on CPU: backend heuristics that narrow ranges
-torch_tensorrt      import without a GPU, decompositions, engine records, output marking
+torch               capture and compile on CPU: heuristics that narrow ranges, LSTM states, causal masks
+torch_tensorrt      decompositions, complex numbers, engine records, output marking
+no_gpu              importing Torch-TensorRT without a GPU
+cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
+bindings            TensorRT's own bindings, and the release of them that was seen computing wrong numbers
 lightning           ``lightning.pytorch`` or ``pytorch_lightning``
+versions            the record of a workaround; not an upstream
 ==================  ======================================================================================
 """

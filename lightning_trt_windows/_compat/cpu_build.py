@@ -106,7 +106,7 @@ def engine_operator(layout: Any) -> Any:
     import torch
 
     if not hasattr(torch.ops.tensorrt, "no_op_placeholder_for_execute_engine"):
-        library = torch.library.Library("tensorrt", "FRAGMENT")
+        library: Any = torch.library.Library("tensorrt", "FRAGMENT")  # type: ignore[no-untyped-call]
         library.define(schema(layout))
         _kept.append(library)
     return torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default

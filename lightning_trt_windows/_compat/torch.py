@@ -8,7 +8,13 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+from lightning_trt_windows._compat.versions import Workaround
+
 __all__ = [
+    "CAUSAL_MASKS_ARE_LOOKED_FOR",
+    "CONVOLUTION_NARROWS_RANGES",
+    "LSTM_STATES_GAIN_A_DIMENSION",
+    "PARTIAL_GRAPH_IS_PRINTED",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
     "lstm_states_are_wrong",
@@ -16,28 +22,62 @@ __all__ = [
     "quiet",
 ]
 
-CONVOLUTION_NARROWS_RANGES = ("2.14", None)
-"""Seen in 2.14, not in 2.11, and not on every processor: the heuristics ask what the processor has. Delete when
-``torch._C._select_conv_backend`` no longer looks at the batch size."""
+CONVOLUTION_NARROWS_RANGES = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="A convolution of fake CPU tensors asks mkldnn and NNPACK whether they like the batch size, and the answer "
+    "becomes a guard: a batch of 1..16 turns into 2..15, or 16 and more.",
+    link="https://github.com/pytorch/pytorch/issues/118289",
+    test="test_torch.py::test_convolutions_still_guard_on_the_batch",
+    delete="torch._C._select_conv_backend no longer looks at the batch size.",
+)
 
-LSTM_STATES_GAIN_A_DIMENSION = (2, 13)
-"""Before this version ``torch.export`` gives the states of an LSTM a dimension of 1 that they do not have."""
+LSTM_STATES_GAIN_A_DIMENSION = Workaround(
+    upstream="torch",
+    since="2.11",
+    until="2.13",
+    reason="torch.export gives the states of an LSTM a dimension of 1 that they do not have: models that use them are "
+    "refused.",
+    link="https://github.com/pytorch/pytorch/issues/151200",
+    test="test_torch.py::test_lstm_states_gain_a_dimension_below_the_bound",
+    delete="2.12 is no longer supported.",
+)
+
+CAUSAL_MASKS_ARE_LOOKED_FOR = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="nn.Transformer, its encoder and its decoder look into a mask to see whether it is causal, which no trace "
+    "can follow: no decoder with a mask can be captured.",
+    link="https://github.com/pytorch/pytorch/pull/91171",
+    test="test_torch.py::test_transformers_still_look_for_causal_masks",
+    delete="torch.export captures nn.TransformerDecoder with a mask.",
+)
+
+PARTIAL_GRAPH_IS_PRINTED = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="torch.export prints the graph it has so far to stderr when it fails: thousands of lines.",
+    link="https://github.com/pytorch/pytorch/pull/149831",
+    test="test_torch.py::test_torch_export_still_prints_its_graph",
+    delete="It goes through logging, or has to be asked for.",
+)
 
 
 def lstm_states_are_wrong() -> bool:
     """Whether a captured LSTM returns its states with a dimension too many: refuse models that use them."""
     import torch
 
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) < LSTM_STATES_GAIN_A_DIMENSION
+    return LSTM_STATES_GAIN_A_DIMENSION.needed_by(torch.__version__)
 
 
 @contextlib.contextmanager
 def cpu_convolution_heuristics_off() -> Iterator[None]:
     """Keep the CPU's choice of a convolution kernel out of the shape guards.
 
-    ``_select_conv_backend`` asks mkldnn and NNPACK whether they like the batch size when a convolution is propagated
-    with fake CPU tensors; the answer becomes a guard, and a batch of 1..16 turns into 2..15 or 16 and more. Both must
-    be off, and only around our own work: the flags are global and the user's training wants them on.
+    Both must be off, and only around our own work: the flags are global and the user's training wants them on.
     """
     import torch
 
@@ -49,8 +89,7 @@ def cpu_convolution_heuristics_off() -> Iterator[None]:
 def causal_masks_not_looked_for() -> Iterator[None]:
     """Keep ``nn.Transformer`` and its encoder and decoder from looking into a mask to see whether it is causal.
 
-    What they find is a hint beside the mask, which is applied either way; looking depends on the data, so that no
-    decoder with a mask can be traced. Every release; delete when ``tests/compat/test_torch.py`` fails.
+    What they find is a hint beside the mask, which is applied either way.
     """
     from torch.nn.modules import transformer
 
@@ -64,11 +103,7 @@ def causal_masks_not_looked_for() -> Iterator[None]:
 
 @contextlib.contextmanager
 def partial_graph_not_printed() -> Iterator[None]:
-    """Keep ``torch.export`` from printing the graph it has so far to stderr when it fails: thousands of lines.
-
-    Every release from 2.11 does (``torch/export/_trace.py``, ``partial_fx_graph``). Delete when
-    ``tests/compat/test_torch.py`` fails.
-    """
+    """Keep ``torch.export`` from printing the graph it has so far when it fails (``partial_fx_graph``)."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
 

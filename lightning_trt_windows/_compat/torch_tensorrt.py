@@ -9,11 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import os
 import pickle
-import sys
-import tempfile
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +17,9 @@ from unittest import mock
 
 from lightning_trt_windows._compat import cpu_build
 from lightning_trt_windows._compat.bindings import installed_version
+from lightning_trt_windows._compat.no_gpu import no_gpu_needed
 from lightning_trt_windows._compat.torch import quiet
-from lightning_trt_windows._compat.versions import minor
+from lightning_trt_windows._compat.versions import Workaround, minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
 __all__ = [
@@ -36,11 +33,36 @@ __all__ = [
 DISTRIBUTIONS = {"tensorrt_rtx": "torch-tensorrt-rtx", "tensorrt": "torch-tensorrt"}
 """Backend name to distribution. Both import as ``torch_tensorrt`` and exclude each other."""
 
-SCALED_DOT_PRODUCT_ATTENTION_DECOMPOSES = ("2.11", "2.12")
-"""Until 2.12 attention decomposes on a CPU to an operator that only CPUs have. Harmless later: the key is absent."""
+ATTENTION_DECOMPOSES = Workaround(
+    upstream="torch-tensorrt",
+    since="2.11",
+    until="2.12",
+    reason="Attention decomposes on a CPU to an operator that only CPUs have. Harmless later: the key is absent.",
+    link="https://github.com/pytorch/TensorRT/pull/3296",
+    test="test_torch_tensorrt.py::test_attention_still_decomposes_below_the_bound",
+    delete="2.11 is no longer supported.",
+)
 
-COMPLEX_NUMBERS_ARE_LOWERED_WRONG = (2, 14)
-"""Before this version the pass that rewrites complex numbers loses shapes, without a word: refuse them."""
+COMPLEX_NUMBERS_LOSE_SHAPES = Workaround(
+    upstream="torch-tensorrt",
+    since="2.11",
+    until="2.14",
+    reason="The pass that rewrites complex numbers loses shapes, without a word: they are refused.",
+    link="https://github.com/pytorch/TensorRT/pull/4430",
+    test="test_torch_tensorrt.py::test_complex_numbers_lose_shapes_below_the_bound",
+    delete="2.13 is no longer supported.",
+)
+
+REPEATED_OUTPUTS_ARE_DROPPED = Workaround(
+    upstream="torch-tensorrt",
+    since="2.11",
+    until=None,
+    reason="The interpreter marks a tensor as output once, however often the graph returns it: the other outputs come "
+    "back unwritten. backends/engine.py gives each a tensor of its own.",
+    link="https://github.com/pytorch/TensorRT/blob/v2.13.0/py/torch_tensorrt/dynamo/conversion/_TRTInterpreter.py",
+    test="test_torch_tensorrt.py::test_repeated_outputs_are_still_dropped",
+    delete="Upstream's interpreter gives every output a tensor of its own.",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ class Upstream:
     @property
     def takes_complex_numbers(self) -> bool:
         """Whether a graph with complex numbers inside comes out right."""
-        return minor(self.version) >= COMPLEX_NUMBERS_ARE_LOWERED_WRONG
+        return not COMPLEX_NUMBERS_LOSE_SHAPES.needed_by(self.version)
 
 
 def installed_distribution(backend: str) -> str:
@@ -126,7 +148,7 @@ def upstream() -> Upstream:
         EnvironmentMismatchError: The import fails; upstream's own reason is in the message and chained.
     """
     try:
-        with quiet(), _no_gpu_needed(), cpu_build.cuda_libraries_hidden():
+        with quiet(), no_gpu_needed(), cpu_build.cuda_libraries_hidden():
             return _import_blocks()
     # Torch-TensorRT raises bare Exception, ImportError, OSError and AttributeError when its parts do not fit
     except Exception as error:
@@ -173,59 +195,6 @@ def _import_blocks() -> Upstream:
 
 
 @contextlib.contextmanager
-def _no_gpu_needed() -> Iterator[None]:
-    """Answer ``torch.cuda`` for an Ampere device while torch_tensorrt imports; does nothing where a GPU is present.
-
-    torch_tensorrt asks for the current device and its capability at import (``_utils.is_tegra``, ``_defaults``), which
-    fails without a driver. Every release from 2.11 does. Delete when the import succeeds without it.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        yield
-        return
-    with _one_line_less(), _ampere():
-        yield
-
-
-@contextlib.contextmanager
-def _ampere() -> Iterator[None]:
-    import torch
-
-    properties = types.SimpleNamespace(major=8, minor=0, name="NVIDIA", total_memory=1 << 36)
-    with mock.patch.multiple(
-        torch.cuda,
-        current_device=lambda: 0,
-        get_device_capability=lambda *_: (8, 0),
-        get_device_properties=lambda *_: properties,
-        get_device_name=lambda *_: "NVIDIA",
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _one_line_less() -> Iterator[None]:
-    """Drop the C++ library's line that there is no GPU, which nobody can act on; other output comes a little later."""
-    if not hasattr(sys.stderr, "fileno"):
-        yield
-        return
-    with tempfile.TemporaryFile() as caught:
-        kept = [(stream, os.dup(stream)) for stream in (1, 2)]
-        try:
-            for stream, _ in kept:
-                os.dup2(caught.fileno(), stream)
-            yield
-        finally:
-            for stream, copy in kept:
-                os.dup2(copy, stream)
-                os.close(copy)
-            caught.seek(0)
-            for line in caught:
-                if b"Unable to read CUDA capable devices" not in line:
-                    os.write(2, line)
-
-
-@contextlib.contextmanager
 def tensorrt_messages(blocks: Upstream) -> Iterator[list[str]]:
     """Collect what TensorRT itself says (it writes to the terminal otherwise); yields the list of error messages."""
     errors: list[str] = []
@@ -240,7 +209,7 @@ def tensorrt_messages(blocks: Upstream) -> Iterator[list[str]]:
 
 
 def decompositions(blocks: Upstream, settings: Any) -> dict[Any, Any]:
-    """The decompositions upstream's compile uses, attention kept whole (see the constant above)."""
+    """The decompositions upstream's compile uses, attention kept whole (``ATTENTION_DECOMPOSES``)."""
     import torch
 
     table = blocks.get_decompositions(

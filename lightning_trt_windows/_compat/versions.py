@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 __all__ = ["Workaround", "minor"]
 
 
 def minor(version: str | None) -> tuple[int, int]:
-    """``(2, 14)`` of ``"2.14.1+cpu"``; ``(0, 0)`` where there is no version."""
-    major, _, rest = (version or "0.0").split("+")[0].partition(".")
-    return int(major), int(rest.split(".")[0] or 0)
+    """``(2, 14)`` of ``"2.14.1+cpu"`` and of ``"2.14.0a0"``; ``(0, 0)`` where there is no version, or none is in it."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", version or "")
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

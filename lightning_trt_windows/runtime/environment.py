@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trt_windows._compat.bindings import DISTRIBUTIONS, bindings, installed_version
+from lightning_trt_windows._compat.bindings import (
+    DISTRIBUTIONS,
+    bindings,
+    installed_bindings,
+    installed_version,
+    lean_runtime,
+)
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.engine_header import EngineHeader
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["Machine", "Mismatch", "check_environment", "mismatches"]
+__all__ = ["TWIN", "Machine", "Mismatch", "check_environment", "mismatches"]
+
+TWIN = "twin"
+"""Key in ``backend.options``: engines of the same program and settings for the Linux machine that built them."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,7 @@ class Machine:
         found: dict[str, Any] = {"torch": installed_version("torch")}
         if found["torch"]:
             found = _seen_by_torch(device)
-        distribution = DISTRIBUTIONS.get(backend, backend)
-        version = installed_version(distribution) and str(bindings(backend).__version__)
+        version = installed_bindings(backend) and str(bindings(backend).__version__)
         return cls(
             system=platform.system(),
             torch=found["torch"],
@@ -123,30 +133,42 @@ def check_environment(artifact: Artifact, device: str, headers: Mapping[str, Eng
 
 def mismatches(artifact: Artifact, machine: Machine, headers: Mapping[str, EngineHeader]) -> Iterator[Mismatch]:
     """How ``machine`` differs from what ``artifact`` needs."""
-    backend = artifact.manifest.backend.name
-    if backend == "tensorrt" and machine.system != "Windows":
-        yield Mismatch(
-            "Windows, for which these TensorRT engines were built",
-            machine.system,
-            "load it on a Windows PC; only artifacts of the backend tensorrt_rtx also run on Linux",
-        )
+    if artifact.manifest.backend.name == "tensorrt":
+        yield from _system_mismatches(artifact, machine)
     yield from _torch_mismatches(artifact, machine)
     yield from _bindings_mismatches(artifact, machine, headers)
     if machine.torch:
         yield from _gpu_mismatches(artifact, machine, headers)
 
 
-def _torch_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatch]:
-    wanted = artifact.manifest.versions.get("torch", "")
-    minor = ".".join(wanted.split("+")[0].split(".")[:2])
-    if machine.torch is None:
-        install = f"pip install torch=={minor}.* with the index for CUDA that pytorch.org names for Windows"
-        yield Mismatch(f"PyTorch {minor}.*", "none", install)
-    elif ".".join(machine.torch.split("+")[0].split(".")[:2]) != minor:
+def _system_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatch]:
+    """TensorRT's engines run on the system that they were built for, and on no other."""
+    if artifact.manifest.backend.options.get(TWIN) is True:
+        if machine.system != "Linux":
+            yield Mismatch(
+                "Linux, for this is the twin of an artifact, made to be compared where it was built",
+                machine.system,
+                "load the artifact itself",
+            )
+    elif machine.system != "Windows":
         yield Mismatch(
-            f"PyTorch {minor}.*, because torch.export files load only with the minor version that wrote them",
+            "Windows, for which these TensorRT engines were built",
+            machine.system,
+            "load it on a Windows PC; only artifacts of the backend tensorrt_rtx also run on Linux",
+        )
+
+
+def _torch_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatch]:
+    wanted = minor(artifact.manifest.versions.get("torch"))
+    name = f"{wanted[0]}.{wanted[1]}.*"
+    if machine.torch is None:
+        install = f"pip install torch=={name} with the index for CUDA that pytorch.org names for Windows"
+        yield Mismatch(f"PyTorch {name}", "none", install)
+    elif minor(machine.torch) != wanted:
+        yield Mismatch(
+            f"PyTorch {name}, because torch.export files load only with the minor version that wrote them",
             machine.torch,
-            f"pip install torch=={minor}.*, or export the checkpoint again with PyTorch {machine.torch.split('+')[0]}",
+            f"pip install torch=={name}, or export the checkpoint again with PyTorch {machine.torch.split('+')[0]}",
         )
 
 
@@ -159,17 +181,44 @@ def _bindings_mismatches(
         yield Mismatch(f"the backend {known}", backend, "upgrade lightning-trt-windows")
         return
     distribution = DISTRIBUTIONS[backend]
+    if backend == "tensorrt":
+        yield from _tensorrt_mismatches(artifact, machine)
+        return
     versions = {".".join(map(str, header.version)) for header in headers.values()}
-    if backend == "tensorrt_rtx" and distribution in artifact.manifest.versions:
+    if distribution in artifact.manifest.versions:
         versions.add(artifact.manifest.versions[distribution])
-    elif distribution in artifact.manifest.versions:
-        versions = {artifact.manifest.versions[distribution]}
     for version in sorted(versions - {machine.bindings}):
         yield Mismatch(
             f"{distribution} {version}, the version that built the engines",
             machine.bindings or "none",
             f"pip install {distribution}=={version}",
         )
+
+
+def _tensorrt_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatch]:
+    """TensorRT takes engines of its own version only, and those built ``version_compatible`` of an older minor one."""
+    built, found = artifact.manifest.versions.get("tensorrt"), machine.bindings
+    if built is None or found == built:
+        return
+    install = f"pip install tensorrt=={built}"
+    if artifact.manifest.backend.options.get("version_compatible") is not True:
+        newer = "; to run on newer ones of the same major, export with compile_options={'version_compatible': True}"
+        wanted = f"tensorrt {built}, the version that built the engines"
+        yield Mismatch(wanted, found or "none", install + (newer if found else ""))
+    elif found is None or _numbers(found)[0] != _numbers(built)[0] or _numbers(found) < _numbers(built):
+        wanted = f"tensorrt {built} or newer, below {_numbers(built)[0] + 1}, for version-compatible engines"
+        yield Mismatch(wanted, found or "none", install)
+    elif lean_runtime(built) is None:
+        yield Mismatch(
+            f"TensorRT's lean runtime {built} beside the newer TensorRT, for version-compatible engines",
+            f"tensorrt {found} without it",
+            f"pip install tensorrt-lean-cu13-libs=={built}, or {install}",
+            fatal=False,
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
 
 def _gpu_mismatches(artifact: Artifact, machine: Machine, headers: Mapping[str, EngineHeader]) -> Iterator[Mismatch]:
@@ -214,7 +263,17 @@ def _capability_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mis
             wanted, found, "it may run and serves for a rehearsal, but NVIDIA does not support it", fatal=False
         )
         return
-    number = f"{machine.capability[0]}.{machine.capability[1]}"
-    yield Mismatch(
-        wanted, found, f"use another GPU, or export the checkpoint for it: compute_capabilities=('{number}',)"
-    )
+    yield Mismatch(wanted, found, _other_gpu(artifact, f"{machine.capability[0]}.{machine.capability[1]}"))
+
+
+def _other_gpu(artifact: Artifact, number: str) -> str:
+    """What to do about a GPU of compute capability ``number``, for which the engines are not."""
+    backend = artifact.manifest.backend
+    if backend.target == "ampere_and_newer":
+        return "use a GPU of the Ampere generation or newer"
+    if backend.target == "same_capability":
+        return (
+            f"TensorRT built for the GPU of its own machine: export on one with {number}, or for Ampere and newer with "
+            "compile_options={'hardware_compatible': True}, or with backend='tensorrt_rtx'"
+        )
+    return f"use another GPU, or export the checkpoint for it: compute_capabilities=('{number}',)"
