@@ -52,6 +52,7 @@ class Mirror:
         self._under_way: list[_Action] = []
         self._uploaded: list[Path] = []
         self._something_failed = False
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -118,9 +119,12 @@ class Mirror:
             self._under_way = [replace(a, wanted=False) if s else a for a, s in zip(self._under_way, same)]
             self._put(checkpoint, remove)
 
-    def later(self, action: Callable[[], None]) -> Future[None]:
-        """Do ``action`` after what has been asked for until now."""
-        return self._submit(action)
+    def later(self, action: Callable[[], None]) -> None:
+        """Do ``action`` after what has been asked for until now; after the end, at once."""
+        if self._closed:
+            action()
+        else:
+            self._submit(action)
 
     def done(self) -> list[tuple[Path, Artifact | Exception]]:
         """What has been uploaded since the last time, and what could not be, each with its checkpoint."""
@@ -144,6 +148,7 @@ class Mirror:
 
     def cancel(self) -> list[Path]:
         """Give up what has not begun; gives back the checkpoints whose artifacts have not been sent for it."""
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
         return [action.checkpoint for action in self._under_way if action.wanted and action.future.cancelled()]
@@ -168,6 +173,7 @@ class Mirror:
 
     def close(self) -> None:
         """Wait for what is under way, and delete what is here of what arrived there."""
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)
         if self._folder is None:
