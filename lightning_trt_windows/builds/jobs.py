@@ -20,6 +20,7 @@ import torch
 from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact
+from lightning_trt_windows.builds.travelling import load_program, save_program
 from lightning_trt_windows.checkpoint import read_weights
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
 from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, OutputRecord
@@ -45,7 +46,7 @@ class SavedProgram:
     """A captured program in a file."""
 
     path: Path
-    """Written by ``torch.export.save``."""
+    """Written by :func:`~lightning_trt_windows.builds.travelling.save_program`."""
     weights: Path | None = None
     """Checkpoint whose weights take the place of the program's own."""
 
@@ -55,7 +56,7 @@ class SavedProgram:
         Raises:
             CheckpointError: The checkpoint's weights are not those of the program.
         """
-        program = torch.export.load(self.path)
+        program = load_program(self.path)
         if self.weights is None:
             return program, None
         checkpoint = read_weights(self.weights)
@@ -94,6 +95,8 @@ class Job:
     extra: Mapping[str, Any] = field(default_factory=dict)
     request: str = ""
     """See :data:`REQUEST`."""
+    values: tuple[tuple[float, float] | None, ...] = ()
+    """Lowest and highest value of each input, as far as they are known, to record goldens with."""
     skip_existing: bool = False
     """Give back the artifact that is there already, if it is of the same weights and the same request."""
     twins: tuple[Path, ...] = ()
@@ -109,20 +112,20 @@ class Job:
     def saved(self, path: Path, *, weights: Path | None = None) -> Job:
         """The same with the program in a file at ``path``, written now."""
         assert isinstance(self.program, ExportedProgram), "it is in a file already"
-        torch.export.save(self.program, path)
+        save_program(self.program, path)
         return replace(self, program=SavedProgram(path, weights))
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if isinstance(self.program, ExportedProgram):
             buffer = io.BytesIO()
-            torch.export.save(self.program, buffer)
+            save_program(self.program, buffer)
             state["program"] = buffer.getvalue()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(state["program"], bytes):
-            state = {**state, "program": torch.export.load(io.BytesIO(state["program"]))}
+            state = {**state, "program": load_program(io.BytesIO(state["program"]))}
         self.__dict__.update(state)
 
 
