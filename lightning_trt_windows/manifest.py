@@ -23,6 +23,7 @@ from lightning_trt_windows.shapes import DTYPES
 
 __all__ = [
     "FORMAT_VERSION",
+    "TWIN",
     "BackendRecord",
     "CheckpointRecord",
     "EngineRecord",
@@ -38,6 +39,9 @@ __all__ = [
     "Target",
     "Timings",
 ]
+
+TWIN = "twin"
+"""Key in ``backend.options``: the engines are for the Linux machine that built them, to be compared there."""
 
 FORMAT_VERSION = "1.1"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""

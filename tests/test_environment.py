@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lightning_trt_windows._compat import bindings
 from lightning_trt_windows.artifact import Artifact, read_artifact
 from lightning_trt_windows.engine_header import EngineHeader
 from lightning_trt_windows.errors import EnvironmentMismatchError
@@ -99,12 +100,99 @@ def test_gpus(artifact: Artifact, listed: tuple[str, ...], capability: tuple[int
     assert (verdicts or ["runs"]) == [verdict]
 
 
+def classic(artifact: Artifact, **options: Any) -> Artifact:
+    """``artifact`` as one of TensorRT 11.1.0.5, built on a GPU of 8.9."""
+    everywhere = options.get("hardware_compatible", False)
+    built = with_capabilities(artifact, ("8.0", "newer") if everywhere else ("8.9",), "tensorrt")
+    target = "ampere_and_newer" if everywhere else "same_capability"
+    record = dataclasses.replace(built.manifest.backend, options=options, target=target)
+    return dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, backend=record))
+
+
 def test_engines_of_tensorrt_run_on_windows_only(artifact: Artifact) -> None:
-    """Unlike TensorRT-RTX's, they are built for one operating system."""
-    classic = with_capabilities(artifact, ("8.9",), "tensorrt")
-    assert found(classic, bindings="11.1.0.5") == []
-    (line,) = found(classic, bindings="11.1.0.5", system="Linux")
+    """Unlike TensorRT-RTX's, they are built for one operating system; their twins run on Linux only."""
+    assert found(classic(artifact), bindings="11.1.0.5") == []
+    (line,) = found(classic(artifact), bindings="11.1.0.5", system="Linux")
     assert line.startswith("wanted Windows, for which these TensorRT engines were built, found Linux")
+    assert found(classic(artifact, twin=True), bindings="11.1.0.5", system="Linux") == []
+    (line,) = found(classic(artifact, twin=True), bindings="11.1.0.5")
+    assert line.startswith("wanted Linux, for this is the twin of an artifact")
+
+
+@pytest.mark.parametrize(
+    ("options", "bindings", "message"),
+    [
+        ({}, "11.1.0.5", None),
+        ({}, "11.2.0.1", "pip install tensorrt==11.1.0.5; to run on newer ones of the same major, export with"),
+        ({}, "10.16.1.11", "wanted tensorrt 11.1.0.5, the version that built the engines, found 10.16.1.11"),
+        ({}, None, "found none: pip install tensorrt==11.1.0.5"),
+        ({"version_compatible": True}, "11.1.0.5", None),
+        (
+            {"version_compatible": True},
+            "11.10.0.1",
+            "wanted TensorRT's lean runtime 11.1.0.5 beside the newer TensorRT",
+        ),
+        ({"version_compatible": True}, "11.0.9.9", "wanted tensorrt 11.1.0.5 or newer, below 12"),
+        ({"version_compatible": True}, "12.0.0.1", "wanted tensorrt 11.1.0.5 or newer, below 12"),
+        ({"version_compatible": True}, None, "found none: pip install tensorrt==11.1.0.5"),
+    ],
+)
+def test_versions_of_tensorrt(
+    artifact: Artifact, options: dict[str, Any], bindings: str | None, message: str | None
+) -> None:
+    """The very version, or a newer one of the same major where that was asked for at the export."""
+    lines = found(classic(artifact, **options), bindings=bindings)
+    assert [message] == [message for line in lines if message in line] if message else lines == []
+
+
+@pytest.mark.parametrize(
+    ("options", "capability", "message"),
+    [
+        ({}, (8, 9), None),
+        ({}, (12, 0), "with compile_options={'hardware_compatible': True}, or with backend='tensorrt_rtx'"),
+        ({}, (8, 6), "TensorRT built for the GPU of its own machine: export on one with 8.6"),
+        ({"hardware_compatible": True}, (8, 0), None),
+        ({"hardware_compatible": True}, (8, 6), None),
+        ({"hardware_compatible": True}, (12, 0), None),
+        ({"hardware_compatible": True}, (7, 5), "use a GPU of the Ampere generation or newer"),
+    ],
+)
+def test_gpus_of_tensorrt(
+    artifact: Artifact, options: dict[str, Any], capability: tuple[int, int], message: str | None
+) -> None:
+    """That of the machine that built, unless asked otherwise."""
+    lines = found(classic(artifact, **options), bindings="11.1.0.5", capability=capability)
+    assert [message] == [message for line in lines if message in line] if message else lines == []
+
+
+@pytest.mark.parametrize("ending", ["", "-cu13", "-cu12"])
+def test_the_bindings_under_each_of_their_names(monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Which distribution brings the module ``tensorrt`` depends on how it was installed."""
+    monkeypatch.setattr(bindings, "installed_version", {f"tensorrt{ending}": "11.1.0.106"}.get)
+    assert bindings.installed_bindings("tensorrt") == "11.1.0.106"
+    assert bindings.installed_bindings("tensorrt_rtx") is None
+
+
+def test_the_lean_runtime_of_the_version_that_built(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found in NVIDIA's wheel of that very version, and used beside a newer TensorRT only."""
+    folder = tmp_path / "tensorrt_lean_libs"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "nvinfer_lean_11.dll").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = {"tensorrt": "11.2.0.1", "tensorrt-lean-cu13-libs": "11.1.0.5"}
+    monkeypatch.setattr(bindings, "installed_version", installed.get)
+    compatible = classic(artifact, version_compatible=True)
+    assert environment.lean_runtime_for(compatible) == str(folder / "nvinfer_lean_11.dll")
+    assert found(compatible, bindings="11.2.0.1") == []
+    assert environment.lean_runtime_for(classic(artifact)) is None
+    assert environment.lean_runtime_for(artifact) is None
+    installed["tensorrt"] = "11.1.0.5"
+    assert environment.lean_runtime_for(compatible) is None
+    installed.update({"tensorrt": "11.2.0.1", "tensorrt-lean-cu13-libs": "11.1.0.6"})
+    assert environment.lean_runtime_for(compatible) is None
 
 
 def test_a_backend_of_the_future(artifact: Artifact) -> None:

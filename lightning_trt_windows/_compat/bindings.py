@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["DISTRIBUTIONS", "bindings", "installed_version"]
+__all__ = ["DISTRIBUTIONS", "bindings", "installed_bindings", "installed_version", "lean_runtime"]
 
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Backend name, which is the name of the module too, to distribution."""
+
+_FOR_CUDA = ("", "-cu13", "-cu12")
+"""Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only."""
 
 
 def bindings(backend: str) -> Any:
@@ -28,6 +33,26 @@ def bindings(backend: str) -> Any:
         raise EnvironmentMismatchError(
             f"{distribution} does not import: {error}. Install it again: pip install --force-reinstall {distribution}"
         ) from error
+
+
+def installed_bindings(backend: str) -> str | None:
+    """Version of the installed distribution of a backend's bindings; ``None`` where there is none."""
+    versions = (installed_version(DISTRIBUTIONS.get(backend, backend) + ending) for ending in _FOR_CUDA)
+    return next((version for version in versions if version), None)
+
+
+def lean_runtime(version: str) -> str | None:
+    """TensorRT's lean runtime of exactly ``version``, a library; ``None`` where it is not installed.
+
+    It runs engines that were built ``version_compatible`` with that version beside a newer TensorRT. NVIDIA's wheel
+    ``tensorrt-lean-cu13-libs`` brings it. Not one that has been seen: see ``docs/tensorrt.md``.
+    """
+    if version not in [installed_version(f"tensorrt-lean{ending}-libs") for ending in _FOR_CUDA]:
+        return None
+    found = importlib.util.find_spec("tensorrt_lean_libs")
+    folders = [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
+    libraries = [file for folder in folders for file in sorted(folder.glob("*nvinfer_lean*"))]
+    return str(libraries[0]) if libraries else None
 
 
 def installed_version(distribution: str) -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.backends.engine import Engine
     from lightning_trt_windows.manifest import OperatorCounts, Target
 
-__all__ = ["BACKENDS", "Backend", "CompiledProgram", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "CompiledProgram", "builds_on_a_gpu", "get_backend"]
 
 BACKENDS = {
     "tensorrt_rtx": "lightning_trt_windows.backends.tensorrt_rtx:TensorRTRTX",
@@ -51,8 +51,6 @@ class CompiledProgram:
     """Sentences for the manifest: what was decided or given up."""
     target: Target = "portable"
     """Which GPUs the engines run on, other than those listed; see ``BackendRecord``."""
-    twin: bool = False
-    """The same program and settings for the machine that builds, to be compared there; never shipped."""
 
 
 class Backend(Protocol):
@@ -79,6 +77,18 @@ class Backend(Protocol):
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.
         """
+
+
+def builds_on_a_gpu(name: str) -> bool:
+    """Whether the backend called ``name`` (``auto`` is the installed one) needs a GPU in the process that builds."""
+    from lightning_trt_windows._compat.bindings import installed_version
+    from lightning_trt_windows._compat.torch_tensorrt import DISTRIBUTIONS
+
+    return name == "tensorrt" or (
+        name == "auto"
+        and bool(installed_version(DISTRIBUTIONS["tensorrt"]))
+        and not installed_version(DISTRIBUTIONS["tensorrt_rtx"])
+    )
 
 
 def get_backend(name: str) -> Backend:

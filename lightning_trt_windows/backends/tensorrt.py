@@ -22,6 +22,7 @@ from lightning_trt_windows.backends.options import NEVER, changed_options, check
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.manifest import TWIN
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["REFUSED", "TensorRT"]
@@ -88,11 +89,11 @@ class TensorRT:
             target="ampere_and_newer" if everywhere else "same_capability",
             options={
                 **({} if settings.precision is None else {"precision": settings.precision}),
+                **({TWIN: True} if twin else {}),
                 **changed_options(chosen, blocks.CompilationSettings),
             },
             versions={"torch-tensorrt": blocks.version, "tensorrt": blocks.trt.__version__},
             notes=build.notes,
-            twin=twin,
         )
 
 

@@ -75,7 +75,18 @@ class _Execution:
 
 
 class TensorRTRuntime:
-    """Opens engines on one device. TensorRT and TensorRT-RTX have the same bindings as far as this goes."""
+    """Opens engines on one device. TensorRT and TensorRT-RTX have the same bindings as far as this goes.
+
+    Args:
+        bindings: The module ``tensorrt_rtx`` or ``tensorrt``.
+        device: Where engines run.
+        cache: Compiled kernels of TensorRT-RTX.
+        cuda_graphs: Let TensorRT-RTX record and replay kernels.
+        lean_runtime: Library of the TensorRT version that built the engines, for version-compatible ones.
+
+    Raises:
+        EnvironmentMismatchError: TensorRT does not load ``lean_runtime``.
+    """
 
     def __init__(
         self,
@@ -84,6 +95,7 @@ class TensorRTRuntime:
         *,
         cache: RuntimeCache | None = None,
         cuda_graphs: bool = False,
+        lean_runtime: str | None = None,
     ) -> None:
         self.bindings = bindings
         self.device = device
@@ -92,6 +104,11 @@ class TensorRTRuntime:
         self._lock = threading.Lock()
         self.logger = _logger(bindings)
         self._runtime = bindings.Runtime(self.logger)
+        if lean_runtime is not None:
+            self._loader = self._runtime  # TensorRT wants it to outlive what it loads
+            self._runtime = self._loader.load_runtime(lean_runtime)
+            if self._runtime is None:
+                raise EnvironmentMismatchError(f"TensorRT does not load its lean runtime {lean_runtime}{self.said()}")
 
     def __call__(self, record: EngineRecord, plan: memoryview) -> EngineRunner:
         """Deserialize ``plan``.

@@ -25,11 +25,9 @@ from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.engine_header import EngineHeader
 from lightning_trt_windows.errors import EnvironmentMismatchError
+from lightning_trt_windows.manifest import TWIN
 
-__all__ = ["TWIN", "Machine", "Mismatch", "check_environment", "mismatches"]
-
-TWIN = "twin"
-"""Key in ``backend.options``: engines of the same program and settings for the Linux machine that built them."""
+__all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,15 @@ def _tensorrt_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Misma
             f"pip install tensorrt-lean-cu13-libs=={built}, or {install}",
             fatal=False,
         )
+
+
+def lean_runtime_for(artifact: Artifact) -> str | None:
+    """The library that runs the engines of ``artifact`` beside a newer TensorRT; ``None`` where none is needed."""
+    built = artifact.manifest.versions.get("tensorrt")
+    options = artifact.manifest.backend.options
+    if artifact.manifest.backend.name != "tensorrt" or built is None or options.get("version_compatible") is not True:
+        return None
+    return None if installed_bindings("tensorrt") == built else lean_runtime(built)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

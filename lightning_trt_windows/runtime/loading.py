@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.engine_header import EngineHeader, read_header
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.runtime.environment import check_environment
+from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
 from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def load(
     if target.index is None:
         target = torch.device(target.type, torch.cuda.current_device())
     cache = None if runtime_cache is None else RuntimeCache(runtime_cache)
-    opener = TensorRTRuntime(bindings(backend), target, cache=cache, cuda_graphs=cuda_graphs)
+    lean = lean_runtime_for(artifact)
+    opener = TensorRTRuntime(bindings(backend), target, cache=cache, cuda_graphs=cuda_graphs, lean_runtime=lean)
     return load_program(artifact, target, opener, cache)
 
 
