@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lightning_trt_windows.range_options import RangeOptions
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.shapes import DimRange, InputSpec
+    from lightning_trt_windows.signature import sign
+    from lightning_trt_windows.verification.metric import verify_metric
+    from lightning_trt_windows.verification.verify import verify
 
 __all__ = [
     "Artifact",
@@ -27,6 +30,9 @@ __all__ = [
     "export_module",
     "inspect",
     "load",
+    "sign",
+    "verify",
+    "verify_metric",
 ]
 
 _HOME = {
@@ -39,6 +45,9 @@ _HOME = {
     "export_module": "export",
     "inspect": "inspection",
     "load": "runtime.loading",
+    "sign": "signature",
+    "verify": "verification.verify",
+    "verify_metric": "verification.metric",
 }
 
 

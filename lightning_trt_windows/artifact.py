@@ -27,6 +27,7 @@ __all__ = [
     "artifact_issues",
     "atomic_file",
     "check_artifact",
+    "manifest_bytes",
     "parse_manifest",
     "read_artifact",
     "readable_size",
@@ -143,7 +144,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         ArtifactError: There is no manifest, it is damaged, or it describes a file of another name.
     """
     paths = ArtifactPaths.of(path)
-    manifest = parse_manifest(_manifest_bytes(paths), paths.manifest)
+    manifest = parse_manifest(manifest_bytes(paths), paths.manifest)
     if os.path.normcase(manifest.ep.file) != os.path.normcase(paths.ep.name):
         raise ArtifactError(
             paths.manifest,
@@ -216,7 +217,12 @@ def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     return members
 
 
-def _manifest_bytes(paths: ArtifactPaths) -> bytes:
+def manifest_bytes(paths: ArtifactPaths) -> bytes:
+    """The manifest as it stands in its file.
+
+    Raises:
+        ArtifactError: It cannot be read.
+    """
     try:
         with paths.manifest.open("rb") as stream:
             return stream.read(_LARGEST_MANIFEST + 1)

@@ -11,7 +11,8 @@
     ├─ ArtifactError (ValueError)           a file is missing, damaged or not ours       exit 7
     │   └─ UnsupportedFormatError           written by a newer version of this package   exit 8
     ├─ CheckpointError                      a checkpoint is unreadable or does not fit   exit 9
-    └─ OutputError (OSError)                the artifact cannot be written               exit 10
+    ├─ OutputError (OSError)                the artifact cannot be written               exit 10
+    └─ VerificationError                    it does not compute what the module does     exit 11
 
 Each message says what was wanted, what was found, where, and what to do about it. The exit codes are those of the
 ``lightning-trt-windows`` command. Upstream's exception, where there is one, is chained as ``__cause__``.
@@ -32,6 +33,7 @@ __all__ = [
     "OutputError",
     "ShapeDiscoveryError",
     "UnsupportedFormatError",
+    "VerificationError",
 ]
 
 
@@ -108,3 +110,9 @@ class OutputError(LightningTrtError, OSError):
     """The artifact cannot be written: no space, no permission, no such directory."""
 
     exit_code = 10
+
+
+class VerificationError(LightningTrtError):
+    """An artifact is whole and does not compute what the module does, or a metric dropped by more than allowed."""
+
+    exit_code = 11

@@ -26,6 +26,7 @@ from lightning_trt_windows.artifact import (
 )
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.builds.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
+from lightning_trt_windows.capture.golden import record_goldens
 from lightning_trt_windows.capture.module_state import random_state_kept
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.capture.violations import Suggestion
@@ -46,6 +47,8 @@ from lightning_trt_windows.observe.discover import Discovered, discover
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.stages import stage
+from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
 
@@ -81,7 +84,7 @@ def export_module(
     options = RangeOptions.of(ranges)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     job = prepare(module, discovered, ArtifactPaths.of(path), chosen, method=method, extra=extra)
-    return build(job)
+    return raise_if_failed(build(job))
 
 
 def export_checkpoint(
@@ -125,7 +128,7 @@ def export_checkpoint(
         Path(output).mkdir(parents=True, exist_ok=True)
     paths = ArtifactPaths.beside(source if output is None else Path(output) / source.name)
     job = prepare(module, discovered, paths, chosen, method=method, extra=extra, checkpoint=read.record())
-    return build(job)
+    return raise_if_failed(build(job))
 
 
 def prepare(
@@ -140,6 +143,7 @@ def prepare(
 ) -> Job:
     """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
     started = time.perf_counter()
+    stage("capture", paths.ep.name)
     captured, discovered = _capture_what_can_be(module, discovered, method)
     inputs = _input_records(captured, discovered)
     return Job(
@@ -153,6 +157,7 @@ def prepare(
         notes=discovered.notes,
         extra=dict(extra or {}),
         request=request_of(captured.program, settings, inputs, extra or {}),
+        values=tuple(item.spec.values for item in captured.inputs),
     )
 
 
@@ -190,22 +195,26 @@ def build(job: Job) -> Artifact:
     if job.skip_existing and (artifact := existing(job)):
         return artifact
     program, checkpoint = job.load()
-    job = replace(job, program=program, checkpoint=checkpoint)
+    recorded = record_goldens(program, job)
+    job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
+    stage("compile", job.paths.ep.name)
     with random_state_kept():  # lowering and converters draw numbers
         compiled = get_backend(job.settings.backend).compile(program, job.settings)
     compiled_at = time.perf_counter()
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
+    stage("write", job.paths.ep.name)
     ep, joined = _write_program(job.paths.ep, compiled)
     timings = Timings(
         capture=round(job.capture_seconds, 3),
         compile=round(compiled_at - started, 3),
         write=round(time.perf_counter() - compiled_at, 3),
     )
-    manifest = _manifest(job, compiled, ep, joined, timings)
+    manifest = replace(_manifest(job, compiled, ep, joined, timings), golden=recorded.write(job.paths.golden))
     write_manifest(job.paths.manifest, manifest)
-    return Artifact(path=job.paths.ep, manifest=manifest)
+    artifact = Artifact(path=job.paths.ep, manifest=manifest)
+    return verified(artifact, job.settings.verify) if job.settings.verify else artifact
 
 
 def existing(job: Job) -> Artifact | None:
@@ -221,7 +230,11 @@ def existing(job: Job) -> Artifact | None:
             remove_manifest(job.paths)
             link_or_copy(theirs.path, job.paths.ep)
             ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
-            manifest = replace(theirs.manifest, checkpoint=record, ep=ep)
+            golden = theirs.manifest.golden
+            if golden is not None:
+                link_or_copy(ArtifactPaths.of(theirs.path).golden, job.paths.golden)
+                golden = replace(golden, file=job.paths.golden.name)
+            manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden)
             write_manifest(job.paths.manifest, manifest)
             return Artifact(path=job.paths.ep, manifest=manifest)
     return None

@@ -87,8 +87,8 @@ class HashingFile:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
-    """Write a file that appears under ``path`` whole, or not at all.
+def atomic_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[HashingFile]:
+    """Write a file that appears under ``path`` whole, or not at all; ``mode`` as for ``os.open``, less the umask.
 
     Raises:
         OutputError: It cannot be written; the operating system's reason is chained.
@@ -97,7 +97,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[HashingFile]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
     with explained(path, 0):
         # not tempfile, whose files only their owner may read. Unbuffered, so that closing has nothing left to fail with
-        stream = temporary.open("xb", buffering=0)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        stream = FileIO(descriptor, "w")
     try:
         with stream:
             file = HashingFile(stream, path)

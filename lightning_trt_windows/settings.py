@@ -34,6 +34,12 @@ class ExportSettings:
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
     min_block_size: int = 1
     """Smallest number of operators worth an engine; smaller groups stay in PyTorch."""
+    golden: bool = False
+    """Record inputs and outputs of the module beside the artifact, for ``verify``: synthetic inputs within the ranges,
+    what the captured program gives for them on the CPU before anything is lowered."""
+    verify: bool | Literal["auto"] = False
+    """Verify the artifact when it has been written, against goldens, which are then recorded, and write the verdict
+    into the manifest. ``True`` needs a GPU that runs the engines; ``"auto"`` checks the numbers where there is one."""
     compile_options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
@@ -42,6 +48,8 @@ class ExportSettings:
             if getattr(self, name) not in choices:
                 listed = ", ".join(repr(c) for c in choices)
                 raise ConfigurationError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        if self.verify not in (False, True, "auto"):
+            raise ConfigurationError(f"verify must be one of False, True, 'auto', got {self.verify!r}")
         if isinstance(self.compute_capabilities, str):
             raise ConfigurationError(
                 f"compute_capabilities must be a list such as ['8.6', '8.9'], got {self.compute_capabilities!r}"

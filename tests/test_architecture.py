@@ -36,11 +36,20 @@ STANDARD_LIBRARY_ONLY = (
     "inspection.py",
     "archive.py",
     "engine_header.py",
+    "signature.py",
+    "verification/report.py",
+    "verification/verify.py",
     "capture/violations.py",
     "cli/__init__.py",
 )
 
-WINDOWS_HALF = ("runtime/loading.py", "inspection.py")
+WINDOWS_HALF = (
+    "runtime/loading.py",
+    "inspection.py",
+    "signature.py",
+    "verification/verify.py",
+    "verification/metric.py",
+)
 """What a Windows machine runs, and all that it needs ..."""
 
 LINUX_HALF = (

@@ -43,6 +43,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
     add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
+    add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
+    add(
+        "--verify",
+        choices=("auto", "always"),
+        help="verify the artifact when it has been written, with a GPU if there is one, or not without",
+    )
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
     add_ranges(parser)
     parser.set_defaults(run=_export)
@@ -72,6 +78,8 @@ def _export(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         compute_capabilities=tuple(arguments.compute_capability),
         min_block_size=arguments.min_block_size,
+        golden=arguments.golden,
+        verify={None: False, "auto": "auto", "always": True}[arguments.verify],
     )
     print(f"wrote {artifact}\n\n{inspect(artifact.path)}")
     return 0

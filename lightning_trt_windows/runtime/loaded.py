@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class LoadedModule:
         self._program = program
         self._structure = structure
         self._tensors = tuple(tensors)
+        self._exported = tuple(value for argument in structure.arguments for value in argument.values)
         self._constants = not all(tensors)
         self._check = InputCheck(artifact.manifest.inputs, device)
         self._cache = runtime_cache
@@ -70,6 +71,34 @@ class LoadedModule:
         with torch.no_grad():
             outputs = self._program(*leaves)
         return self._structure.unflatten(outputs)
+
+    def call_flat(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """Run on the tensors that the manifest lists, in its order; gives the outputs as it lists them.
+
+        Raises:
+            ConfigurationError: As a call does.
+        """
+        self._check(tensors)
+        given = iter(tensors)
+        leaves = [next(given) if is_tensor else value for is_tensor, value in zip(self._tensors, self._exported)]
+        with torch.no_grad():
+            outputs: Sequence[Any] = self._program(*leaves)
+        return outputs
+
+    def flat_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The tensors of a call, as :meth:`call_flat` takes them.
+
+        Raises:
+            ConfigurationError: The call does not fit ``forward`` as it was exported.
+        """
+        leaves = self._structure.flatten(args, kwargs)
+        return [leaf for leaf, is_tensor in zip(leaves, self._tensors) if is_tensor]
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call of ``forward`` that these tensors make: the inverse of :meth:`flat_inputs`."""
+        given = iter(tensors)
+        leaves = [next(given) if is_tensor else value for is_tensor, value in zip(self._tensors, self._exported)]
+        return self._structure.call(leaves)
 
     def save_runtime_cache(self) -> Path | None:
         """Write the runtime cache now, rather than when the module goes; ``None`` where there is no cache.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 import zipfile
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
@@ -16,6 +17,7 @@ from lightning_trt_windows.engine_header import EngineHeader, read_header
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
 from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload
+from lightning_trt_windows.signature import PublicKeyLike, check_signature
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,7 @@ def load(
     *,
     runtime_cache: str | os.PathLike[str] | None = None,
     cuda_graphs: bool = False,
+    trusted_keys: Sequence[PublicKeyLike] = (),
 ) -> LoadedModule:
     """Load an artifact, named by its ``.ep`` or its ``.json``, onto a GPU.
 
@@ -43,13 +46,19 @@ def load(
             start does not compile them again. Written when the module goes, and by ``save_runtime_cache()``.
         cuda_graphs: Let TensorRT-RTX record each engine's kernels and replay them, which saves launches where shapes
             repeat.
+        trusted_keys: Ed25519 public keys, or files with them. The manifest must be signed by one of them; that is
+            checked before the ``.ep`` is opened.
 
     Raises:
-        ArtifactError: A file is missing or damaged, or the program has something in it that no artifact needs.
+        ArtifactError: A file is missing or damaged, the signature is missing or by another key, or the program has
+            something in it that no artifact needs.
         EnvironmentMismatchError: PyTorch, TensorRT, driver or GPU are not what the artifact needs; all mismatches.
         ConfigurationError: An option that the artifact's backend does not have.
     """
-    artifact = check_artifact(read_artifact(path))
+    artifact = read_artifact(path)
+    if trusted_keys:
+        check_signature(artifact, trusted_keys)
+    check_artifact(artifact)
     check_environment(artifact, str(device), _headers(artifact))
     backend = artifact.manifest.backend.name
     if backend != "tensorrt_rtx" and (runtime_cache is not None or cuda_graphs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Program:
     in_spec: pytree.TreeSpec
     """Of the pair ``(args, kwargs)``."""
     out_spec: pytree.TreeSpec
+    described: Mapping[str, Any]
+    """The graph as JSON, as it stands in the file."""
 
 
 def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile, device: torch.device) -> Program:
@@ -69,8 +72,19 @@ def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile,
         raise ArtifactError(artifact.path, [f"has no member {name!r}" for name in missing])
     try:
         return _read(artifact, stream, archive, members, device)
-    # what damaged JSON and unknown kinds of values lead to
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+    # what damaged JSON and unknown kinds of values lead to; a member whose own header is not what the directory says
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        RuntimeError,
+        OverflowError,
+        EOFError,
+        struct.error,
+        zipfile.BadZipFile,
+    ) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(
@@ -103,7 +117,7 @@ def _read(
     for folder, file in _CONFIGS.items():
         config = json.loads(archive.read(members[folder + file]))["config"]
         stored.update(_tensors(archive, members, folder, config, device))
-    return Program(graph, tuple(stored[name] for name in graph.weights), trees[0], trees[1])
+    return Program(graph, tuple(stored[name] for name in graph.weights), trees[0], trees[1], program["graph"])
 
 
 def _document(artifact: Artifact, stream: BinaryIO, info: zipfile.ZipInfo, tokens: Mapping[str, int]) -> dict[str, Any]:

@@ -124,6 +124,17 @@ class Structure:
             leaves += self._leaves(argument, by_name)
         return leaves
 
+    def call(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call of which :meth:`flatten` makes ``leaves``."""
+        values: list[Any] = []
+        position = 0
+        for argument in self.arguments:
+            count = argument.spec.num_leaves
+            values.append(argument.spec.unflatten(leaves[position : position + count]))
+            position += count
+        names = [argument.name for argument in self.arguments[self._positional :]]
+        return tuple(values[: self._positional]), dict(zip(names, values[self._positional :]))
+
     def check_constants(self, leaves: Sequence[Any], tensors: Sequence[bool]) -> None:
         """Refuse values that were fixed at the export at another value.
 

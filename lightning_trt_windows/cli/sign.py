@@ -1,0 +1,50 @@
+"""The commands ``sign`` and ``keygen``: who made an artifact."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+__all__ = ["add"]
+
+_PASSWORD = "LIGHTNING_TRT_WINDOWS_KEY_PASSWORD"
+"""Environment variable with the password of a private key: it must not stand in a command line, which others see."""
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands to ``commands``."""
+    parser = commands.add_parser(
+        "sign",
+        parents=[common],
+        help="sign an artifact's manifest",
+        description="Write NAME.windows.json.sig: an Ed25519 signature of the manifest, which has the hashes of all "
+        f"files. The password of the key, where it has one, is taken from {_PASSWORD}.",
+    )
+    parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
+    parser.add_argument("--key", required=True, metavar="KEY", help="private key, as keygen writes it")
+    parser.set_defaults(run=_sign)
+    parser = commands.add_parser(
+        "keygen",
+        parents=[common],
+        help="make a pair of keys to sign with",
+        description="Write a private key to FILE and the public key to FILE.pub, which goes to those who load. "
+        f"A password in {_PASSWORD} encrypts the private key.",
+    )
+    parser.add_argument("file", metavar="FILE", help="where the private key goes; must not exist")
+    parser.set_defaults(run=_keygen)
+
+
+def _sign(arguments: argparse.Namespace) -> int:
+    from lightning_trt_windows.signature import sign
+
+    print(f"wrote {sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))}")
+    return 0
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    from lightning_trt_windows.signature import make_key
+
+    public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
+    print(f"wrote {arguments.file} (keep it secret) and {public} (give it to those who load)")
+    return 0

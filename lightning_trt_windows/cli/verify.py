@@ -1,0 +1,61 @@
+"""The command ``verify``: whether an artifact is whole and computes what the module does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+__all__ = ["add"]
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the command to ``commands``."""
+    parser = commands.add_parser(
+        "verify",
+        parents=[common],
+        help="say whether an artifact is whole and computes what the module does",
+        description="Check an artifact: files, structure, this machine, and on a GPU the numbers against the goldens. "
+        "Exit code 7 where it is damaged, 11 where it computes something else; 0 also where the numbers were not "
+        "checked, which it says.",
+    )
+    parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--no-numbers", action="store_true", help="leave the numbers out")
+    parser.add_argument(
+        "--require-numbers", action="store_true", help="exit code 3 where the numbers could not be checked"
+    )
+    parser.add_argument("--golden", metavar="FILE", help="goldens elsewhere than beside the artifact")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X", help="relative norm that is allowed (default: by dtype, see docs)"
+    )
+    parser.add_argument("--device", default="cuda:0", help="the GPU (default: %(default)s)")
+    parser.add_argument(
+        "--key", action="append", default=[], metavar="FILE", help="public key that must have signed; may be repeated"
+    )
+    parser.add_argument("--write", action="store_true", help="write the verdict into the manifest; sign it after that")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    # here and not above: this may bring torch, which takes seconds
+    from lightning_trt_windows.verification.verify import record_verification, verify
+
+    found = verify(
+        arguments.file,
+        golden=arguments.golden,
+        tolerance=arguments.tolerance,
+        device=arguments.device,
+        numbers=not arguments.no_numbers,
+        trusted_keys=arguments.key,
+    )
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found)
+    if arguments.write:
+        record_verification(found)
+    error = found.error(require_numbers=arguments.require_numbers)
+    if error is None:
+        return 0
+    if arguments.json:
+        print(f"error: {error}", file=sys.stderr)
+    return error.exit_code

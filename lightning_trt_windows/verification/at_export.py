@@ -1,0 +1,59 @@
+"""Verify an artifact right after it has been written, where that was asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.errors import VerificationError
+from lightning_trt_windows.verification.verify import record_verification, verify
+
+__all__ = ["failure_of", "raise_if_failed", "verified"]
+
+
+def verified(artifact: Artifact, wanted: bool | Literal["auto"]) -> Artifact:
+    """Verify and write the verdict into the manifest. The artifact stays whatever it is; see :func:`failure_of`.
+
+    Args:
+        artifact: Just written, with goldens.
+        wanted: ``True`` makes numbers that cannot be checked a failure, ``"auto"`` does not.
+    """
+    return record_verification(verify(artifact.path), required=wanted is True)
+
+
+def failure_of(artifact: Artifact) -> VerificationError | None:
+    """What its manifest says is wrong with an artifact that was verified; ``None`` where nothing is."""
+    found = artifact.manifest.verification or {}
+    if found.get("verdict") == "failed":
+        wrong = [line for call in found.get("calls", ()) for line in _wrong(call)] or list(found.get("issues", ()))
+        listed = "\n  - ".join(wrong)
+        return VerificationError(
+            f"{artifact.path.name} was built and does not compute what the module does; it stays where it is, and its "
+            f"manifest says it:\n  - {listed}"
+        )
+    if found.get("required") and not found.get("calls"):
+        return VerificationError(
+            f"{artifact.path.name} was built, and its numbers were not checked: {found.get('not_checked')}. "
+            "verify='auto' takes that for granted"
+        )
+    return None
+
+
+def raise_if_failed(artifact: Artifact) -> Artifact:
+    """``artifact``, unless it was verified and is wrong.
+
+    Raises:
+        VerificationError: It is.
+    """
+    if error := failure_of(artifact):
+        raise error
+    return artifact
+
+
+def _wrong(call: dict[str, object]) -> list[str]:
+    outputs = call.get("outputs")
+    lines = [f"at the sizes {call.get('name')}: {call['error']}"] if call.get("error") else []
+    for output in outputs if isinstance(outputs, list) else ():
+        if not output.get("passed"):
+            lines.append(f"at the sizes {call.get('name')}: {output.get('name')} {output.get('reason')}")
+    return lines
