@@ -10,7 +10,8 @@ torch               capture and compile on CPU: heuristics that narrow ranges, L
 torch_tensorrt      decompositions, complex numbers, engine records, output marking
 no_gpu              importing Torch-TensorRT without a GPU
 cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
-bindings            TensorRT's own bindings, and the release of them that was seen computing wrong numbers
+bindings            TensorRT's own bindings
+tensorrt_rtx        the releases of TensorRT-RTX whose engines were seen computing wrong numbers
 lightning           ``lightning.pytorch`` or ``pytorch_lightning``
 versions            the record of a workaround; not an upstream
 ==================  ======================================================================================

@@ -23,7 +23,10 @@ from lightning_trt_windows._compat.versions import Workaround, minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
 __all__ = [
+    "ATTENTION_DECOMPOSES",
+    "COMPLEX_NUMBERS_LOSE_SHAPES",
     "DISTRIBUTIONS",
+    "REPEATED_OUTPUTS_ARE_DROPPED",
     "EngineFields",
     "Upstream",
     "installed_distribution",
