@@ -253,6 +253,15 @@ class TestPrograms:
         assert type(result) is cls and result.first.shape == (3, 2)
         torch.export.save(captured.program, io.BytesIO())
 
+    def test_a_submodule(self) -> None:
+        """By its path: its own signature, and no weights but its own."""
+        net = nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(3, 2))
+        captured = capture(net, {"input": InputSpec((DimRange(1, 2, 8), 4))}, method="0.0")
+        assert list(captured.program.state_dict) == ["weight", "bias"]
+        assert [item.name for item in captured.inputs] == ["input"]
+        with pytest.raises(ConfigurationError, match=r"Sequential has no method '7' .*method='0\.7'.*there are 0, 1"):
+            capture(net, {"input": InputSpec((4,))}, method="0.7")
+
     def test_another_method(self) -> None:
         """Another method can be exported, with its own signature."""
 

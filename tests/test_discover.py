@@ -631,6 +631,18 @@ def test_when_nothing_speaks_the_error_says_what_was_tried_and_what_to_write() -
         discover(Takes(lambda x, mask: x), inputs={"x": SPEC})
 
 
+def test_batches_do_not_show_what_a_submodule_gets() -> None:
+    """What the module makes of a batch before is not known: calls that were seen tell, or the user."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    with pytest.raises(ShapeDiscoveryError, match=r"\.1\(input\):\n.*\n  - batches and examples are given to the mod"):
+        discover(net, datamodule=Data(), method="1")
+    observer = Observer(method="1")
+    observer.attach(net)
+    observer.stage("train")
+    net(torch.rand(6, 4))
+    assert discover(net, observer=observer, method="1").inputs["input"].at("max") == (6, 3)
+
+
 def test_notes_of_the_observer_are_passed_on() -> None:
     """What it failed at may explain what is missing."""
     observer = Observer()

@@ -206,6 +206,19 @@ def test_any_method_can_be_watched() -> None:
     assert [o.args[0].shape for o in observer.calls()] == [(2, 4)]
 
 
+def test_a_submodule_can_be_watched() -> None:
+    """By its path; what it receives is what the steps give it, and it is left as it was."""
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Sequential(torch.nn.Linear(6, 2)))
+    before = dict(vars(module[1]))
+    observer = Observer(method="1.0")
+    observer.attach(module)
+    module(torch.rand(5, 2, 3))
+    observer.detach()
+    assert observer.calls()[0].args == (SeenTensor((5, 6), "float32"),)
+    assert dict(vars(module[1])) == before
+    assert "forward" not in vars(module[1][0])
+
+
 def test_calls_before_the_first_stage_count_only_alone() -> None:
     """Model summaries run forward on an example before anything is fed."""
     module, observer = Net(), Observer()

@@ -9,14 +9,15 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_trt_windows.errors import CheckpointError
+from lightning_trt_windows.errors import CheckpointError, ConfigurationError
 
-__all__ = ["as_it_was", "original", "random_state_kept", "state_kept", "weights_swapped"]
+__all__ = ["as_it_was", "exported_part", "original", "random_state_kept", "state_kept", "weights_swapped"]
 
 
 def original(module: nn.Module) -> nn.Module:
@@ -24,6 +25,35 @@ def original(module: nn.Module) -> nn.Module:
     while (inner := module._modules.get("_orig_mod")) is not None:
         module = inner
     return module
+
+
+def exported_part(module: nn.Module, method: str) -> tuple[nn.Module, str]:
+    """Whose method ``method`` is, and its name there: the module's own, or ``net.encoder``, a submodule's ``forward``.
+
+    Raises:
+        ConfigurationError: There is no such method or submodule.
+    """
+    owner = module
+    *path, last = method.split(".")
+    for name in path:
+        inner = getattr(owner, name, None)
+        if not isinstance(inner, nn.Module):
+            raise ConfigurationError(_no_such_part(owner, name, method))
+        owner = inner
+    found = getattr(owner, last, None)
+    if isinstance(found, nn.Module):
+        return found, "forward"
+    if not callable(found):
+        raise ConfigurationError(_no_such_part(owner, last, method))
+    return owner, last
+
+
+def _no_such_part(owner: nn.Module, name: str, method: str) -> str:
+    parts = [*(child for child, _ in owner.named_children()), *(m for m in vars(type(owner)) if not m.startswith("_"))]
+    close = get_close_matches(name, parts, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(parts[:8])}"
+    inside = "" if name == method else f" (method={method!r})"
+    return f"{type(owner).__name__} has no method {name!r} to export, nor a submodule{inside}{hint}"
 
 
 @contextlib.contextmanager

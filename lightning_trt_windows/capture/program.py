@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed, quiet
-from lightning_trt_windows.capture.module_state import as_it_was, original, state_kept
+from lightning_trt_windows.capture.module_state import as_it_was, exported_part, original, state_kept
 from lightning_trt_windows.capture.violations import Suggestion, suggestions
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
@@ -66,15 +66,17 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
         module: Any module; comes back exactly as it was, also after a failure. What ``torch.compile`` wraps is traced
             in its stead.
         inputs: Argument name to :class:`InputSpec`, a constant, or a dict, list or tuple of these.
-        method: The method to export; its own signature is the artifact's.
+        method: The method to export, or a submodule (``"net.encoder"``); its own signature is the artifact's.
 
     Raises:
         ConfigurationError: ``inputs`` do not fit the signature of ``method``.
         CaptureError: ``torch.export`` cannot trace it; the message names the line.
     """
     module = original(module)
-    target = module if method == "forward" else _Method(module, method)
-    _check_arguments(target, inputs, type(module).__name__)
+    owner, name = exported_part(module, method)
+    owner = original(owner)
+    target = owner if name == "forward" else _Method(owner, name)
+    _check_arguments(target, inputs, f"{type(owner).__name__}.{name}")
     register_containers(dict(inputs))
     # traced where it is, which is on a GPU in the middle of a training
     held = next(iter([*module.parameters(), *module.buffers()]), None)
@@ -96,8 +98,6 @@ class _Method(nn.Module):
 
     def __init__(self, module: nn.Module, method: str) -> None:
         super().__init__()
-        if not callable(getattr(module, method, None)):
-            raise ConfigurationError(f"{type(module).__name__} has no method {method!r} to export")
         self.module = module
         self.method = method
         self.forward = getattr(module, method)
@@ -110,7 +110,7 @@ def _check_arguments(target: nn.Module, inputs: Mapping[str, InputTree], owner: 
     parameters = inspect.signature(target.forward).parameters
     if unknown := [name for name in inputs if name not in parameters]:
         raise ConfigurationError(
-            f"{owner}.forward has no argument {', '.join(unknown)}; its arguments are {', '.join(parameters) or 'none'}"
+            f"{owner} has no argument {', '.join(unknown)}; its arguments are {', '.join(parameters) or 'none'}"
         )
     if missing := [
         name
@@ -118,7 +118,7 @@ def _check_arguments(target: nn.Module, inputs: Mapping[str, InputTree], owner: 
         if name not in inputs and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]:
         raise ConfigurationError(
-            f"{owner}.forward needs {', '.join(missing)}, for which no shape is known. Give it: "
+            f"{owner} needs {', '.join(missing)}, for which no shape is known. Give it: "
             f"inputs={{{', '.join(f'{name!r}: InputSpec(...)' for name in missing)}}}"
         )
 

@@ -7,7 +7,7 @@ import inspect as python_inspect
 from typing import Any, get_args
 
 from lightning_trt_windows.cli.imported import imported
-from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree
+from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree, json_object
 from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
@@ -38,6 +38,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add("--input", action="append", default=[], metavar="SPEC", help=f"{INPUT_HELP}; once for each input, see below")
     add("--method", default="forward", metavar="NAME", help="method or submodule to export (default: %(default)s)")
+    add("--extra", metavar="FILE", help="JSON object for the manifest, such as class names, mean and std")
     add("--output", metavar="DIR", help="where the artifact goes (default: beside the checkpoint)")
     add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
     add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
@@ -55,7 +56,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    inputs, ranges = input_tree(arguments.input), range_options(arguments)
+    inputs, ranges, extra = input_tree(arguments.input), range_options(arguments), json_object(arguments.extra)
     module = imported(arguments.module, "--module")
     if not isinstance(module, type):
         raise ConfigurationError(f"--module {arguments.module} is not a class but {type(module).__name__}")
@@ -73,6 +74,7 @@ def _export(arguments: argparse.Namespace) -> int:
         output=arguments.output,
         ranges=ranges,
         method=arguments.method,
+        extra=extra,
         trust_checkpoint=arguments.trust_checkpoint,
         backend=arguments.backend,
         precision=arguments.precision,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.shapes import DimRange, InputSpec
 
-__all__ = ["EPILOG", "INPUT_HELP", "input_tree", "parse_axis", "parse_input"]
+__all__ = ["EPILOG", "INPUT_HELP", "input_tree", "json_object", "parse_axis", "parse_input"]
 
 INPUT_HELP = "NAME=DTYPE[SIZES], such as x=float32[1..8..32,3,224,224]"
 _AXIS = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<min>\d+)\.\.(?P<opt>\d+)\.\.(?P<max>\d+)(?:%(?P<multiple>\d+))?")
@@ -76,3 +78,22 @@ def input_tree(texts: Iterable[str]) -> dict[str, Any] | None:
             )
         branch[leaf] = spec
     return tree or None
+
+
+def json_object(file: str | None) -> dict[str, Any]:
+    """The JSON object in ``file``, for ``--extra``; an empty one without.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds something else.
+    """
+    if file is None:
+        return {}
+    try:
+        value = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"--extra {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"--extra {file} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"--extra wants a JSON object, {file} holds {type(value).__name__}")
+    return value

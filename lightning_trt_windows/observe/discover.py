@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.capture.module_state import original
-from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
+from lightning_trt_windows.capture.module_state import exported_part, original
+from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source
 from lightning_trt_windows.observe.containers import dotted, leaves, map_leaves, register_containers
 from lightning_trt_windows.observe.evidence import Derived, derive
@@ -122,7 +122,7 @@ def discover(
         inputs: The user's word, by argument; containers may name some of their entries only.
         datamodule: Asked for ``input_specs()`` and, where nothing was observed, for batches.
         observer: What was seen while training.
-        method: The method that is exported.
+        method: The method that is exported, or a submodule.
         options: How ranges are derived from what was seen, and how many batches are looked at.
 
     Raises:
@@ -131,13 +131,12 @@ def discover(
     """
     options = options or RangeOptions()
     module = original(module)
-    function = getattr(module, method, None)
-    if not callable(function):
-        raise ConfigurationError(f"{type(module).__name__} has no method {method!r} to export")
-    signature = inspect.signature(function)
+    owner, name = exported_part(module, method)
+    owner = original(owner)
+    signature = inspect.signature(getattr(owner, name))
     given = explicit_inputs(inputs, datamodule, signature, method)
     silent: list[str] = []
-    subject = Subject(module, method, signature, datamodule, observer)
+    subject = Subject(module, method, signature, datamodule, observer, owner is module)
     evidence = evidence_at_hand(subject)
     if evidence is None and _incomplete(given, signature):
         evidence = evidence_to_look_for(subject, options.max_batches, silent)
@@ -193,14 +192,14 @@ def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOpt
 
 
 def _nothing_found(subject: Subject, found: Mapping[str, InputTree], silent: Sequence[str]) -> str:
-    module, method, signature, datamodule, observer = subject
+    module, method, signature, datamodule, observer, takes_batches = subject
     missing = [name for name in required(signature) if name not in found] or list(signature.parameters)
     tried = list(silent)
     if observer is None or not (observer.calls() or observer.batches()):
         tried.insert(0, f"no call of {method} and no batch was seen in training")
-    if datamodule is None:
+    if datamodule is None and takes_batches:
         tried.append("there is no datamodule to ask")
-    if getattr(module, "example_input_array", None) is None:
+    if getattr(module, "example_input_array", None) is None and takes_batches:
         tried.append("example_input_array is not set")
     shown = ", ".join(
         f'"{name}": InputSpec(shape=(DimRange(1, 8, 32), 3, 224, 224), dtype="float32")' for name in missing

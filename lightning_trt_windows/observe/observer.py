@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.capture.module_state import exported_part
 from lightning_trt_windows.observe.seen import MOST_CONSTANTS, Observation, Table
 
 __all__ = ["Observer", "batch_sizes"]
@@ -28,7 +28,7 @@ class Observer:
     """Records, per call of a module's method, the shapes and dtypes of its (nested) arguments.
 
     Args:
-        method: Name of the method to watch.
+        method: The method to watch, or a submodule (``"net.encoder"``) whose ``forward`` it is.
 
     Example:
         >>> observer = Observer()
@@ -45,6 +45,8 @@ class Observer:
         self.loader_sizes: dict[str, set[int]] = {}
         """``batch_size`` of the loaders of each stage, where they say."""
         self._module: torch.nn.Module | None = None
+        self._watched: tuple[torch.nn.Module, str] | None = None
+        """Whose method is watched: the module's, or a submodule's."""
         self._tables: dict[tuple[str, str], Table] = {}
         self._enter("")
 
@@ -55,24 +57,24 @@ class Observer:
             ConfigurationError: The module has no such method.
         """
         self.detach()
-        original = getattr(module, self.method, None)
-        if not callable(original):
-            raise ConfigurationError(f"{type(module).__name__} has no method {self.method!r} to export")
+        owner, name = exported_part(module, self.method)
         # past nn.Module.__setattr__, which user classes override
-        module.__dict__[self.method] = _Recorder(original, self, self.method in module.__dict__)
-        self._module = module
+        owner.__dict__[name] = _Recorder(getattr(owner, name), self, name in owner.__dict__)
+        self._module, self._watched = module, (owner, name)
 
     def detach(self) -> None:
         """Leave the module as it was found. What has been recorded stays."""
-        module, self._module = self._module, None
-        recorder = None if module is None else module.__dict__.get(self.method)
+        if self._watched is None:
+            return
+        (owner, name), self._watched, self._module = self._watched, None, None
+        recorder = owner.__dict__.get(name)
         # anything else means that somebody replaced the method meanwhile, and it is his
-        if module is None or type(recorder) is not _Recorder or recorder.observer is not self:
+        if type(recorder) is not _Recorder or recorder.observer is not self:
             return
         if recorder.was_on_instance:
-            module.__dict__[self.method] = recorder.__wrapped__
+            owner.__dict__[name] = recorder.__wrapped__
         else:
-            del module.__dict__[self.method]
+            del owner.__dict__[name]
 
     def stage(self, name: str) -> None:
         """Say which loader feeds from now on: ``train``, ``val``, ``sanity``, ``test`` or ``predict``."""

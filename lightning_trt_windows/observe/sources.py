@@ -33,6 +33,8 @@ class Subject(NamedTuple):
     signature: Signature
     datamodule: Any
     observer: Observer | None
+    takes_batches: bool = True
+    """It is a method of the module itself; what a submodule is given, batches do not show."""
 
 
 class Evidence(NamedTuple):
@@ -59,6 +61,9 @@ def evidence_at_hand(subject: Subject) -> Evidence | None:
 
 def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) -> Evidence | None:
     """Batches as calls, or the module's example. ``silent`` collects why a source did not speak."""
+    if not subject.takes_batches:
+        silent.append(f"batches and examples are given to the module, and do not show what {subject.method} gets of it")
+        return None
     example = _example(subject, silent)
     try:
         evidence = next(_batches(subject, max_batches, silent), None)
