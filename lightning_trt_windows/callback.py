@@ -14,14 +14,17 @@ from lightning_trt_windows.artifact import Artifact
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.builds.options import RunOptions, one_of
 from lightning_trt_windows.builds.run import Failure, Run
+from lightning_trt_windows.collection import Collection
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.following import Following
+from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.observe.discover import Discovered, discover
 from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.preflight import check_space, check_strategy, try_capture
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.reporting import Report
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
+from lightning_trt_windows.several import check_alone, stands_back
 from lightning_trt_windows.shapes import InputTree
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ class WindowsExport(Callback):
         ranges: How ranges are derived from what is seen: margins, caps, dimensions to fix or to free.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
         min_block_size: Smallest number of operators worth an engine.
+        golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
+        verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
+            there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -58,6 +64,10 @@ class WindowsExport(Callback):
         replace_queued: Let a newer checkpoint take the place of those that still wait for their build.
         build_deadline: Seconds that one build may take in ``executor="process"``.
         retrace: Capture the module for every checkpoint, even where nothing has changed but its weights.
+        log_artifacts: What loggers are given besides the manifest's values: ``True`` the files of what is there at the
+            end, ``"all"`` each as it is made; by default what their ``log_model`` says. ``False``: nothing at all.
+        progress: Show what training waits for at its end, and a summary, in the style of the Trainer's progress bar;
+            where that is switched off, nothing is shown.
         preflight: After the sanity check, capture the module once, to learn before the training whether it can be.
 
     Raises:
@@ -66,6 +76,9 @@ class WindowsExport(Callback):
     Example:
         >>> trainer = L.Trainer(callbacks=[WindowsExport()])
     """
+
+    default_of: str | None = None
+    """What has added this callback to a Trainer without saying more; one that the user has configured goes before it."""
 
     def __init__(
         self,
@@ -80,6 +93,8 @@ class WindowsExport(Callback):
         ranges: RangeOptions | None = None,
         compute_capabilities: tuple[str, ...] = (),
         min_block_size: int = 1,
+        golden: bool = False,
+        verify: bool | Literal["auto"] = False,
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
@@ -87,18 +102,23 @@ class WindowsExport(Callback):
         replace_queued: bool = False,
         build_deadline: float | None = None,
         retrace: bool = False,
+        log_artifacts: LogArtifacts = None,
         preflight: bool = True,
+        progress: bool = True,
     ) -> None:
         super().__init__()
         if executor is None:  # at the end nothing goes on that a build could slow down
             executor = "process" if when == "checkpoint" else "inline"
         one_of("when", when, ("train_end", "checkpoint"))
         one_of("on_error", on_error, ("warn", "raise"))
+        one_of("log_artifacts", log_artifacts, (None, True, False, "all"))
         self.settings = ExportSettings(
             backend=backend,
             precision=precision,
             compute_capabilities=compute_capabilities,
             min_block_size=min_block_size,
+            golden=golden,
+            verify=verify,
             compile_options=compile_options or {},
         )
         self.when = when
@@ -108,7 +128,9 @@ class WindowsExport(Callback):
         self.on_error = on_error
         self.method = method
         self.extra = dict(extra or {})
+        self.log_artifacts = log_artifacts
         self.preflight = preflight
+        self.progress = progress
         self._options = RunOptions(
             executor,
             build_deadline=build_deadline,
@@ -134,8 +156,11 @@ class WindowsExport(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called before anything else. Refuses an environment in which the export cannot work, before the training."""
+        if self.default_of and stands_back(self, trainer, WindowsExport):
+            return
         if stage != "fit" or _fast_dev_run(trainer):
             return
+        check_alone(trainer, WindowsExport)
         check_strategy(trainer, when=self.when, executor=self.executor)
         try:
             backend = get_backend(self.settings.backend)
@@ -170,8 +195,11 @@ class WindowsExport(Callback):
             method=self.method,
             extra=self.extra,
         )
+        self._report.collection = Collection(trainer, self.log_artifacts, run.mirror)
         every = self.when == "checkpoint"
-        self._following = Following(trainer, run, self._report, self._observer, ranges, every=every)
+        self._following = Following(
+            trainer, run, self._report, self._observer, ranges, every=every, progress=self.progress
+        )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -224,6 +252,7 @@ class WindowsExport(Callback):
             rank_zero_info("WindowsExport: fast_dev_run writes no checkpoints, so nothing is exported.")
             return
         following.end()
+        self._report.finish()
         if self.on_error == "raise" and self._report.new_failures:
             raise self._report.new_failures[0].error
 

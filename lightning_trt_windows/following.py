@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.builds.run import Run, distinct, interrupted
@@ -13,9 +13,12 @@ from lightning_trt_windows.errors import CheckpointError, LightningTrtError
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.preflight import checkpoint_paths
+from lightning_trt_windows.progress import Progress, Silent, display_like
 from lightning_trt_windows.reporting import Report
 
 __all__ = ["Following"]
+
+_T = TypeVar("_T")
 
 
 class Following:
@@ -28,6 +31,7 @@ class Following:
         observer: Looks away while the module is captured: that is not training.
         discover: Gives the ranges, as far as they are known.
         every: Export each checkpoint as it is saved; otherwise the best and the last at the end.
+        progress: Show how far things are when the training waits for them.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Following:
         discover: Callable[[], Discovered],
         *,
         every: bool,
+        progress: bool,
     ) -> None:
         self.trainer = trainer
         self.every = every
@@ -47,6 +52,10 @@ class Following:
         self._observer = observer
         self._discover = discover
         self._exception: BaseException | None = None
+        self._left = 0
+        """Checkpoints that are there and not looked at yet."""
+        self._shows_progress = progress
+        self._progress = Progress(Silent())
         self._watch = CheckpointWatch(self.look, self._end_after_exception)
         if every:
             self._watch.attach(trainer.strategy.checkpoint_io)
@@ -67,9 +76,10 @@ class Following:
     def end(self) -> None:
         """Fit has ended and every checkpoint is on disk: wait for the artifacts."""
         self._watch.detach()
-        self.look()
-        self._add_what_is_there()
-        self._finish()
+        with self._waiting():
+            self.look()
+            self._add_what_is_there()
+            self._finish()
 
     def end_of_failed(self, exception: BaseException) -> bool:
         """Fit has been interrupted or has failed; whether what was saved is exported all the same."""
@@ -102,8 +112,23 @@ class Following:
                     self._report.failed(path, interrupted(path))
             self._run = None
             return
-        self.look()
-        self._finish()
+        with self._waiting():
+            self.look()
+            self._finish()
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """While training waits for artifacts, people see what for; then a summary."""
+        display = display_like(self.trainer) if self._shows_progress else Silent()
+        self._progress = Progress(display)
+        with self._progress.shown():
+            yield
+        self._report.summarise(display)
+
+    def _tell_progress(self) -> None:
+        if self._run is not None and (to_do := self._run.unfinished + self._left):
+            done = self._report.count
+            self._progress.update(done, done + to_do, self._run.doing())
 
     def _add_what_is_there(self) -> None:
         """At the end: the best and the last, or all that a resumed run has kept from before."""
@@ -121,7 +146,7 @@ class Following:
             )
             return
         if self.every:
-            for path in self._run.fetched(paths):
+            for path in self._counted(self._run.fetched(paths)):
                 self._run.found(path, -1)
             return
         try:
@@ -129,11 +154,20 @@ class Following:
         except LightningTrtError as error:
             self._report.failed(None, error)
             return
-        for checkpoint in distinct(self._run.fetched(paths), self._run.failed):
+        for checkpoint in self._counted(distinct(self._run.fetched(paths), self._run.failed)):
             rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
             self._run.found(checkpoint.path, checkpoint.global_step or 0)
 
+    def _counted(self, checkpoints: list[_T]) -> Iterator[_T]:
+        for index, checkpoint in enumerate(checkpoints):
+            self._left = len(checkpoints) - index
+            self._tell_progress()
+            yield checkpoint
+            self._left -= 1
+
     def _finish(self) -> None:
-        run, self._run = self._run, None
-        assert run is not None
-        run.finish()
+        assert self._run is not None
+        try:
+            self._run.finish(self._tell_progress)
+        finally:
+            self._run = None

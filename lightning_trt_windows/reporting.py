@@ -7,7 +7,10 @@ from pathlib import Path
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.run import Failure
+from lightning_trt_windows.collection import Collection
+from lightning_trt_windows.progress import Display, first_words, summary_rows
 from lightning_trt_windows.storage import RemoteFile
+from lightning_trt_windows.verification.at_export import failure_of
 
 __all__ = ["Report"]
 
@@ -24,28 +27,59 @@ class Report:
         self.artifacts: list[Artifact] = []
         """What is there, newest last."""
         self.failures: list[Failure] = []
+        self.collection: Collection | None = None
+        """Of the run that goes on."""
+        self.new_artifacts: list[Artifact] = []
+        """Those of this run."""
         self._told = 0
 
     def begin(self) -> None:
         """What has failed until now is of an earlier run."""
         self._told = len(self.failures)
+        self.new_artifacts = []
 
     @property
     def new_failures(self) -> list[Failure]:
         """Those of this run."""
         return self.failures[self._told :]
 
+    @property
+    def count(self) -> int:
+        """How many checkpoints of this run have been seen to."""
+        return len(self.new_artifacts) + len(self.new_failures)
+
+    def summarise(self, display: Display) -> None:
+        """Show what came of this run."""
+        rows = summary_rows(self.new_artifacts)
+        failed = [f"{f.checkpoint.name if f.checkpoint else 'this run'}: {_reason(f)}" for f in self.new_failures]
+        if rows or failed:
+            display.summary(rows, failed)
+
     def made(self, artifact: Artifact) -> None:
         """An artifact is there."""
         self.artifacts = [a for a in self.artifacts if a.path != artifact.path] + [artifact]
+        self.new_artifacts = [a for a in self.new_artifacts if a.path != artifact.path] + [artifact]
         for note in artifact.manifest.notes:
             rank_zero_info(f"WindowsExport: {note}")
         rank_zero_info(f"WindowsExport: {artifact}")
+        if self.collection is not None:
+            self.collection.made(artifact)
+        if error := failure_of(artifact):
+            source = artifact.manifest.checkpoint
+            self.failed(artifact.path.with_name(source.file) if source else None, error)
 
     def gone(self, checkpoint: Path) -> None:
         """The artifact of ``checkpoint`` is there no longer."""
         gone = ArtifactPaths.beside(checkpoint).ep
         self.artifacts = [a for a in self.artifacts if a.path != gone]
+        self.new_artifacts = [a for a in self.new_artifacts if a.path != gone]
+        if self.collection is not None:
+            self.collection.gone(checkpoint)
+
+    def finish(self) -> None:
+        """Training has finished, and so have its exports."""
+        if self.collection is not None:
+            self.collection.finish()
 
     def failed(self, checkpoint: Path | RemoteFile | None, error: Exception) -> None:
         """``checkpoint`` has no artifact; ``None`` where it failed before there was one."""
@@ -53,3 +87,7 @@ class Report:
         self.failures.append(failure)
         if self.on_error == "warn":
             rank_zero_warn(f"WindowsExport: {failure}")
+
+
+def _reason(failure: Failure) -> str:
+    return f"{type(failure.error).__name__}: {first_words(str(failure.error))}"

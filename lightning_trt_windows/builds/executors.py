@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.backends import builds_on_a_gpu
 from lightning_trt_windows.builds.jobs import Job, SavedProgram
-from lightning_trt_windows.builds.worker import CALL, RESULT
+from lightning_trt_windows.builds.worker import CALL, RESULT, STAGE
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.files import TEMPORARY_PREFIX, link_or_copy
 
@@ -74,6 +75,15 @@ class _Build(Future[Artifact]):
 
     process: subprocess.Popen[bytes] | None = None
     killed = False
+    folder: Path | None = None
+
+    @property
+    def doing(self) -> str:
+        """What its process is doing."""
+        try:
+            return (self.folder / STAGE).read_text(encoding="utf-8") if self.folder else ""
+        except OSError:
+            return ""
 
     def cancel(self) -> bool:
         """Take it off the queue, or kill its process."""
@@ -143,10 +153,11 @@ class BuildProcess(Executor):
     def _built(self, build: _Build, function: Callable[..., Any], job: Job) -> Artifact:
         folder = job.paths.ep.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.build")
         folder.mkdir()
+        build.folder = folder
         try:
             (folder / CALL).write_bytes(pickle.dumps((function, (job,))))
             with (folder / _LOG).open("wb") as log:
-                timed_out = self._run_process(build, folder, log)
+                timed_out = self._run_process(build, folder, log, sees_gpus=_needs_gpu(job))
             outcome = _outcome(folder)
             if outcome is not None and outcome[0]:
                 shutil.rmtree(failure_folder(job.paths), ignore_errors=True)
@@ -160,11 +171,12 @@ class BuildProcess(Executor):
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _run_process(self, build: _Build, folder: Path, log: IO[bytes]) -> bool:
+    def _run_process(self, build: _Build, folder: Path, log: IO[bytes], *, sees_gpus: bool) -> bool:
         """Run the worker to its end; whether it was ended for the deadline."""
         command = [sys.executable, "-m", "lightning_trt_windows.builds.worker", str(folder), str(self.niceness)]
-        # engines are built without a GPU, and all of its memory belongs to the training
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # TensorRT-RTX builds without a GPU, and all of its memory belongs to the training
+        hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         build.process = process
         try:
@@ -209,6 +221,11 @@ def _keep(folder: Path, function: Callable[..., Any], job: Job) -> Path:
     (folder / RESULT).unlink(missing_ok=True)
     folder.rename(kept)
     return kept
+
+
+def _needs_gpu(job: Job) -> bool:
+    """TensorRT times kernels while it builds, and verifying runs engines."""
+    return bool(job.settings.verify) or builds_on_a_gpu(job.settings.backend)
 
 
 def _died(process: subprocess.Popen[bytes] | None, timed_out: bool, deadline: float | None, kept: Path) -> str:

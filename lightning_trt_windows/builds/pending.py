@@ -85,11 +85,20 @@ class Builds:
         self._submit()
         return outcomes
 
-    def finish(self, report: Callable[[Outcome], None]) -> None:
-        """Wait for everything, and report each outcome as it comes."""
+    def doing(self) -> str:
+        """What is being built and how far it is, for people to see."""
+        for future, pending in self._running.items():
+            if future not in self._unwanted and not future.done():
+                name = pending.job.paths.ep.name
+                return f"{name}: {getattr(future, 'doing', '') or ('build' if future.running() else 'waits')}"
+        return ""
+
+    def finish(self, report: Callable[[Outcome], None], look: Callable[[], None] = lambda: None) -> None:
+        """Wait for everything, report each outcome as it comes, and ``look`` every now and then."""
         while len(self):
             for outcome in self.collect():
                 report(outcome)
+            look()
             if self._running:
                 wait(self._running, timeout=0.5, return_when="FIRST_COMPLETED")
 

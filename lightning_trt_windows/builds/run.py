@@ -134,12 +134,26 @@ class Run:
         self._report_uploaded()
         self._report_replaced()
 
-    def finish(self) -> None:
-        """Wait for all builds and report them. What interrupts the wait gives up the rest."""
+    @property
+    def unfinished(self) -> int:
+        """How many artifacts are being made or wait for it."""
+        return len(self._builds) + len(self.mirror)
+
+    def doing(self) -> str:
+        """What is under way, for people to see."""
+        return self._builds.doing() or ("upload" if len(self.mirror) else "")
+
+    def finish(self, look: Callable[[], None] = lambda: None) -> None:
+        """Wait for all builds and report them. What interrupts the wait gives up the rest.
+
+        Args:
+            look: Called every now and then meanwhile.
+        """
         try:
-            self._builds.finish(self._report)
+            self._builds.finish(self._report, look)
             while len(self.mirror):
                 self._report_uploaded()
+                look()
                 time.sleep(0.05)
             self._report_replaced()
         except BaseException:

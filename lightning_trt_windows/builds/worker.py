@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.stages import listening
 
-__all__ = ["CALL", "RESULT", "main"]
+__all__ = ["CALL", "RESULT", "STAGE", "main"]
 
 CALL = "call.pickle"
 """A function and its arguments."""
 RESULT = "result.pickle"
 """``(True, value)`` or ``(False, exception)``. Appears whole."""
+STAGE = "stage.txt"
+"""What is being done, for people to see."""
 
 
 def main(folder: Path, niceness: int) -> int:
@@ -36,7 +39,8 @@ def main(folder: Path, niceness: int) -> int:
     outcome: tuple[bool, Any]
     try:
         function, arguments = pickle.loads((folder / CALL).read_bytes())
-        outcome = True, function(*arguments)
+        with listening(lambda name, of: _tell(folder, name)):
+            outcome = True, function(*arguments)
     # whatever it is, the other side is told
     except Exception as error:
         traceback.print_exc()
@@ -45,6 +49,11 @@ def main(folder: Path, niceness: int) -> int:
     temporary.write_bytes(_pickled(outcome))
     temporary.replace(folder / RESULT)
     return 0
+
+
+def _tell(folder: Path, stage: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk is the build's own matter
+        (folder / STAGE).write_text(stage, encoding="utf-8")
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,225 @@
+"""What people see while artifacts are made: a line with stage and time, and a table when all is done.
+
+The line looks as the Trainer's own progress bar does: rich, tqdm, or nothing where that is switched off. In a file or a
+pipe neither draws anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.files import readable_size
+from lightning_trt_windows.stages import listening
+
+__all__ = [
+    "Display",
+    "Progress",
+    "RichDisplay",
+    "Silent",
+    "TqdmDisplay",
+    "display_like",
+    "first_words",
+    "summary_rows",
+    "table",
+]
+
+_TITLE = "Windows engines"
+_LONGEST_REASON = 100
+"""Characters of a failure in the table; all of it stands in the warning and in ``failures``."""
+HEADER = ("checkpoint", "size", "engines", "in PyTorch", "seconds")
+"""Columns of the table; ``in PyTorch`` counts operators that run between engines."""
+
+
+class Display(Protocol):
+    """Something that shows how far things are."""
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """Show it, from now on; starts the display where there is none yet."""
+
+    def close(self) -> None:
+        """Take the display away."""
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """Print a table of what was made, and a line for each failure."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """Nothing."""
+
+
+class RichDisplay:
+    """A line of rich's, and its tables.
+
+    Args:
+        console: A ``rich.console.Console``; by default the one that Lightning uses too.
+    """
+
+    def __init__(self, console: Any = None) -> None:
+        import rich
+
+        self.console = console or rich.get_console()
+        self._progress: Any = None
+        self._task: Any = None
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """See :class:`Display`."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        if self._progress is None:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+            doing_column = TextColumn("{task.fields[doing]}", markup=False)
+            self._progress = Progress(*columns, TimeElapsedColumn(), doing_column, console=self.console, transient=True)
+            self._task = self._progress.add_task(_TITLE, total=total, doing=doing)
+            self._progress.start()
+        self._progress.update(self._task, completed=done, total=total, doing=doing)
+
+    def close(self) -> None:
+        """See :class:`Display`."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """See :class:`Display`."""
+        from rich.table import Table
+        from rich.text import Text
+
+        if rows:
+            drawn = Table(title=_TITLE, title_justify="left")
+            for index, name in enumerate(HEADER):
+                drawn.add_column(name, justify="right" if index else "left", overflow="fold")
+            for row in rows:
+                drawn.add_row(*map(Text, row))  # names may hold brackets, which are markup to rich
+            self.console.print(drawn)
+        for line in failed:
+            self.console.print(Text(line, style="red"))
+
+
+class TqdmDisplay:
+    """A line of tqdm's. Tables are plain text."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._closed = threading.Event()
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """See :class:`Display`."""
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        if self._bar is None:
+            form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+            # where Lightning's bars go
+            self._bar = tqdm(
+                total=total, desc=_TITLE, leave=False, bar_format=form, file=sys.stdout, dynamic_ncols=True
+            )
+            self._closed = threading.Event()
+            threading.Thread(target=self._keep_time, args=(self._bar, self._closed), daemon=True).start()
+        self._bar.total, self._bar.n = total, done
+        self._bar.set_postfix_str(doing)  # and draws it
+
+    @staticmethod
+    def _keep_time(bar: Any, closed: threading.Event) -> None:
+        while not closed.wait(1):
+            bar.refresh()
+
+    def close(self) -> None:
+        """See :class:`Display`."""
+        self._closed.set()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """See :class:`Display`."""
+        print(*([table(HEADER, rows)] if rows else []), *failed, sep="\n", flush=True)
+
+
+def display_like(trainer: Any) -> Display:
+    """A display in the style of the Trainer's progress bar; silent where it has none, or is not the first process."""
+    bar = trainer.progress_bar_callback
+    if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
+        return Silent()
+    names = {cls.__name__ for cls in type(bar).__mro__}
+    if "RichProgressBar" in names:
+        # rich before 14.1 draws one thing at a time, and the training's line is done with
+        if getattr(bar, "progress", None) is not None:
+            bar.progress.stop()
+        return RichDisplay()
+    return TqdmDisplay() if "TQDMProgressBar" in names else Silent()
+
+
+class Progress:
+    """Counts what is done and shows it.
+
+    Args:
+        display: Where it is shown.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._done = self._total = 0
+        self._doing = ""
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the stages that are heard of in here, and take the display away at the end."""
+        with listening(self._stage):
+            try:
+                yield
+            finally:
+                self._display.close()
+
+    def update(self, done: int, total: int, doing: str = "") -> None:
+        """So much is done of so much, and this is being done."""
+        self._done, self._total = done, total
+        self._doing = doing or self._doing
+        self._display.show(done, total, self._doing)
+
+    def _stage(self, name: str, of: str) -> None:
+        self.update(self._done, max(self._total, self._done + 1), f"{of}: {name}" if of else name)
+
+
+def summary_rows(artifacts: Sequence[Artifact]) -> list[tuple[str, ...]]:
+    """A row of :data:`HEADER` for each artifact."""
+    rows: list[tuple[str, ...]] = []
+    for artifact in artifacts:
+        made, took = artifact.manifest, artifact.manifest.timings
+        source = made.checkpoint.file if made.checkpoint else artifact.path.name
+        left = made.operators.pytorch if made.operators else len(made.fallback_ops)
+        seconds = f"{took.capture + took.compile + took.write:.1f}"
+        rows.append((source, readable_size(artifact.size), str(len(made.engines)), str(left), seconds))
+    return rows
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of plain text; all but the first to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def first_words(text: str) -> str:
+    """As much of a message as goes on a line."""
+    first = text.strip().splitlines()[0] if text.strip() else ""
+    return first if len(first) <= _LONGEST_REASON else f"{first[: _LONGEST_REASON - 3]}..."
