@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -61,7 +62,11 @@ def _binding_issues(program: Program, engines: tuple[EngineRecord, ...]) -> Iter
 def _signature_issues(artifact: Artifact, program: Program) -> Iterator[str]:
     manifest, described = artifact.manifest, program.described["tensor_values"]
     tensors = [leaf for leaf in program.graph.leaves if leaf.is_tensor]
+    # torch.export calls an argument by its path with underscores; one that is called like another input is swapped
+    by_path = {re.sub(r"\W", "_", record.name): record.name for record in manifest.inputs}
     for record, leaf in zip(manifest.inputs, tensors):
+        if (other := by_path.get(leaf.name, record.name)) != record.name:
+            yield f"input {record.name}: is where the program has {other}"
         yield from _input_issues(record, leaf, described.get(leaf.name))
     results = program.described["outputs"]
     if len(results) != len(manifest.outputs) or program.out_spec.num_leaves != len(manifest.outputs):
