@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
+    from lightning_trt_windows.lightning_cli import WindowsExportCLI
+    from lightning_trt_windows.lightning_flag import add_windows_export
     from lightning_trt_windows.range_options import RangeOptions
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.shapes import DimRange, InputSpec
@@ -26,6 +28,8 @@ __all__ = [
     "InputSpec",
     "RangeOptions",
     "WindowsExport",
+    "WindowsExportCLI",
+    "add_windows_export",
     "export_checkpoint",
     "export_module",
     "inspect",
@@ -41,6 +45,8 @@ _HOME = {
     "InputSpec": "shapes",
     "RangeOptions": "range_options",
     "WindowsExport": "callback",
+    "WindowsExportCLI": "lightning_cli",
+    "add_windows_export": "lightning_flag",
     "export_checkpoint": "export",
     "export_module": "export",
     "inspect": "inspection",

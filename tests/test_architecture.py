@@ -19,9 +19,10 @@ DOORS = {
     "torch_tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
     "tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
     "tensorrt_rtx": ("backends/", "_compat/", "runtime/loading.py"),
-    "lightning": ("callback.py", "_compat/"),
+    "lightning": ("callback.py", "lightning_cli.py", "lightning_flag.py", "_compat/"),
     "pytorch_lightning": ("callback.py", "_compat/"),
-    "lightning_trt_windows.callback": ("__init__.py",),
+    "lightning_trt_windows.callback": ("__init__.py", "lightning_flag.py", "settings_file.py"),
+    "lightning_trt_windows.settings_file": ("factory.py",),
     "lightning_trt_windows.cli": ("__main__.py", "cli/"),
 }
 """What is imported, and the files or folders that may do it."""

@@ -8,6 +8,7 @@ a second, and turns the messages of the first to its own logger.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -15,10 +16,17 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["CALLBACK_MODULES", "Callback", "installed", "rank_zero_info", "rank_zero_warn"]
+__all__ = ["CALLBACK_MODULES", "Callback", "cli", "installed", "rank_zero_info", "rank_zero_warn"]
 
 CALLBACK_MODULES = ("lightning.pytorch.callbacks.callback", "pytorch_lightning.callbacks.callback")
 """Where each Lightning defines its ``Callback``."""
+
+
+def cli() -> Any:
+    """The module with LightningCLI, of the Lightning that has been imported; ``lightning`` goes first."""
+    imported = [name for name in CALLBACK_MODULES if name in sys.modules]
+    owner = (imported or installed())[0].partition(".")[0]
+    return importlib.import_module("pytorch_lightning.cli" if owner == "pytorch_lightning" else "lightning.pytorch.cli")
 
 
 def installed() -> list[str]:
