@@ -18,6 +18,7 @@ decides itself.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import warnings
@@ -109,6 +110,9 @@ def eager_module(path: Path) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         from torch.export.passes import move_to_device_pass
 
+        with contextlib.suppress(ImportError):
+            # registers the classes that its models return
+            import transformers.modeling_outputs  # noqa: F401
         return move_to_device_pass(torch.export.load(path), GPU).module()  # type: ignore[no-any-return]
 
     return make
