@@ -199,6 +199,32 @@ def test_one_tensor_larger_than_any_batch_has_none() -> None:
     assert shape(result) == (3, (10, 10, 12, "dim1"), 10)
 
 
+@pytest.mark.parametrize("loader_sizes", [{}, {"train": {1}}, {"train": {4}}])
+def test_nodes_of_a_graph_are_no_batch(loader_sizes: dict[str, set[int]]) -> None:
+    """Edges that vary on their own tell: both have the sizes that were seen, and node features go with the nodes."""
+    graphs = [
+        {"x": tensor(n, 8), "edge_index": tensor(2, e, dtype="int64"), "weight": tensor(e)}
+        for n, e in ((12, 30), (10, 22), (17, 41))
+    ]
+    result = derived(train(*graphs), loader_sizes=loader_sizes)
+    assert shape(result) == ((10, 12, 17, "dim1"), 8)
+    assert shape(result, "edge_index") == (2, (22, 30, 41, "dim2"))
+    assert shape(result, "weight") == ((22, 30, 41, "dim2"),)
+
+
+def test_one_cloud_of_points_per_call_is_no_batch_where_the_loader_says_so() -> None:
+    """Sizes that the loader's batch size does not explain, more than a last smaller one."""
+    clouds = train(*[{"x": tensor(n, 3)} for n in (1021, 873, 990)])
+    assert shape(derived(clouds, loader_sizes={"train": {4}})) == ((873, 990, 1021, "dim1"), 3)
+    assert shape(derived(clouds)) == ((1, 1021, 1021, "batch"), 3)
+
+
+def test_a_caption_of_any_length_beside_a_batch_leaves_it_the_batch() -> None:
+    """The loader's batch size is found in the first axis of the images."""
+    calls = train(*[{"x": tensor(4, 3, 8, 8), "caption": tensor(n, dtype="int64")} for n in (7, 9, 12)])
+    assert shape(derived(calls, loader_sizes={"train": {4}}))[0] == (1, 4, 4, "batch")
+
+
 def test_a_scalar_and_an_empty_axis_are_no_trouble() -> None:
     """A range begins at 1 whatever was seen."""
     calls = train({"t": tensor(), "x": tensor(4, 0)}, {"t": tensor(), "x": tensor(4, 7)})

@@ -146,7 +146,7 @@ def _batch_axes(vectors: Mapping[Axis, _Vector], loader_sizes: set[int]) -> list
     chosen = max(votes, key=lambda v: (bool(loader_sizes & set(v)), len(set(v)) > 1, votes[v], everywhere[v]))
     if not loader_sizes & set(chosen):
         moved = _batch_elsewhere(vectors, chosen, loader_sizes)
-        if moved or _has_no_batch(first, chosen, loader_sizes):
+        if moved or _has_no_batch(first, chosen, loader_sizes) or _is_one_of_many(vectors, chosen, loader_sizes):
             return moved
     axes = [axis for axis, vector in first.items() if vector == chosen]
     if len(set(chosen)) > 1:
@@ -180,6 +180,22 @@ def _has_no_batch(first: Mapping[Axis, _Vector], chosen: _Vector, loader_sizes: 
     names = [name.rpartition(".") for (name, _), vector in first.items() if vector == chosen]
     lengths = Counter(prefix for prefix, _, key in names if key.isdigit())
     return all(key.isdigit() and lengths[prefix] in loader_sizes for prefix, _, key in names)
+
+
+def _is_one_of_many(vectors: Mapping[Axis, _Vector], chosen: _Vector, loader_sizes: set[int]) -> bool:
+    """Whether the first axis counts parts of one sample, such as the nodes of a graph, and not samples.
+
+    Nodes of graphs in a row have sizes that no batch size explains, and edges vary beside them without following them.
+    """
+    if len({size for size in chosen if _is_unrelated(size, loader_sizes)}) > 1:
+        return True
+    following = {name for (name, _), vector in vectors.items() if vector == chosen}
+    explained = {vector for (name, _), vector in vectors.items() if name in following}
+    return any(
+        len(set(vector)) > 1 and vector not in explained
+        for (name, _), vector in vectors.items()
+        if name not in following
+    )
 
 
 def _unite(sets: list[list[Axis]], same: Sequence[Sequence[str]], vectors: Mapping[Axis, _Vector]) -> list[list[Axis]]:
