@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_trt_windows.artifact import Artifact
+    from lightning_trt_windows.bundle.collecting import Bundle, collect
+    from lightning_trt_windows.bundle.report import report
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
@@ -24,16 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Bundle",
     "DimRange",
     "InputSpec",
     "RangeOptions",
     "WindowsExport",
     "WindowsExportCLI",
     "add_windows_export",
+    "collect",
     "export_checkpoint",
     "export_module",
     "inspect",
     "load",
+    "report",
     "sign",
     "verify",
     "verify_metric",
@@ -41,16 +46,19 @@ __all__ = [
 
 _HOME = {
     "Artifact": "artifact",
+    "Bundle": "bundle.collecting",
     "DimRange": "shapes",
     "InputSpec": "shapes",
     "RangeOptions": "range_options",
     "WindowsExport": "callback",
     "WindowsExportCLI": "lightning_cli",
     "add_windows_export": "lightning_flag",
+    "collect": "bundle.collecting",
     "export_checkpoint": "export",
     "export_module": "export",
     "inspect": "inspection",
     "load": "runtime.loading",
+    "report": "bundle.report",
     "sign": "signature",
     "verify": "verification.verify",
     "verify_metric": "verification.metric",

@@ -396,3 +396,15 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module="lightning_trt_windows")
         yield
+
+
+def test_example_arguments_fit(two_engines: tuple[StandIn, nn.Module]) -> None:
+    """Nested as ``forward`` had them, of the smallest, the usual and the largest sizes; for measuring time."""
+    loaded = two_engines[0].load()
+    for size in ("min", "opt", "max"):
+        arguments = loaded.example_arguments(size)
+        assert list(arguments) == list(loaded.argument_names)
+        assert arguments["x"].shape == getattr(loaded.manifest.inputs[0], size)
+        assert loaded(**arguments)["z"].isfinite().all()
+    with pytest.raises(ConfigurationError, match="size must be"):
+        loaded.example_arguments("largest")

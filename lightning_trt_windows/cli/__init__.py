@@ -12,12 +12,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_trt_windows.cli import doctor, export, inspect, sign, verify
+from lightning_trt_windows.cli import collect, doctor, export, index, inspect, sign, verify
 from lightning_trt_windows.errors import LightningTrtError
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (export, inspect, verify, sign, doctor)
+_COMMANDS = (export, inspect, verify, collect, sign, index, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.fx import GraphModule
 
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.manifest import Manifest
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.manifest import InputRecord, Manifest
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.input_check import InputCheck
 from lightning_trt_windows.runtime.program_reader import Program
@@ -55,6 +56,24 @@ class LoadedModule:
     def argument_names(self) -> tuple[str, ...]:
         """Names of ``forward``'s arguments."""
         return tuple(argument.name for argument in self._structure.arguments)
+
+    def example_arguments(self, size: Literal["min", "opt", "max"] = "opt") -> dict[str, Any]:
+        """Arguments of ``forward`` by name, nested as they were, that the artifact takes: to measure time with.
+
+        Args:
+            size: Smallest sizes, those that the engines are tuned for, or the largest. Values mean nothing: floating
+                point numbers are between 0 and 1, all others are 1.
+        """
+        if size not in ("min", "opt", "max"):
+            raise ConfigurationError(f"size must be 'min', 'opt' or 'max', got {size!r}")
+        tensors = iter(_example(record, getattr(record, size), self.device) for record in self.manifest.inputs)
+        flags = iter(self._tensors)
+        return {
+            argument.name: argument.spec.unflatten(
+                [next(tensors) if next(flags) else value for value in argument.values]
+            )
+            for argument in self._structure.arguments
+        }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on the current CUDA stream, without waiting for it.
@@ -113,6 +132,13 @@ class LoadedModule:
 
     def __repr__(self) -> str:
         return f"<LoadedModule {self.artifact.path.name} on {self.device}, forward({', '.join(self.argument_names)})>"
+
+
+def _example(record: InputRecord, shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    dtype: torch.dtype = getattr(torch, record.dtype)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return torch.ones(shape, dtype=dtype, device=device)
+    return torch.rand(shape, dtype=dtype if dtype.is_complex else torch.float32, device=device).to(dtype)
 
 
 class _EngineModule(nn.Module):

@@ -1,0 +1,202 @@
+"""The artifacts of a run: found by their manifests, checked, and which of them is the best and the last.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact, sha256_of
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError
+from lightning_trt_windows.manifest import Manifest
+
+__all__ = ["Gathered", "Gathering", "Which", "chosen", "gather"]
+
+Which: TypeAlias = Literal["all", "best", "last"]
+
+_WINDOWS_JSON = ".windows.json"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """An artifact of a run, with what lies beside it."""
+
+    artifact: Artifact
+    folder: PurePosixPath
+    """Where it was found, from the directory that was searched."""
+    run: int
+    """Number of the directory that was searched, in the order given."""
+    roles: tuple[str, ...] = ()
+    """``last``, and ``best by val_acc``, among the artifacts of its folder."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the export wrote down."""
+        return self.artifact.manifest
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The ``.ep``, the manifest, and goldens and signature where there are any."""
+        paths = ArtifactPaths.of(self.artifact.path)
+        signature = paths.manifest.with_name(f"{paths.manifest.name}.sig")
+        golden = [paths.golden] if self.manifest.golden else []
+        return (paths.ep, paths.manifest, *golden, *([signature] if signature.is_file() else []))
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """What was found."""
+
+    artifacts: tuple[Gathered, ...]
+    """By run, folder and name."""
+    left_out: tuple[str, ...]
+    """What was not taken and why, a sentence each."""
+
+
+def gather(
+    runs: Sequence[Path], *, content: bool = True, skip_damaged: bool = False, leave_out: Path | None = None
+) -> Gathering:
+    """Find the artifacts in and below ``runs``, and check them.
+
+    Links to directories are not followed. An ``.ep`` without a manifest is an export that did not finish, and is left
+    out.
+
+    Args:
+        runs: Directories.
+        content: Also compare every byte with the hashes in the manifests.
+        skip_damaged: Leave damaged artifacts out rather than raise.
+        leave_out: A directory that is not searched: where the result goes.
+
+    Raises:
+        ConfigurationError: A directory is not there, or there is no artifact in any.
+        ArtifactError: What is wrong with all that are damaged.
+    """
+    found: list[Gathered] = []
+    left_out: list[str] = []
+    issues: list[str] = []
+    for number, run in enumerate(runs):
+        if not run.is_dir():
+            raise ConfigurationError(f"{run} is not a directory; artifacts are looked for below the directory of a run")
+        for manifest_path, folder in _manifests(run, leave_out, left_out):
+            try:
+                artifact = read_artifact(manifest_path)
+                wrong = [*artifact_issues(artifact, content=content), *_golden_issues(artifact, content)]
+            except ArtifactError as error:
+                wrong = list(error.issues)
+            if not wrong:
+                found.append(Gathered(artifact, folder, number))
+            elif skip_damaged:
+                left_out += [f"{folder / manifest_path.name}: {issue}" for issue in wrong]
+            else:
+                issues += [f"{folder / manifest_path.name}: {issue}" for issue in wrong]
+    where = ", ".join(map(str, runs))
+    if issues:
+        raise ArtifactError(where, issues)
+    if not found:
+        reasons = "".join(f"\n  - {reason}" for reason in left_out)
+        raise ConfigurationError(
+            f"there is no artifact in or below {where}: none of the files there is a manifest (*{_WINDOWS_JSON}) that "
+            f"could be used{reasons}"
+        )
+    return Gathering(tuple(_with_roles(found)), tuple(left_out))
+
+
+def chosen(gathering: Gathering, which: Which) -> tuple[Gathered, ...]:
+    """The best or the last of each folder, or all.
+
+    Raises:
+        ConfigurationError: No manifest tells which one is the best.
+    """
+    if which not in ("all", "best", "last"):
+        raise ConfigurationError(f"which must be 'all', 'best' or 'last', got {which!r}")
+    if which == "all":
+        return gathering.artifacts
+    taken = tuple(item for item in gathering.artifacts if any(role.startswith(which) for role in item.roles))
+    if not taken:
+        names = ", ".join(item.artifact.path.name for item in gathering.artifacts[:5])
+        raise ConfigurationError(
+            f"which={which!r}: no manifest has a score to compare; a checkpoint has one if a ModelCheckpoint with "
+            f"monitor=... kept it. Found: {names}. Take which='all' or 'last', or the directory of the one you want"
+        )
+    return taken
+
+
+def _manifests(run: Path, leave_out: Path | None, left_out: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Manifests in and below ``run`` in the order of their names, each with its folder."""
+    for directory, folders, files in os.walk(run):
+        here = Path(directory)
+        folder = PurePosixPath(here.relative_to(run).as_posix())
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _is_same(here / f, leave_out))
+        names = {os.path.normcase(name) for name in files}
+        for name in sorted(files):
+            stem, _, ending = name.rpartition(".")
+            if ending == "json" and (name.endswith(_WINDOWS_JSON) or os.path.normcase(f"{stem}.ep") in names):
+                yield here / name, folder
+            elif ending == "ep" and os.path.normcase(f"{stem}.json") not in names:
+                left_out.append(f"{folder / name}: has no manifest; its export did not finish, or it was copied alone")
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    if other is None:
+        return False
+    with contextlib.suppress(OSError):
+        return path.samefile(other)
+    return False
+
+
+def _golden_issues(artifact: Artifact, content: bool) -> Iterator[str]:
+    record = artifact.manifest.golden
+    if record is None:
+        return
+    path = ArtifactPaths.of(artifact.path).golden
+    try:
+        size = path.stat().st_size
+        if record.file != path.name:
+            yield f"its goldens are named {record.file}, not {path.name}"
+        elif size != record.size:
+            yield f"{path.name} has {size} bytes instead of {record.size}"
+        elif content and sha256_of(path) != record.sha256:
+            yield f"{path.name} is not what was recorded at the export: its SHA-256 differs from the manifest's"
+    except FileNotFoundError:
+        yield f"{path.name} does not exist; copy it together with its manifest"
+    except OSError as error:
+        yield f"{path.name} cannot be read: {error.strerror or error}"
+
+
+def _with_roles(found: Sequence[Gathered]) -> Iterator[Gathered]:
+    roles: dict[Path, list[str]] = {item.artifact.path: [] for item in found}
+    for key in dict.fromkeys((item.run, item.folder) for item in found):
+        beside = [item for item in found if (item.run, item.folder) == key]
+        for item, role in (*_best(beside), *_last(beside)):
+            roles[item.artifact.path].append(role)
+    for item in found:
+        yield replace(item, roles=tuple(roles[item.artifact.path]))
+
+
+def _best(items: Sequence[Gathered]) -> Iterator[tuple[Gathered, str]]:
+    """For each metric that was monitored, the artifact with the best score; of several the latest."""
+    scored = [(s, item) for item in items if item.manifest.checkpoint for s in item.manifest.checkpoint.scores]
+    for monitor, mode in dict.fromkeys((score.monitor, score.mode) for score, _ in scored):
+        sign = 1 if mode == "max" else -1
+        same = [(score, item) for score, item in scored if (score.monitor, score.mode) == (monitor, mode)]
+        yield max(same, key=lambda pair: (sign * pair[0].value, _step(pair[1])))[1], f"best by {monitor}"
+
+
+def _last(items: Iterable[Gathered]) -> Iterator[tuple[Gathered, str]]:
+    """The artifact of the latest step; of several, the one that is called so."""
+    of_checkpoints = [item for item in items if item.manifest.checkpoint]
+    if of_checkpoints:
+        yield max(of_checkpoints, key=lambda item: (_step(item), "last" in item.artifact.path.name.lower())), "last"
+
+
+def _step(item: Gathered) -> tuple[int, int]:
+    checkpoint = item.manifest.checkpoint
+    assert checkpoint is not None
+    step, epoch = checkpoint.global_step, checkpoint.epoch
+    return -1 if step is None else step, -1 if epoch is None else epoch

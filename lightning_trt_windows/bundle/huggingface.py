@@ -1,0 +1,237 @@
+"""The layout of a model on the Hugging Face Hub, written locally: files, ``config.json`` and a model card.
+
+Nothing is uploaded. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_trt_windows.artifact import atomic_file, readable_size
+from lightning_trt_windows.bundle.collecting import directories, package_version
+from lightning_trt_windows.bundle.engines import engine_members
+from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
+from lightning_trt_windows.bundle.layout import ARTIFACTS, with_folders
+from lightning_trt_windows.bundle.pins import requirements
+from lightning_trt_windows.bundle.texts import code, gpus_of, range_of
+from lightning_trt_windows.bundle.zipped import Member, file_member, text_member
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError
+from lightning_trt_windows.files import explained
+
+__all__ = ["BEGIN", "END", "HubFolder", "collect_for_hub", "model_card_section", "with_section"]
+
+BEGIN = "<!-- lightning-trt-windows: begin -->"
+END = "<!-- lightning-trt-windows: end -->"
+"""Around our section of a model card; what stands between them is ours, all else is the user's."""
+
+_TAGS = ("pytorch-lightning", "windows")
+_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """What :func:`collect_for_hub` wrote."""
+
+    path: Path
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {"folder": self.path.name, "files": list(self.files), "left_out": list(self.left_out)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}", *(f"  {name}" for name in self.files)]
+        return "\n".join([*lines, *(f"  left out: {reason}" for reason in self.left_out)])
+
+
+def collect_for_hub(
+    run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    which: Which = "all",
+    engines: bool = False,
+    skip_damaged: bool = False,
+) -> HubFolder:
+    """Lay the artifacts of a run out as a model on the Hugging Face Hub has its files; nothing is uploaded.
+
+    A ``README.md`` that is there already keeps all that is not between our two markers, also its front matter, which
+    gets what it lacks.
+
+    Args:
+        run_dir: A directory with artifacts in or below it, or several.
+        out: The folder; made where it is missing.
+        which: As for :func:`~lightning_trt_windows.collect`.
+        engines: Add the raw engines.
+        skip_damaged: Leave damaged artifacts out.
+
+    Raises:
+        ConfigurationError: Nothing to collect, or the existing card has one marker only.
+        ArtifactError: All that is wrong with artifacts that are damaged.
+        OutputError: The folder cannot be written.
+    """
+    folder = Path(out)
+    if folder.suffix.lower() == ".zip" or folder.is_file():
+        raise ConfigurationError(f"with the layout of the Hub, out is a folder, got {str(out)!r}")
+    runs = directories(run_dir)
+    gathering = gather(runs, skip_damaged=skip_damaged, leave_out=folder)
+    names = [run.resolve().name for run in runs]
+    items = list(with_folders(chosen(gathering, which), names))
+    members = list(_members(items, engines=engines))
+    card = folder / _CARD
+    with explained(card, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        before = card.read_text(encoding="utf-8") if card.exists() else "# Model\n"
+    members.append(text_member(_CARD, with_section(_with_front_matter(before), model_card_section(items))))
+    for member in members:
+        _write(folder, member)
+    return HubFolder(folder, tuple(sorted(member.name for member in members)), gathering.left_out)
+
+
+def _members(items: Sequence[tuple[Gathered, str]], *, engines: bool) -> Iterator[Member]:
+    for item, place in items:
+        recorded = item.manifest
+        for path in item.files:
+            record = next((r for r in (recorded.ep, recorded.golden) if r and r.file == path.name), None)
+            name = _at_top(f"{place}/{path.name}")
+            if record:
+                yield file_member(name, path, record.size, record.sha256)
+            else:
+                data = path.read_bytes()
+                yield _bytes_member(name, data)
+    if engines:
+        yield from engine_members(items)
+    yield text_member("config.json", _config(items))
+    made_with = [(item.manifest.backend.name, item.manifest.versions) for item, _ in items]
+    goldens = any(item.manifest.golden for item, _ in items)
+    signatures = any(path.name.endswith(".sig") for item, _ in items for path in item.files)
+    yield text_member(
+        "requirements-windows.txt",
+        requirements(made_with, package=package_version(), goldens=goldens, signatures=signatures),
+    )
+    # the Hub keeps these with Git LFS, whatever their size
+    patterns = ("*.ep", "*.engine", "*.safetensors")
+    yield text_member(".gitattributes", "".join(f"{p} filter=lfs diff=lfs merge=lfs -text\n" for p in patterns))
+
+
+def _bytes_member(name: str, data: bytes) -> Member:
+    return Member(name, len(data), hashlib.sha256(data).hexdigest(), lambda: [data], name)
+
+
+def _at_top(name: str) -> str:
+    """On the Hub files lie at the top, not in a folder of artifacts."""
+    return name.removeprefix(f"{ARTIFACTS}/")
+
+
+def _write(folder: Path, member: Member) -> None:
+    target = folder.joinpath(*member.name.split("/"))
+    with explained(target, 0):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(target) as file:
+        for piece in member.pieces():
+            file.write(piece)
+        if (file.size, file.sha256) != (member.size, member.sha256):
+            raise ArtifactError(member.origin, ["changed while it was being copied"])
+
+
+def _config(items: Sequence[tuple[Gathered, str]]) -> str:
+    """What a program that downloads the model wants to know before it downloads the large files."""
+    first = items[0][0].manifest
+    listed = [
+        {
+            "file": _at_top(f"{place}/{item.artifact.path.name}"),
+            "roles": list(item.roles),
+            "size": item.manifest.ep.size,
+            "sha256": item.manifest.ep.sha256,
+            "checkpoint": item.manifest.checkpoint.file if item.manifest.checkpoint else None,
+            "inputs": {i.name: {"dtype": i.dtype, "shape": range_of(i)} for i in item.manifest.inputs},
+            "outputs": {o.name: {"dtype": o.dtype, "shape": list(o.shape)} for o in item.manifest.outputs},
+        }
+        for item, place in items
+    ]
+    config = {"library_name": "lightning-trt-windows", "backend": first.backend.name, "artifacts": listed}
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_front_matter(card: str) -> str:
+    """``card`` with what the Hub needs in its front matter; what the user wrote there stays as it is."""
+    found = re.match(r"---\r?\n(.*?)\r?\n?---\r?\n", card, re.DOTALL)
+    matter = found[1] if found else ""
+    rest = card[found.end() :] if found else card
+    lines = [matter] if matter.strip() else []
+    if not re.search("^library_name:", matter, re.MULTILINE):
+        lines.append("library_name: lightning-trt-windows")
+    tags = re.search(r"^tags:[ \t]*$", matter, re.MULTILINE)
+    missing = [tag for tag in _TAGS if not re.search(rf"^\s*-\s*{tag}\s*$", matter, re.MULTILINE)]
+    if missing and tags and lines:
+        at = tags.end()
+        lines[0] = matter[:at] + "".join(f"\n- {tag}" for tag in missing) + matter[at:]
+    elif missing and not re.search("^tags:", matter, re.MULTILINE):
+        lines.append("\n".join(["tags:", *(f"- {tag}" for tag in missing)]))
+    return "---\n" + "\n".join(lines) + "\n---\n" + ("" if found else "\n") + rest
+
+
+def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
+    """The section about the artifacts, between its two markers."""
+    first, place = items[0]
+    rows = ["| File | Made of | Size | Takes | Gives | GPUs |", "|---|---|---|---|---|---|"]
+    for item, folder in items:
+        made = item.manifest
+        takes = "; ".join(f"{i.name} {i.dtype} {range_of(i)}" for i in made.inputs)
+        gives = "; ".join(f"{o.name} {o.dtype} [{', '.join(map(str, o.shape))}]" for o in made.outputs)
+        source = code(made.checkpoint.file) if made.checkpoint else ""
+        roles = f" ({', '.join(item.roles)})" if item.roles else ""
+        scores = [f"{s.monitor} {s.value:.6g}" for s in made.checkpoint.scores] if made.checkpoint else []
+        said = code(roles + (f" {', '.join(scores)}" if scores else ""), plain=True)
+        name = code(_at_top(f"{folder}/{item.artifact.path.name}"))
+        size = readable_size(made.ep.size)
+        rows.append(f"| {name} | {source}{said} | {size} | {code(takes)} | {code(gives)} | {gpus_of(made)} |")
+    name = _at_top(f"{place}/{first.artifact.path.name}")
+    return "\n".join(
+        [
+            BEGIN,
+            "## TensorRT engines for Windows",
+            "",
+            *rows,
+            "",
+            "Each `.ep` needs the `.json` of its name beside it, an NVIDIA driver, and what `requirements-windows.txt`",
+            "names; Lightning and Torch-TensorRT are not needed.",
+            "",
+            "```python",
+            "import lightning_trt_windows",
+            "",
+            f'model = lightning_trt_windows.load("{name}")  # checks hash, versions and GPU first',
+            "print(model(**model.example_arguments()))",
+            "```",
+            END,
+            "",
+        ]
+    )
+
+
+def with_section(card: str, section: str) -> str:
+    """``card`` with ``section`` in the place of the one that it has, or at its end.
+
+    Raises:
+        ConfigurationError: One marker without the other, or in the wrong order.
+    """
+    begin, end = card.find(BEGIN), card.find(END)
+    if (begin < 0) != (end < 0) or end < begin or card.count(BEGIN) > 1 or card.count(END) > 1:
+        raise ConfigurationError(
+            f"the model card has the markers {BEGIN} and {END} not exactly once each, in this order; put them right, "
+            "or delete both and the section is added at the end"
+        )
+    if begin < 0:
+        return card.rstrip("\n") + "\n\n" + section if card.strip() else section
+    with contextlib.suppress(IndexError):
+        if card[end + len(END)] == "\n":
+            end += 1
+    return card[:begin] + section + card[end + len(END) :]

@@ -1,0 +1,185 @@
+"""Zip archives that come out the same byte for byte, and reading them without leaving the folder.
+
+Members are stored: engines do not get smaller, and another zlib would give other bytes. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_trt_windows.bundle.layout import key_of, safe_issue
+from lightning_trt_windows.errors import ArtifactError, OutputError
+from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
+
+__all__ = ["Member", "extract_archive", "file_member", "members_of", "text_member", "write_archive"]
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The zip format's first moment."""
+_UNIX = 3
+"""System whose kind of permissions the archive has, on whatever system it is written."""
+_READABLE = 0o100644 << 16
+_CHUNK = 1 << 20
+_LARGEST_DIRECTORY = 1 << 26
+"""Bytes of a zip's list of members; ours have some KiB."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file to put into an archive."""
+
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+    pieces: Callable[[], Iterable[bytes | memoryview]]
+    """Its content, from the beginning each time it is called."""
+    origin: str
+    """Where the content comes from, for messages."""
+
+
+def text_member(name: str, text: str) -> Member:
+    """A file with this text, as UTF-8."""
+    data = text.encode()
+    return Member(name, len(data), hashlib.sha256(data).hexdigest(), lambda: [data], name)
+
+
+def file_member(name: str, path: Path, size: int, sha256: str) -> Member:
+    """A copy of the file at ``path``, whose size and hash are known."""
+
+    def pieces() -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(_CHUNK))
+        with path.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                yield buffer[:count]
+
+    return Member(name, size, sha256, pieces, str(path))
+
+
+def write_archive(path: Path, members: Iterable[Member]) -> None:
+    """Write ``members`` in their order to a zip that appears whole or not at all; at most one piece is in memory.
+
+    Raises:
+        ArtifactError: The content of a member is not what it was when its hash was taken.
+        OutputError: The file cannot be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+    try:
+        written = 0
+        # a real file rather than a stream: sizes then stand before the data, where every reader of zips finds them
+        with explained(path, 0), temporary.open("xb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                for member in members:
+                    with explained(path, written + member.size):
+                        _write(archive, member)
+                    written += member.size
+            stream.flush()
+            os.fsync(stream.fileno())
+        with explained(path, written):
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write(archive: zipfile.ZipFile, member: Member) -> None:
+    entry = zipfile.ZipInfo(member.name, _EPOCH)
+    entry.create_system, entry.external_attr, entry.file_size = _UNIX, _READABLE, member.size
+    digest, size = hashlib.sha256(), 0
+    with archive.open(entry, "w") as out:
+        for piece in member.pieces():
+            digest.update(piece)
+            size += len(piece)
+            if size > member.size:
+                break
+            out.write(piece)
+    if (size, digest.hexdigest()) != (member.size, member.sha256):
+        raise ArtifactError(member.origin, ["changed while it was being copied; nothing was written"])
+
+
+def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The files in an archive by name, none of which would leave the folder it is unpacked to.
+
+    Raises:
+        ArtifactError: Not a zip, or with names that do not belong into a bundle; all of them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.start_dir and path.stat().st_size - archive.start_dir > _LARGEST_DIRECTORY:
+                raise ArtifactError(path, ["its list of files is too long for a bundle"])
+            infos = archive.infolist()
+    except FileNotFoundError as error:
+        raise ArtifactError(path, ["does not exist"]) from error
+    except OSError as error:
+        raise ArtifactError(path, [f"cannot be read: {error.strerror or error}"]) from error
+    # what zipfile raises on damaged directories
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(path, [f"is not a readable zip archive: {error}"]) from error
+    if issues := list(_name_issues(infos)):
+        raise ArtifactError(path, issues)
+    return {info.filename: info for info in infos}
+
+
+def _name_issues(infos: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for info in infos:
+        name = info.orig_filename
+        kind = info.external_attr >> 28
+        if why := safe_issue(name):
+            yield f"the name {name!a}: {why}"
+        elif kind not in (0, 0o10):  # nothing, as DOS writes it, or a regular file
+            yield f"{name!a} is a link or something else that is not a file"
+        elif info.compress_type != zipfile.ZIP_STORED:
+            yield f"{name!a} is compressed, which nothing in a bundle is"
+        elif info.flag_bits & 1:
+            yield f"{name!a} is encrypted"
+        elif (other := seen.setdefault(key_of(name), name)) != name or seen.get(f"={name}"):
+            yield f"{name!a} and {other!a} are one file on Windows"
+        seen[f"={name}"] = name
+
+
+def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, str]]) -> list[Path]:
+    """Write the files of an archive into a folder that is not there yet, or empty.
+
+    Args:
+        path: The archive.
+        folder: Made where it is missing.
+        hashes: Size and SHA-256 of every file that may be in it.
+
+    Raises:
+        ArtifactError: A name that would leave the folder, a file that is not listed or differs.
+        OutputError: The folder cannot be written, or holds something.
+    """
+    infos = members_of(path)
+    if unlisted := [name for name in infos if name not in hashes]:
+        raise ArtifactError(path, [f"holds {name!a}, which its list does not have" for name in unlisted])
+    with explained(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise OutputError(f"{folder} is not empty; unpack into a new folder")
+    written = []
+    with zipfile.ZipFile(path) as archive:
+        for name, info in infos.items():
+            size, sha256 = hashes[name]
+            target = folder.joinpath(*name.split("/"))
+            with explained(target, size):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                digest = hashlib.sha256()
+                with archive.open(info) as source, target.open("xb") as out:
+                    while piece := source.read(_CHUNK):
+                        digest.update(piece)
+                        out.write(piece)
+            if info.file_size != size or digest.hexdigest() != sha256:
+                target.unlink()
+                raise ArtifactError(path, [f"{name} is not the file that went into the bundle"])
+            written.append(target)
+    return written

@@ -1,0 +1,66 @@
+"""The commands ``collect`` and ``report``: from a run's directory to what goes to the Windows machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, get_args
+
+from lightning_trt_windows.bundle.collecting import collect
+from lightning_trt_windows.bundle.gathering import Which
+from lightning_trt_windows.bundle.huggingface import collect_for_hub
+from lightning_trt_windows.bundle.report import report
+from lightning_trt_windows.errors import ConfigurationError
+
+__all__ = ["add"]
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add the commands to ``commands``."""
+    parser = commands.add_parser(
+        "collect",
+        parents=[common],
+        help="gather a run's artifacts into one bundle for Windows",
+        description="Gather the artifacts in and below RUN_DIR into one zip for the Windows machine, with what to "
+        "install, a script that runs them and a report; or into a folder as the Hugging Face Hub has models.",
+    )
+    add = parser.add_argument
+    add("run_dir", nargs="+", metavar="RUN_DIR", help="directory with artifacts in or below it")
+    add("--out", required=True, metavar="OUT", help="the zip, or with --layout huggingface the folder")
+    add("--which", choices=get_args(Which), default="all", help="of each directory that holds artifacts (default: all)")
+    add("--layout", choices=("bundle", "huggingface"), default="bundle", help="default: %(default)s")
+    add("--engines", action="store_true", help="add the raw engines for C++ and C#, with a table of their bindings")
+    add("--wheel", metavar="FILE", help="add this wheel of lightning-trt-windows, for where no index has it")
+    add("--skip-damaged", action="store_true", help="leave damaged artifacts out")
+    add("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_collect)
+    parser = commands.add_parser(
+        "report",
+        parents=[common],
+        help="write a page about a run's artifacts, for a browser",
+        description="Write a page about the artifacts in and below RUN_DIR that loads nothing from elsewhere.",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="directory with artifacts in or below it")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--which", choices=get_args(Which), default="all", help="default: %(default)s")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave damaged artifacts out")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_report)
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    options = {"which": arguments.which, "engines": arguments.engines, "skip_damaged": arguments.skip_damaged}
+    if arguments.layout == "huggingface":
+        if arguments.wheel:
+            raise ConfigurationError("--wheel goes into a bundle; a folder for the Hub has no wheels")
+        result: Any = collect_for_hub(arguments.run_dir, arguments.out, **options)
+    else:
+        result = collect(arguments.run_dir, arguments.out, wheel=arguments.wheel, **options)
+    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if arguments.json else f"wrote {result}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    path = report(arguments.run_dir, arguments.out, which=arguments.which, skip_damaged=arguments.skip_damaged)
+    print(json.dumps({"file": path.name, "size": path.stat().st_size}) if arguments.json else f"wrote {path}")
+    return 0
