@@ -26,6 +26,14 @@ class TensorLocation(enum.Enum):
     HOST = 1
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    """As TensorRT-RTX's."""
+
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
 class CudaGraphStrategy(enum.Enum):
     """What is recorded."""
 
@@ -66,6 +74,7 @@ class IRuntimeConfig:
     """How a context is made."""
 
     cuda_graph_strategy = CudaGraphStrategy.DISABLED
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def __init__(self) -> None:
         self._cache: IRuntimeCache | None = None
@@ -230,7 +239,7 @@ def make_bindings(
 
     for cls in (
         Runtime, ILogger, IOutputAllocator, IRuntimeCache, IRuntimeConfig, ICudaEngine, IExecutionContext,
-        TensorLocation, CudaGraphStrategy,
+        TensorLocation, CudaGraphStrategy, DynamicShapesKernelSpecializationStrategy,
     ):  # fmt: skip
         setattr(bindings, cls.__name__, cls)
     return bindings

@@ -163,6 +163,13 @@ class TestOptions:
             assert (config is not None) == wanted
             assert not wanted or config.cuda_graph_strategy is bindings.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
+    def test_specialization_of_kernels(self) -> None:
+        """By the name of TensorRT-RTX's own strategy."""
+        bindings = double()
+        opened(bindings, record(), specialization="none")
+        strategy = bindings.engines[0].contexts[0].config.dynamic_shapes_kernel_specialization_strategy
+        assert strategy is bindings.DynamicShapesKernelSpecializationStrategy.NONE
+
     def test_the_cache_is_kept(self, tmp_path: Path) -> None:
         """Read before the first context, shared by engines, written when it has grown and only then."""
         path = tmp_path / "cache"

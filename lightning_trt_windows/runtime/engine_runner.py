@@ -82,6 +82,8 @@ class TensorRTRuntime:
         device: Where engines run.
         cache: Compiled kernels of TensorRT-RTX.
         cuda_graphs: Let TensorRT-RTX record and replay kernels.
+        specialization: How TensorRT-RTX compiles kernels for shapes: a name of its
+            ``DynamicShapesKernelSpecializationStrategy`` in small letters; ``None`` for its own choice.
         lean_runtime: Library of the TensorRT version that built the engines, for version-compatible ones.
 
     Raises:
@@ -95,12 +97,14 @@ class TensorRTRuntime:
         *,
         cache: RuntimeCache | None = None,
         cuda_graphs: bool = False,
+        specialization: str | None = None,
         lean_runtime: str | None = None,
     ) -> None:
         self.bindings = bindings
         self.device = device
         self._cache = cache
         self._cuda_graphs = cuda_graphs
+        self._specialization = specialization
         self._lock = threading.Lock()
         self.logger = _logger(bindings)
         self._runtime = bindings.Runtime(self.logger)
@@ -127,12 +131,17 @@ class TensorRTRuntime:
             return _Engine(self, record, engine)
 
     def new_context(self, engine: Any) -> Any:
-        """An execution context, with the runtime cache and CUDA graphs as asked for."""
+        """An execution context, with the runtime cache, CUDA graphs and specialization as asked for."""
         with self._lock:
-            if self._cache is None and not self._cuda_graphs:
+            if self._cache is None and not self._cuda_graphs and self._specialization is None:
                 context = engine.create_execution_context()
             else:
                 config = engine.create_runtime_config()
+                if self._specialization is not None:
+                    strategies = self.bindings.DynamicShapesKernelSpecializationStrategy
+                    config.dynamic_shapes_kernel_specialization_strategy = strategies.__members__[
+                        self._specialization.upper()
+                    ]
                 if self._cuda_graphs:
                     config.cuda_graph_strategy = self.bindings.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 if self._cache is not None:

@@ -109,8 +109,8 @@ def _newest_cuda_of_driver() -> int | None:
     return None if failed else version.value or None
 
 
-def check_environment(artifact: Artifact, device: str, headers: Mapping[str, EngineHeader]) -> None:
-    """Refuse a machine on which ``artifact`` cannot run; warn where it may not.
+def check_environment(artifact: Artifact, device: str, headers: Mapping[str, EngineHeader]) -> tuple[Mismatch, ...]:
+    """Refuse a machine on which ``artifact`` cannot run; warn where it may not, and give these doubts back.
 
     Args:
         artifact: What is to run.
@@ -127,6 +127,7 @@ def check_environment(artifact: Artifact, device: str, headers: Mapping[str, Eng
         raise EnvironmentMismatchError(f"{artifact.path.name} cannot run here:{lines}")
     for mismatch in found:
         warnings.warn(f"{artifact.path.name}: {mismatch}", stacklevel=4)
+    return tuple(found)
 
 
 def mismatches(artifact: Artifact, machine: Machine, headers: Mapping[str, EngineHeader]) -> Iterator[Mismatch]:
@@ -267,7 +268,11 @@ def _capability_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mis
     if "newer" in listed and machine.capability > exact[0]:
         # datacenter GPUs are not on TensorRT-RTX's list; engines were seen running on 9.0 nevertheless
         yield Mismatch(
-            wanted, found, "it may run and serves for a rehearsal, but NVIDIA does not support it", fatal=False
+            wanted,
+            found,
+            "it may run and serves for a rehearsal, but NVIDIA does not support it (kernels are not specialized there "
+            "for shapes: that gave wrong numbers)",
+            fatal=False,
         )
         return
     yield Mismatch(wanted, found, _other_gpu(artifact, f"{machine.capability[0]}.{machine.capability[1]}"))

@@ -10,7 +10,7 @@ import os
 import weakref
 import zipfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.engine_header import EngineHeader, read_header
@@ -35,6 +35,7 @@ def load(
     *,
     runtime_cache: str | os.PathLike[str] | None = None,
     cuda_graphs: bool = False,
+    kernel_specialization: Literal["lazy", "eager", "none"] | None = None,
     trusted_keys: Sequence[PublicKeyLike] = (),
 ) -> LoadedModule:
     """Load an artifact, named by its ``.ep`` or its ``.json``, onto a GPU.
@@ -46,6 +47,9 @@ def load(
             start does not compile them again. Written when the module goes, and by ``save_runtime_cache()``.
         cuda_graphs: Let TensorRT-RTX record each engine's kernels and replay them, which saves launches where shapes
             repeat.
+        kernel_specialization: When TensorRT-RTX compiles kernels for the shapes that it meets: ``"lazy"`` beside the
+            calls, ``"eager"`` before the first call with a shape, ``"none"`` never. ``None`` is its own choice, lazy;
+            on GPUs that NVIDIA does not support it on, none, because specialized kernels gave wrong numbers there.
         trusted_keys: Ed25519 public keys, or files with them. The manifest must be signed by one of them; that is
             checked before the ``.ep`` is opened.
 
@@ -59,10 +63,18 @@ def load(
     if trusted_keys:
         check_signature(artifact, trusted_keys)
     check_artifact(artifact)
-    check_environment(artifact, str(device), _headers(artifact))
+    doubts = check_environment(artifact, str(device), _headers(artifact))
     backend = artifact.manifest.backend.name
-    if backend != "tensorrt_rtx" and (runtime_cache is not None or cuda_graphs):
-        raise ConfigurationError(f"runtime_cache and cuda_graphs are TensorRT-RTX's, this artifact is of {backend}")
+    if backend != "tensorrt_rtx" and (runtime_cache is not None or cuda_graphs or kernel_specialization):
+        raise ConfigurationError(
+            "runtime_cache, cuda_graphs and kernel_specialization are TensorRT-RTX's, this artifact is of " + backend
+        )
+    if kernel_specialization not in (None, "lazy", "eager", "none"):
+        raise ConfigurationError(
+            f"kernel_specialization must be 'lazy', 'eager', 'none' or None, got {kernel_specialization!r}"
+        )
+    if doubts and backend == "tensorrt_rtx" and kernel_specialization is None:
+        kernel_specialization = "none"
 
     import torch
 
@@ -75,7 +87,14 @@ def load(
         target = torch.device(target.type, torch.cuda.current_device())
     cache = None if runtime_cache is None else RuntimeCache(runtime_cache)
     lean = lean_runtime_for(artifact)
-    opener = TensorRTRuntime(bindings(backend), target, cache=cache, cuda_graphs=cuda_graphs, lean_runtime=lean)
+    opener = TensorRTRuntime(
+        bindings(backend),
+        target,
+        cache=cache,
+        cuda_graphs=cuda_graphs,
+        specialization=kernel_specialization,
+        lean_runtime=lean,
+    )
     return load_program(artifact, target, opener, cache)
 
 
