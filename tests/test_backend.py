@@ -371,6 +371,25 @@ class TestFallback:
         assert len(kept) == 1
         check_against_eager(module, compiled, x)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_batch_norm_over_any_length(self, dtype: torch.dtype) -> None:
+        """It is inside the engine: upstream's converter wants to know the length, and is not asked."""
+        module = nn.Sequential(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8, affine=False)).eval()
+        for norm in (module[1], module[3]):
+            assert isinstance(norm, nn.BatchNorm1d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 1e-3, 2)
+        module, x = module.to(dtype), torch.randn(2, 3, 24).to(dtype)
+        batch, length = Dim("batch", min=1, max=16), Dim("length", min=8, max=64)
+        compiled = compile_for_test(exported(module, x, dims=({0: batch, 2: length},)))
+        assert (len(compiled.compiled.engines), compiled.compiled.fallback_ops) == (1, ())
+        if dtype is torch.float32:
+            check_against_eager(module, compiled, x)
+        else:
+            torch.testing.assert_close(compiled(x), module(x), rtol=5e-3, atol=5e-3)
+
     def test_attention_stays_whole(self) -> None:
         """Attention is one engine, not an operator that only CPUs have."""
 

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off, quiet
+from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
@@ -31,8 +31,10 @@ from lightning_trt_windows.backends.refusals import (
     refuse_lstm_states,
     refuse_mutations,
 )
+from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.manifest import OperatorCounts
+from lightning_trt_windows.noise import quiet
 from lightning_trt_windows.settings import Precision
 
 __all__ = ["LINUX", "WINDOWS", "Build", "compile_program"]
@@ -118,7 +120,7 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
     blocks.CONVERTERS.set_compilation_settings(settings)
     refuse_lstm_states(program)
     prepared = blocks.pre_export_lowering(program, settings)
-    decomposed = prepared.run_decompositions(decompositions(blocks, settings))
+    decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **SEQUENCE_DECOMPOSITIONS})
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     lowered = _run_passes(blocks, decomposed, settings)
