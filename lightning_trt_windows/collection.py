@@ -73,13 +73,17 @@ class Collection:
     def _index(self, directory: Path | RemoteFile, change: Callable[[RunIndex], RunIndex]) -> None:
         def write() -> None:
             try:
+                index: RunIndex | None = None
                 try:
                     index = RunIndex.read(directory)
                 except UnsupportedFormatError:
                     raise
-                except ArtifactError:  # there is none yet, and there may be artifacts of earlier runs
-                    index = RunIndex.of_manifests(directory)
-                if (changed := change(index)) != index:
+                except ArtifactError:
+                    # there is none yet, and there may be artifacts of earlier runs
+                    changed = change(RunIndex.of_manifests(directory))
+                else:
+                    changed = change(index)
+                if changed != (index or RunIndex()):
                     changed.write(directory)
             except (LightningTrtError, OSError) as error:
                 _warn(f"artifacts.json in {directory} is not up to date: {error}")

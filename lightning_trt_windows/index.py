@@ -22,7 +22,15 @@ from lightning_trt_windows.files import atomic_file
 from lightning_trt_windows.manifest import Manifest
 from lightning_trt_windows.storage import RemoteFile, place_of
 
-__all__ = ["INDEX_NAME", "INDEX_VERSION", "IndexEntry", "RunIndex", "Standing", "directories_with_artifacts"]
+__all__ = [
+    "INDEX_NAME",
+    "INDEX_VERSION",
+    "Directory",
+    "IndexEntry",
+    "RunIndex",
+    "Standing",
+    "directories_with_artifacts",
+]
 
 INDEX_NAME = "artifacts.json"
 

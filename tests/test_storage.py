@@ -55,7 +55,6 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     system.mkdir("models")
     yield "s3://models/run"
     system.rm("models", recursive=True)
-    system.rmdir("models")
 
 
 def names(directory: str) -> set[str]:

@@ -12,7 +12,7 @@ from lightning_trt_windows.errors import ConfigurationError
 __all__ = ["RunOptions", "one_of"]
 
 
-def one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuse a value outside its choices.
 
     Raises:

@@ -1,0 +1,55 @@
+"""Where an artifact goes that is made without a Trainer: a directory of this machine, or elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.index import RunIndex
+from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, place_of, temporary_directory
+
+__all__ = ["Destination"]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Paths to build at, and what is left to do then."""
+
+    paths: ArtifactPaths
+    """Of this machine."""
+    remote: RemoteArtifact | None = None
+    """Where it has to be uploaded."""
+
+    @classmethod
+    def of(cls, checkpoint: Path | RemoteFile, output: str | os.PathLike[str] | None) -> Destination:
+        """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own."""
+        directory = None if output is None else place_of(output)
+        if isinstance(directory, Path):
+            directory.mkdir(parents=True, exist_ok=True)
+            return cls(ArtifactPaths.beside(directory / checkpoint.name))
+        if isinstance(directory, RemoteFile):
+            place: Path | RemoteFile = RemoteFile(f"{directory.url.rstrip('/')}/{checkpoint.name}")
+        else:
+            place = checkpoint
+        if isinstance(place, Path):
+            return cls(ArtifactPaths.beside(place))
+        return cls(ArtifactPaths.beside(temporary_directory() / place.name), RemoteArtifact.beside(place))
+
+    def finished(self, artifact: Artifact) -> Artifact:
+        """Upload ``artifact`` where it has to be, and add it to the index of its directory if there is one.
+
+        Raises:
+            OutputError: It cannot be uploaded; it is whole on this machine until the process ends.
+        """
+        if self.remote is not None:
+            artifact = self.remote.upload(artifact)
+            directory: Path | RemoteFile = RemoteFile(self.remote.ep.parent)
+        else:
+            directory = artifact.path.parent
+        with contextlib.suppress(LightningTrtError):  # no index, or none of ours
+            RunIndex.read(directory).with_artifact(artifact, artifact.manifest_path.read_bytes()).write(directory)
+        return artifact
