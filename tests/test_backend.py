@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from lightning_trt_windows import DimRange, InputSpec, export_module
 from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.archive import join_payloads
@@ -536,3 +538,20 @@ def find(value: Any, keys: set[str]) -> list[dict[str, Any]]:
     found = [value] if isinstance(value, dict) and set(value) == keys else []
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return found + [hit for child in children for hit in find(child, keys)]
+
+
+def test_additions_at_indices_stay_in_pytorch(tmp_path: Path) -> None:
+    """Indices that repeat: no converter of any supported Torch-TensorRT builds what a Windows machine could run."""
+
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, target: Tensor) -> Tensor:
+            h = self.linear(x).relu()
+            return self.linear(torch.zeros_like(h).index_add(0, target, h))
+
+    inputs = {"x": InputSpec((DimRange(2, 4, 8), 4)), "target": InputSpec((DimRange(2, 4, 8),), "int64")}
+    artifact = export_module(Sums(), inputs, tmp_path / "m.windows.ep")
+    assert "aten.index_put.default" in artifact.manifest.fallback_ops

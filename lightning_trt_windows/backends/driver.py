@@ -20,6 +20,7 @@ from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
+from lightning_trt_windows.backends.kept import kept_in_torch
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
@@ -85,7 +86,7 @@ def compile_program(
     with quiet() as log, cpu_convolution_heuristics_off():
         try:
             lowered = _lower(blocks, program, settings, precision)
-            only_in_torch = apply_precision(lowered, precision)
+            only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             parted, engines, notes = _build_all(blocks, lowered, settings, configure, only_in_torch)
         except CompileError as error:
             _add_log(error, log)
