@@ -31,6 +31,7 @@ from lightning_trt_windows.capture.module_state import random_state_kept
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.capture.violations import Suggestion
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
+from lightning_trt_windows.destination import Destination
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.files import link_or_copy
 from lightning_trt_windows.manifest import (
@@ -42,12 +43,14 @@ from lightning_trt_windows.manifest import (
     Manifest,
     Timings,
 )
+from lightning_trt_windows.noise import log_beside
 from lightning_trt_windows.observe.containers import leaves
 from lightning_trt_windows.observe.discover import Discovered, discover
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.stages import stage
+from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
@@ -103,11 +106,11 @@ def export_checkpoint(
     """Export the weights in a checkpoint file; the artifact is the one the callback would have made.
 
     Args:
-        checkpoint: A ``.ckpt`` file that Lightning wrote.
+        checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``).
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
         datamodule: A LightningDataModule, or its class, to take shape ranges from.
         inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what the datamodule shows.
-        output: Directory for the artifact; by default the checkpoint's own.
+        output: Directory for the artifact, or its URL; by default the checkpoint's own.
         ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
@@ -118,17 +121,16 @@ def export_checkpoint(
         LightningTrtError: See :mod:`lightning_trt_windows.errors`.
     """
     chosen, options = _settings(settings), RangeOptions.of(ranges)
-    source = Path(checkpoint)
+    place = place_of(checkpoint)
+    source = download_checkpoint(place, temporary_directory()) if isinstance(place, RemoteFile) else place
     read = read_checkpoint(source, trusted=trust_checkpoint)
     module = _rebuild(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):
         datamodule = _rebuild(datamodule, source, trust_checkpoint)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
-    if output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    paths = ArtifactPaths.beside(source if output is None else Path(output) / source.name)
-    job = prepare(module, discovered, paths, chosen, method=method, extra=extra, checkpoint=read.record())
-    return raise_if_failed(build(job))
+    destination = Destination.of(place, output)
+    job = prepare(module, discovered, destination.paths, chosen, method=method, extra=extra, checkpoint=read.record())
+    return raise_if_failed(destination.finished(build(job)))
 
 
 def prepare(
@@ -144,7 +146,8 @@ def prepare(
     """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
     started = time.perf_counter()
     stage("capture", paths.ep.name)
-    captured, discovered = _capture_what_can_be(module, discovered, method)
+    with log_beside(paths):
+        captured, discovered = _capture_what_can_be(module, discovered, method)
     inputs = _input_records(captured, discovered)
     return Job(
         program=captured.program,
@@ -199,7 +202,7 @@ def build(job: Job) -> Artifact:
     job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
     stage("compile", job.paths.ep.name)
-    with random_state_kept():  # lowering and converters draw numbers
+    with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
         compiled = get_backend(job.settings.backend).compile(program, job.settings)
     compiled_at = time.perf_counter()
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep

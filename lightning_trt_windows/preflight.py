@@ -15,6 +15,7 @@ from torch import nn
 from lightning_trt_windows.artifact import ArtifactPaths, readable_size
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export import prepare
+from lightning_trt_windows.noise import unlogged
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
@@ -69,7 +70,8 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> No
     Raises:
         LightningTrtError: What would be raised after the training.
     """
-    prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
+    with unlogged():
+        prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
 
 
 def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:

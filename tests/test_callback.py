@@ -183,7 +183,7 @@ class TestFailures:
         (failure,) = export.failures
         assert failure.checkpoint == tmp_path / "a.ckpt"
         assert isinstance(failure.error, CaptureError)
-        assert names(tmp_path) == {"a.ckpt"}
+        assert names(tmp_path) == {"a.ckpt", "a.windows.log"}
         assert run.state.finished
 
     def test_raise(self, tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 
 from lightning_trt_windows._compat.versions import Workaround
+from lightning_trt_windows.noise import stderr_kept
 
 __all__ = [
     "CAUSAL_MASKS_ARE_LOOKED_FOR",
@@ -19,7 +17,6 @@ __all__ = [
     "cpu_convolution_heuristics_off",
     "lstm_states_are_wrong",
     "partial_graph_not_printed",
-    "quiet",
 ]
 
 CONVOLUTION_NARROWS_RANGES = Workaround(
@@ -104,29 +101,5 @@ def causal_masks_not_looked_for() -> Iterator[None]:
 @contextlib.contextmanager
 def partial_graph_not_printed() -> Iterator[None]:
     """Keep ``torch.export`` from printing the graph it has so far when it fails (``partial_fx_graph``)."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    with stderr_kept():
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[list[str]]:
-    """Collect upstream's warnings and log records instead of printing them; yields the list they go to."""
-    lines: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
-
-    collector = Collector(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch")]
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for logger in loggers:
-            logger.handlers, logger.propagate = [collector], False
-        try:
-            yield lines
-        finally:
-            for logger, handlers, propagate in before:
-                logger.handlers, logger.propagate = handlers, propagate
-            lines.extend(f"{w.category.__name__}: {w.message}" for w in caught)

@@ -18,9 +18,9 @@ from unittest import mock
 from lightning_trt_windows._compat import cpu_build
 from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.no_gpu import no_gpu_needed
-from lightning_trt_windows._compat.torch import quiet
 from lightning_trt_windows._compat.versions import Workaround, minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
+from lightning_trt_windows.noise import quiet, said
 
 __all__ = [
     "ATTENTION_DECOMPOSES",
@@ -206,6 +206,8 @@ def tensorrt_messages(blocks: Upstream) -> Iterator[list[str]]:
         def log(self, severity: Any, message: str) -> None:
             if severity in (self.ERROR, self.INTERNAL_ERROR):
                 errors.append(message)
+            if severity in (self.ERROR, self.INTERNAL_ERROR, self.WARNING):
+                said(f"TensorRT {severity.name}: {message}")
 
     with mock.patch.object(blocks.interpreter_module, "TRT_LOGGER", Recorder()):
         yield errors

@@ -19,6 +19,7 @@ from lightning_trt_windows.builds.executors import failure_folder
 from lightning_trt_windows.builds.jobs import Job, answers
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
 from lightning_trt_windows.files import sha256_of
+from lightning_trt_windows.noise import log_file
 from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, download_checkpoint, staging_directory
 
 __all__ = ["Mirror"]
@@ -163,11 +164,12 @@ class Mirror:
 
     def explained(self, checkpoint: Path, error: Exception) -> Exception:
         """``error``, with the place of its log where that is not beside the checkpoint."""
-        folder = failure_folder(ArtifactPaths.beside(checkpoint))
-        if not (self.is_away(checkpoint) and folder.is_dir()):
+        paths = ArtifactPaths.beside(checkpoint)
+        kept = [path.name for path in (failure_folder(paths), log_file(paths)) if path.exists()]
+        if not (self.is_away(checkpoint) and kept):
             return error
         self._something_failed = True
-        explained = CompileError(f"{error}\n({folder.name}/ is in {folder.parent} of this machine)")
+        explained = CompileError(f"{error}\n({' and '.join(kept)} is in {checkpoint.parent} of this machine)")
         explained.__cause__ = error
         return explained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, wait
@@ -14,6 +15,7 @@ from lightning_trt_windows.builds.jobs import Job
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.export import build
 from lightning_trt_windows.filenames import windows_name
+from lightning_trt_windows.noise import log_file
 
 __all__ = ["Builds", "Outcome", "remove_artifact"]
 
@@ -133,6 +135,8 @@ def remove_artifact(checkpoint: Path) -> bool:
     """Delete the artifact of ``checkpoint``, if what stands there is one and says that it is of that checkpoint."""
     paths = ArtifactPaths.beside(checkpoint)
     shutil.rmtree(failure_folder(paths), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        log_file(paths).unlink()
     try:
         record = read_artifact(paths.ep).manifest.checkpoint
     except ArtifactError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import pickle
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.noise import told_to
 from lightning_trt_windows.stages import listening
 
 __all__ = ["CALL", "RESULT", "STAGE", "main"]
@@ -39,7 +41,8 @@ def main(folder: Path, niceness: int) -> int:
     outcome: tuple[bool, Any]
     try:
         function, arguments = pickle.loads((folder / CALL).read_bytes())
-        with listening(lambda name, of: _tell(folder, name)):
+        # what is printed here goes to the log
+        with listening(lambda name, of: _tell(folder, name)), told_to(functools.partial(print, file=sys.stderr)):
             outcome = True, function(*arguments)
     # whatever it is, the other side is told
     except Exception as error:

@@ -19,11 +19,12 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed, quiet
+from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed
 from lightning_trt_windows.capture.module_state import as_it_was, exported_part, original, state_kept
 from lightning_trt_windows.capture.violations import Suggestion, suggestions
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
+from lightning_trt_windows.noise import quiet
 from lightning_trt_windows.observe.containers import leaves, map_leaves, register_containers, registration_code
 from lightning_trt_windows.observe.discover import call_arguments
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
