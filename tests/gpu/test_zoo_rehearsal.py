@@ -2,12 +2,14 @@
 
     pytest tests/gpu/test_zoo_rehearsal.py -m "" -s
 
-prints a table with the name of the GPU. The reference is the model in float64 where it can run so, else as it is; eager
-itself is held against the same reference, so that what the dtype costs is told apart from what the engine costs.
+prints a table with the name of the GPU. The reference is the model in float64 where it can run so, else as it is. Eager
+itself is held against the same reference, in its own precision and with TF32, so that what rounding costs is told apart
+from what the engine costs: random weights amplify both alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 from collections.abc import Iterator
@@ -33,6 +35,10 @@ GPU = "cuda:0"
 ALLOWED = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Relative norm by dtype of an output; TensorRT computes float32 with TF32."""
 TF32 = 1e-3
+ROUNDING = 2.0**13
+"""A TF32 number has 10 bits of mantissa, a float32 one 23: each rounding may be that much coarser."""
+AS_EAGER = 3.0
+"""Times the error of eager with TF32: other kernels round in other places."""
 ENTRIES = [
     pytest.param(entry, id=entry.name, marks=() if entry.fast else pytest.mark.zoo)
     for entry in ZOO.values()
@@ -48,7 +54,7 @@ def table() -> Iterator[list[str]]:
     lines: list[str] = []
     yield lines
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-    head = ["model", *SIZES, "eager alone", "allowed"]
+    head = ["model", *SIZES, "eager", "eager, TF32", "allowed"]
     print(f"\n\n{torch.cuda.get_device_name()}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
     print("\n".join(lines))
 
@@ -60,18 +66,32 @@ def test_zoo_on_a_gpu(entry: Entry, tmp_path: Path, table: list[str]) -> None:
     exported = export(entry, tmp_path)
     loaded = load(exported.artifact.path, GPU)
     eager = copy.deepcopy(exported.module).to(GPU)
-    errors, own, allowed = [], 0.0, 0.0
+    errors, own, own_tf32, by_dtype = [], 0.0, 0.0, 0.0
     for size in SIZES:
         args, kwargs = tree_map(on_gpu, call(exported, size))
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             usual = getattr(eager, entry.method)(*args, **kwargs)
             wanted = reference(exported, args, kwargs, usual)
-            errors.append(difference(loaded(*args, **kwargs), wanted))
+            with tf32():
+                own_tf32 = max(own_tf32, difference(getattr(eager, entry.method)(*args, **kwargs), wanted))
+            # later calls may use kernels that were compiled meanwhile
+            errors.append(max(difference(loaded(*args, **kwargs), wanted) for _ in range(3)))
         own = max(own, difference(usual, wanted))
-        allowed = entry.tolerance or max((ALLOWED.get(t.dtype, TF32) for t in tensors(usual)), default=TF32)
-    shown = [f"{error:.1e}" for error in [*errors, own]]
-    table.append(f"| {entry.name} | {' | '.join(shown)} | {allowed:.0e} |")
-    assert max(errors) <= allowed, f"{max(errors):.1e} from the reference, eager is {own:.1e} from it"
+        by_dtype = entry.tolerance or max((ALLOWED.get(t.dtype, TF32) for t in tensors(usual)), default=TF32)
+    allowed = max(by_dtype, AS_EAGER * own_tf32, ROUNDING * own if by_dtype == TF32 else 0.0)
+    shown = [f"{error:.1e}" for error in [*errors, own, own_tf32, allowed]]
+    table.append(f"| {entry.name} | {' | '.join(shown)} |")
+    assert max(errors) <= allowed, f"{max(errors):.1e} from the reference, eager {own:.1e}, with TF32 {own_tf32:.1e}"
+
+
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """Eager computes float32 as TensorRT does."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def on_gpu(value: Any) -> Any:
