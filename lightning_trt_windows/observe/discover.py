@@ -19,7 +19,14 @@ from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.manifest import Source
 from lightning_trt_windows.observe.containers import dotted, leaves, map_leaves, register_containers
 from lightning_trt_windows.observe.evidence import Derived, derive
-from lightning_trt_windows.observe.explicit import Explicit, HasInputSpecs, explicit_inputs, name_symbols, overlay
+from lightning_trt_windows.observe.explicit import (
+    Explicit,
+    HasInputSpecs,
+    disagreements,
+    explicit_inputs,
+    name_symbols,
+    overlay,
+)
 from lightning_trt_windows.observe.mapping import described, required
 from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.observe.seen import SeenTensor
@@ -178,7 +185,7 @@ def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOpt
     ranks = {(name, len(leaf.shape)) for name, leaf in seen if isinstance(leaf, SeenTensor)}
     rank_of = {name: [rank for other, rank in ranks if other == name] for name, _ in ranks}
     specs = {name: leaf for name, leaf in leaves(given.tree) if isinstance(leaf, InputSpec)}
-    return derive(
+    derived = derive(
         evidence.calls,
         method=method,
         kind=evidence.kind,
@@ -189,6 +196,7 @@ def _derived(evidence: Evidence, given: Explicit, method: str, options: RangeOpt
         loader_sizes=evidence.loader_sizes,
         options=options,
     )
+    return replace(derived, notes=(*derived.notes, *disagreements(specs, seen)))
 
 
 def _nothing_found(subject: Subject, found: Mapping[str, InputTree], silent: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from inspect import Parameter, Signature
@@ -14,9 +14,10 @@ from lightning_trt_windows.observe.axes import Axis
 from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, split
 from lightning_trt_windows.observe.mapping import described
 from lightning_trt_windows.observe.ranges import Ranges
+from lightning_trt_windows.observe.seen import SeenTensor
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree, parse_input_spec
 
-__all__ = ["Explicit", "HasInputSpecs", "explicit_inputs", "name_symbols", "overlay"]
+__all__ = ["Explicit", "HasInputSpecs", "disagreements", "explicit_inputs", "name_symbols", "overlay"]
 
 _CONSTANTS = (type(None), bool, int, float, complex, str)
 
@@ -130,6 +131,23 @@ def _spec(value: Any, where: str) -> InputTree:
             f"{where}: expected an InputSpec, a constant or a container of these, got {type(value).__name__}"
         )
     return join(parts, [_spec(child, f"{where}.{key}") for key, child in zip(parts.keys, parts.children)])
+
+
+def disagreements(specs: Mapping[str, InputSpec], seen: Iterable[tuple[str, Any]]) -> list[str]:
+    """Where what is given is not what was seen, besides the sizes: a sentence each, the first of each kind."""
+    notes: dict[tuple[str, str], str] = {}
+    for name, leaf in seen:
+        spec = specs.get(name)
+        if spec is None or not isinstance(leaf, SeenTensor):
+            continue
+        if len(leaf.shape) != len(spec.shape):
+            notes.setdefault((name, "rank"), f"{name} is given as {spec}, and {list(leaf.shape)} was seen")
+        if leaf.dtype != spec.dtype:
+            notes.setdefault((name, "dtype"), f"{name} is given as {spec.dtype}, and {leaf.dtype} was seen")
+        if spec.values and leaf.values and not (spec.values[0] <= leaf.values[0] <= leaf.values[1] <= spec.values[1]):
+            given, found = "{:g} to {:g}".format(*spec.values), "{} to {}".format(*leaf.values)
+            notes[name, "values"] = f"{name} is given with values {given}, and {found} were seen"
+    return list(notes.values())
 
 
 def overlay(upper: Mapping[str, InputTree], lower: Mapping[str, InputTree]) -> dict[str, InputTree]:
