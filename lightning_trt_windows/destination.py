@@ -10,7 +10,8 @@ from pathlib import Path
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.index import RunIndex
-from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, place_of, temporary_directory
+from lightning_trt_windows.remote_artifact import RemoteArtifact
+from lightning_trt_windows.storage import RemoteFile, place_of, temporary_directory
 
 __all__ = ["Destination"]
 

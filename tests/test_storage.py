@@ -16,7 +16,8 @@ from lightning_trt_windows import WindowsExport, export_checkpoint, storage
 from lightning_trt_windows.artifact import ArtifactPaths, check_artifact
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
-from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, fetch, is_remote, place_of
+from lightning_trt_windows.remote_artifact import RemoteArtifact, fetch, fetch_run
+from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
 
 
 @pytest.fixture
@@ -238,17 +239,18 @@ class TestFiles:
 
     def test_fetched(self, memory: str, tmp_path: Path) -> None:
         """A damaged artifact elsewhere is refused, and one that is whole arrives with its manifest."""
-        source = Path(__file__).with_name("data")
-        found = next((p for p in sorted(source.rglob("*.ep")) if ArtifactPaths.of(p).manifest.exists()), None)
-        if found is None:
-            pytest.skip("no frozen artifact among the test data")
-        paths = ArtifactPaths.of(found)
+        paths = ArtifactPaths.of(Path(__file__).with_name("data") / "tiny.windows.ep")
         for path in (paths.ep, paths.manifest):
             RemoteFile(f"{memory}/{path.name}").upload(path)
         url = f"{memory}/{paths.ep.name}"
         arrived = fetch(url, tmp_path / "new" / "place")
         assert arrived == tmp_path / "new" / "place" / paths.ep.name
         assert fetch(arrived) == arrived
+        RemoteFile(f"{memory}/deeper/settings.json").write(b"{}")
+        assert {p.name for p in (fetch_run("memory://", tmp_path / "all") / "run").iterdir()} == {
+            paths.ep.name,
+            paths.manifest.name,
+        }
         content = bytearray(paths.ep.read_bytes())
         content[len(content) // 2] ^= 1
         RemoteFile(url).write(bytes(content))

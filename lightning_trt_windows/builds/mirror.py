@@ -20,7 +20,8 @@ from lightning_trt_windows.builds.jobs import Job, answers
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
 from lightning_trt_windows.files import sha256_of
 from lightning_trt_windows.noise import log_file
-from lightning_trt_windows.storage import RemoteArtifact, RemoteFile, download_checkpoint, staging_directory
+from lightning_trt_windows.remote_artifact import RemoteArtifact
+from lightning_trt_windows.storage import RemoteFile, download_checkpoint, staging_directory
 
 __all__ = ["Mirror"]
 

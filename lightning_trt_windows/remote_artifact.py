@@ -1,0 +1,179 @@
+"""Artifacts elsewhere: uploaded whole, the manifest last, and fetched back. At import the standard library only."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lightning_trt_windows.artifact import Artifact, ArtifactPaths, check_artifact, parse_manifest
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.filenames import windows_name
+from lightning_trt_windows.files import readable_size
+from lightning_trt_windows.storage import RemoteFile, place_of, temporary_directory
+
+__all__ = ["RemoteArtifact", "fetch", "fetch_run"]
+
+
+@dataclass(frozen=True)
+class RemoteArtifact:
+    """Where the files of an artifact are elsewhere, as :class:`~lightning_trt_windows.artifact.ArtifactPaths` here."""
+
+    ep: RemoteFile
+    manifest: RemoteFile
+
+    @classmethod
+    def beside(cls, checkpoint: RemoteFile) -> RemoteArtifact:
+        """That of ``checkpoint``, in its directory."""
+        return cls._named(ArtifactPaths.beside(checkpoint.name), checkpoint)
+
+    @classmethod
+    def of(cls, url: str) -> RemoteArtifact:
+        """The one that ``url`` belongs to: its ``.ep`` or its ``.json``.
+
+        Raises:
+            ConfigurationError: Another ending, or a name that is illegal on Windows.
+        """
+        file = RemoteFile(url)
+        return cls._named(ArtifactPaths.of(file.name), file)
+
+    @classmethod
+    def _named(cls, names: ArtifactPaths, file: RemoteFile) -> RemoteArtifact:
+        return cls(file.beside(names.ep.name), file.beside(names.manifest.name))
+
+    def read(self) -> Artifact:
+        """What its manifest says; the ``.ep`` stays where it is, and only its size is looked at.
+
+        Raises:
+            ArtifactError: There is no manifest, it is damaged, or the ``.ep`` is not the one that it describes.
+        """
+        try:
+            manifest = parse_manifest(self.manifest.read(), self.manifest.url)
+            size = self.ep.size()
+        except FileNotFoundError as error:
+            raise ArtifactError(self.manifest, ["does not exist"]) from error
+        except OSError as error:
+            raise ArtifactError(self.manifest, [f"cannot be read: {error}"]) from error
+        if manifest.ep.file != self.ep.name or size != manifest.ep.size:
+            found = "does not exist" if size is None else f"has {size} bytes instead of {manifest.ep.size}"
+            raise ArtifactError(self.manifest, [f"describes {manifest.ep.file}; {self.ep.name} {found}"])
+        return Artifact(Path(self.ep.name), manifest, url=self.ep.url)
+
+    def upload(self, artifact: Artifact) -> Artifact:
+        """Put the files of ``artifact`` here, its manifest last.
+
+        Raises:
+            OutputError: That was refused. There is no artifact here then; the files of this machine are still there.
+        """
+        local = ArtifactPaths.of(artifact.path)
+        others = [path for name in self._further() if (path := local.ep.with_name(name)).is_file()]
+        target = self.manifest
+        try:
+            target.remove()  # an older one must not vouch for a newer .ep
+            for path in (local.ep, *others):
+                target = self.ep.beside(path.name)
+                target.upload(path)
+            target = self.manifest
+            target.upload(local.manifest)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {target}: {error}. The artifact is whole on this machine: copy {local.ep} to "
+                f"{self.ep.parent}/, then {local.manifest.name}; or see that the place can be written to "
+                f"({readable_size(artifact.size)}, credentials) and export again"
+            ) from error
+        return replace(artifact, url=self.ep.url)
+
+    def remove(self, checkpoint: str) -> bool:
+        """Delete it, if what stands here is one and says that it is of the file ``checkpoint``.
+
+        Raises:
+            OSError: That was refused.
+        """
+        try:
+            manifest = parse_manifest(self.manifest.read(), self.manifest.url)
+        except (ArtifactError, FileNotFoundError):
+            return False
+        if manifest.checkpoint is None or manifest.checkpoint.file != windows_name(checkpoint):
+            return False
+        self.manifest.remove()  # first: without it the rest is no artifact
+        self.ep.remove()
+        for name in self._further():
+            self.ep.beside(name).remove()
+        return True
+
+    def fetch(self, directory: Path) -> Artifact:
+        """Copy it into ``directory``, the manifest last, and check it.
+
+        Raises:
+            ArtifactError: It is not there, or not whole.
+        """
+        found = self.read()
+        try:
+            self.ep.download(directory / self.ep.name)
+            for name in self._further():
+                if self.ep.beside(name).size() is not None:
+                    self.ep.beside(name).download(directory / name)
+            self.manifest.download(directory / self.manifest.name)
+        except OSError as error:
+            raise ArtifactError(self.ep, [f"cannot be copied to {directory}: {error}"]) from error
+        return replace(check_artifact(directory / self.ep.name), url=found.url)
+
+    def _further(self) -> list[str]:
+        """Names of what an artifact may have besides its two files."""
+        return [ArtifactPaths.of(self.ep.name).golden.name, f"{self.manifest.name}.sig"]
+
+
+def fetch(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None) -> Path:
+    """Copy an artifact from ``s3://`` or another place that fsspec knows to this machine, and check it.
+
+    Args:
+        url: Of its ``.ep`` or of its ``.json``.
+        directory: Where it goes; by default a new temporary directory, which is deleted when the process ends.
+
+    Returns:
+        The ``.ep``, with its manifest beside it: what :func:`~lightning_trt_windows.load` and
+        :func:`~lightning_trt_windows.inspect` take. The path of an artifact of this machine is given back as it is.
+
+    Raises:
+        ArtifactError: It is not there, or its content is not that of its manifest.
+        ConfigurationError: Nothing is installed that knows the protocol.
+    """
+    place = place_of(url)
+    if isinstance(place, Path):
+        return check_artifact(ArtifactPaths.of(place).ep).path
+    target = temporary_directory() if directory is None else Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    return RemoteArtifact.of(place.url).fetch(target).path
+
+
+def fetch_run(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None) -> Path:
+    """Copy every artifact of a run to this machine, each into the folder below that it has below ``url``.
+
+    Args:
+        url: A directory with artifacts in it or below it.
+        directory: Where they go; by default a new temporary directory, which is deleted when the process ends.
+
+    Returns:
+        The directory. That of a run on this machine is given back as it is.
+
+    Raises:
+        ArtifactError: There is none, or one of them is not whole.
+    """
+    place = place_of(url)
+    if isinstance(place, Path):
+        return place
+    target = temporary_directory() if directory is None else Path(directory)
+    count = 0
+    for manifest in place.below(".json"):
+        try:
+            artifact = RemoteArtifact.of(manifest.url)
+            artifact.read()
+        except (ArtifactError, ConfigurationError):  # other files of JSON
+            continue
+        folder = target / manifest.parent.removeprefix(place.url.rstrip("/")).strip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        artifact.fetch(folder)
+        count += 1
+    if not count:
+        raise ArtifactError(place, ["there is no artifact in it or below it"])
+    return target
