@@ -3,8 +3,9 @@
     python tests/versions_page.py                                  from the data as they are
     python tests/versions_page.py record COLUMN REPORT.xml RUNS    with a new row: what this Python has, what pytest
                                                                    reported, and the artifacts that the demo left
+    python tests/versions_page.py check COLUMN REPORT.xml RUNS     the row is made and shown, and nothing written
 
-``nox`` runs the second one in each column's environment (``noxfile.py``).
+``nox`` runs the latter two in each column's environment (``noxfile.py``); they fail when the row has failures.
 """
 
 from __future__ import annotations
@@ -132,17 +133,18 @@ def _fits(artifact: Path) -> bool:
     return subprocess.run(command, check=False).returncode == 0
 
 
-def _record(column: str, report: Path, runs: Path) -> None:
+def _row(column: str, report: Path, runs: Path, *, write: bool) -> None:
     row = _measured(report, runs)
-    DATA.write_text(json.dumps({**rows(), column: row}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     print(json.dumps({column: row}, indent=2))
+    if write:
+        DATA.write_text(json.dumps({**rows(), column: row}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if row["failed"] or not row["artifacts"]:
-        sys.exit(f"{row['failed']} failed tests and {row['artifacts']} artifacts of the demo: the row says so")
+        sys.exit(f"{column}: {row['failed']} failed tests, {row['artifacts']} artifacts of the demo")
 
 
 if __name__ == "__main__":
-    try:
-        if sys.argv[1:2] == ["record"]:
-            _record(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
-    finally:
+    if sys.argv[1:]:
+        _row(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), write=sys.argv[1] == "record")
+    else:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,64 @@
+"""``docs/versions.md`` says what the columns of the matrix measured and what the code works around."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from versions_page import DISTRIBUTIONS, PAGE, rows, with_tables
+
+from lightning_trt_windows._compat.versions import minor
+
+REPOSITORY = Path(__file__).parents[1]
+TEXT = PAGE.read_text(encoding="utf-8")
+NOXFILE = (REPOSITORY / "noxfile.py").read_text(encoding="utf-8")
+PYPROJECT = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def pinned(column: str) -> dict[str, str]:
+    """The exact versions that a column installs, by distribution."""
+    (pins,) = re.findall(rf'^    "{re.escape(column)}": \((.*?)\)', NOXFILE, flags=re.M | re.S)
+    return dict(re.findall(r'"([\w-]+)==([^"]+)"', pins))
+
+
+COLUMNS = re.findall(r'^    "(2\.\d+)": \(', NOXFILE, flags=re.M)
+
+
+def test_tables_are_those_of_the_data() -> None:
+    """When this fails: python tests/versions_page.py."""
+    assert with_tables(TEXT) == TEXT
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_every_column_was_run_with_its_pins(column: str) -> None:
+    """Each has a row, made with the versions that noxfile.py names now, in which nothing failed."""
+    row = rows()[column]
+    for name, version in pinned(column).items():
+        assert row[name].partition("+")[0] == version, f"run nox again: {name}"
+    assert (row["failed"], row["artifacts"]) == (0, 2)
+
+
+def test_the_build_for_cpus_was_run() -> None:
+    """Its row says that it was one, with the versions that the page tells people to install."""
+    row = rows()["2.13 for CPUs"]
+    assert row["torch"].endswith("+cpu")
+    assert (row["failed"], row["artifacts"]) == (0, 2)
+    assert f"torch=={row['torch']} torch-tensorrt-rtx=={row['torch-tensorrt-rtx']} --extra-index-url" in TEXT
+    assert f'"torch=={row["torch"]}", "torch-tensorrt-rtx=={row["torch-tensorrt-rtx"]}"' in NOXFILE
+
+
+def test_columns_are_what_the_extra_takes() -> None:
+    """The oldest and the newest that the extra admits have a column, and all between; 2.11 is by hand."""
+    (low, high) = re.findall(r'"torch>=(2\.\d+),<(2\.\d+)"', PYPROJECT)[0]
+    taken = [column for column in COLUMNS if minor(low) <= minor(column) < minor(high)]
+    assert taken == [f"2.{number}" for number in range(minor(low)[1], minor(high)[1])]
+    assert set(COLUMNS) - set(taken) == {"2.11"}
+    oldest = pinned(taken[0])["torch-tensorrt-rtx"]
+    assert f'"torch-tensorrt-rtx>={oldest},<{high}"' in PYPROJECT
+
+
+def test_rows_name_all_that_has_to_fit() -> None:
+    """Every version a file depends on, and Lightning."""
+    for row in rows().values():
+        assert all(minor(row[name]) > (0, 0) for name in DISTRIBUTIONS)
