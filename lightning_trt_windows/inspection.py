@@ -5,23 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lightning_trt_windows.artifact import Artifact, archive_members, artifact_issues, read_artifact, readable_size
+from lightning_trt_windows.artifact import Artifact, archive_members, artifact_issues, read_artifact
 from lightning_trt_windows.engine_header import HEADER_SIZE, EngineHeader, read_header
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import EngineRecord, InputRecord, Manifest
+from lightning_trt_windows.manifest import EngineRecord, Manifest
 
 __all__ = ["Inspection", "inspect"]
 
-_BACKENDS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
-_GEFORCE = {"7.5": "RTX 20", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50"}
-_LOADERS = ("torch", "torch-tensorrt-rtx", "torch-tensorrt")
 _CALL = b'"target": "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"'
 """How the graph in the archive calls an engine."""
 _CHUNK = 1 << 20
@@ -67,8 +63,9 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        # texts in a manifest come from elsewhere: none of them may move the cursor of a terminal
-        return "\n".join(_printable(line) for line in _report(self))
+        from lightning_trt_windows.description import as_text, described
+
+        return as_text(described(self))
 
 
 def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
@@ -172,123 +169,3 @@ def _pieces(stream: BinaryIO, length: int) -> Iterator[bytes]:
     while length > 0 and (piece := stream.read(min(length, _CHUNK))):
         length -= len(piece)
         yield piece
-
-
-def _report(inspection: Inspection) -> Iterator[str]:
-    manifest = inspection.manifest
-    yield inspection.artifact.path.name
-    yield from _columns(_summary(inspection))
-    yield from _section("Inputs", [(i.name, i.dtype, _shape(i), _origin(i)) for i in manifest.inputs])
-    yield from _section("Ranges", list(_ranges(manifest.inputs)), numbers=(1, 2, 3))
-    yield from _section("Outputs", [(o.name, o.dtype, _bracketed(o.shape)) for o in manifest.outputs])
-    yield from _section("Engines", list(_engines(inspection)), numbers=(1,))
-    yield from _section("Left to PyTorch", [(op,) for op in manifest.fallback_ops] or [("nothing",)])
-    yield from _section("Built with", sorted(manifest.versions.items()))
-    yield from _section("Verification", list(_pairs(manifest.verification or {})))
-    yield from _section("Extra", list(_pairs(manifest.extra)))
-    yield from _section("Notes", [(note,) for note in manifest.notes])
-    found = "" if inspection.checked else " at a glance; --check compares every byte"
-    yield from _section("Issues", [(issue,) for issue in inspection.issues] or [(f"none{found}",)])
-
-
-def _summary(inspection: Inspection) -> Iterator[tuple[str, ...]]:
-    manifest = inspection.manifest
-    checkpoint, timings = manifest.checkpoint, manifest.timings
-    yield "kind", f"{_BACKENDS.get(manifest.backend.name, manifest.backend.name)} engines for Windows"
-    if checkpoint:
-        counts = [
-            f"{word} {n}"
-            for word, n in (("epoch", checkpoint.epoch), ("step", checkpoint.global_step))
-            if n is not None
-        ]
-        yield "checkpoint", checkpoint.file + (f" ({', '.join(counts)})" if counts else "")
-    engines = sum(engine.size for engine in manifest.engines)
-    yield "size", f"{readable_size(manifest.ep.size)}, {readable_size(engines)} of it engines before base64"
-    yield "GPUs", _gpus(inspection)
-    yield "needs", _needs(inspection)
-    yield (
-        "export took",
-        f"{timings.capture:.1f} s capture, {timings.compile:.1f} s compile, {timings.write:.1f} s write",
-    )
-    yield "format", manifest.format_version
-
-
-def _gpus(inspection: Inspection) -> str:
-    """Compute capabilities that all engines run on: from their headers, else from the manifest."""
-    said = [header.compute_capabilities for header in inspection.headers.values()]
-    common = [c for c in said[0] if all(c in each for each in said)] if said else []
-    names = common or inspection.manifest.backend.compute_capabilities
-    if not names:
-        return "not recorded"
-    return "compute capability " + ", ".join(
-        f"{name} ({_GEFORCE[name]})" if name in _GEFORCE else name for name in names
-    )
-
-
-def _needs(inspection: Inspection) -> str:
-    """The versions a loader must have: the format of a saved program and of an engine are tied to them."""
-    versions = inspection.manifest.versions
-    minors = [f"{name} {'.'.join(versions[name].split('.')[:2])}" for name in _LOADERS if name in versions]
-    runtimes = {".".join(map(str, header.version[:3])) for header in inspection.headers.values()}
-    return ", ".join([*minors, *(f"TensorRT-RTX {version}" for version in sorted(runtimes))]) or "not recorded"
-
-
-def _origin(record: InputRecord) -> str:
-    return f"{record.source.kind}: {record.source.reason}" if record.source.reason else record.source.kind
-
-
-def _shape(record: InputRecord) -> str:
-    return _bracketed(symbol or size for symbol, size in zip(record.symbols, record.opt))
-
-
-def _bracketed(shape: Iterable[object]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
-
-
-def _ranges(inputs: Sequence[InputRecord]) -> Iterator[tuple[str, ...]]:
-    """A row for each dynamic dimension, with all the axes that have it."""
-    where: dict[str, list[str]] = {}
-    bounds: dict[str, tuple[int, int, int]] = {}
-    for record in inputs:
-        for axis, symbol in enumerate(record.symbols):
-            if symbol is not None:
-                where.setdefault(symbol, []).append(f"{record.name} axis {axis}")
-                bounds[symbol] = record.min[axis], record.opt[axis], record.max[axis]
-    if where:
-        yield "", "min", "opt", "max", ""
-    for symbol, axes in where.items():
-        low, opt, high = bounds[symbol]
-        yield symbol, str(low), str(opt), str(high), ", ".join(axes)
-
-
-def _engines(inspection: Inspection) -> Iterator[tuple[str, ...]]:
-    for engine in inspection.manifest.engines:
-        header = inspection.headers.get(engine.name)
-        version = f"TensorRT-RTX {'.'.join(map(str, header.version))}" if header else ""
-        bindings = f"{', '.join(engine.inputs)} -> {', '.join(engine.outputs)}"
-        yield engine.name, readable_size(engine.size), bindings, version
-
-
-def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _section(title: str, rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> Iterator[str]:
-    if rows:
-        yield ""
-        yield title
-        yield from _columns(rows, numbers)
-
-
-def _columns(rows: Iterable[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> Iterator[str]:
-    """Rows of cells as indented lines with aligned columns; those in ``numbers`` to the right."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        cells = [cell.rjust(w) if i in numbers else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-        yield "  " + "  ".join(cells).rstrip()
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -55,12 +55,24 @@ class Gathering:
 
     artifacts: tuple[Gathered, ...]
     """By run, folder and name."""
-    left_out: tuple[str, ...]
-    """What was not taken and why, a sentence each."""
+    unfinished: tuple[str, ...] = ()
+    """What is no artifact because it has no manifest, a sentence each."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with those that were left out for it."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What was not taken, and why."""
+        return (*self.unfinished, *self.damaged)
 
 
 def gather(
-    runs: Sequence[Path], *, content: bool = True, skip_damaged: bool = False, leave_out: Path | None = None
+    runs: Sequence[Path],
+    *,
+    content: bool = True,
+    skip_damaged: bool = False,
+    leave_out: Path | None = None,
+    needs_some: bool = True,
 ) -> Gathering:
     """Find the artifacts in and below ``runs``, and check them.
 
@@ -72,18 +84,19 @@ def gather(
         content: Also compare every byte with the hashes in the manifests.
         skip_damaged: Leave damaged artifacts out rather than raise.
         leave_out: A directory that is not searched: where the result goes.
+        needs_some: Whether finding none is an error.
 
     Raises:
         ConfigurationError: A directory is not there, or there is no artifact in any.
         ArtifactError: What is wrong with all that are damaged.
     """
     found: list[Gathered] = []
-    left_out: list[str] = []
+    unfinished: list[str] = []
     issues: list[str] = []
     for number, run in enumerate(runs):
         if not run.is_dir():
             raise ConfigurationError(f"{run} is not a directory; artifacts are looked for below the directory of a run")
-        for manifest_path, folder in _manifests(run, leave_out, left_out):
+        for manifest_path, folder in _manifests(run, leave_out, unfinished):
             try:
                 artifact = read_artifact(manifest_path)
                 wrong = [*artifact_issues(artifact, content=content), *_golden_issues(artifact, content)]
@@ -91,20 +104,17 @@ def gather(
                 wrong = list(error.issues)
             if not wrong:
                 found.append(Gathered(artifact, folder, number))
-            elif skip_damaged:
-                left_out += [f"{folder / manifest_path.name}: {issue}" for issue in wrong]
-            else:
-                issues += [f"{folder / manifest_path.name}: {issue}" for issue in wrong]
+            issues += [f"{folder / manifest_path.name}: {issue}" for issue in wrong]
     where = ", ".join(map(str, runs))
-    if issues:
+    if issues and not skip_damaged:
         raise ArtifactError(where, issues)
-    if not found:
-        reasons = "".join(f"\n  - {reason}" for reason in left_out)
+    if needs_some and not found:
+        reasons = "".join(f"\n  - {reason}" for reason in (*unfinished, *issues))
         raise ConfigurationError(
             f"there is no artifact in or below {where}: none of the files there is a manifest (*{_WINDOWS_JSON}) that "
             f"could be used{reasons}"
         )
-    return Gathering(tuple(_with_roles(found)), tuple(left_out))
+    return Gathering(tuple(_with_roles(found)), tuple(unfinished), tuple(issues))
 
 
 def chosen(gathering: Gathering, which: Which) -> tuple[Gathered, ...]:
@@ -127,7 +137,7 @@ def chosen(gathering: Gathering, which: Which) -> tuple[Gathered, ...]:
     return taken
 
 
-def _manifests(run: Path, leave_out: Path | None, left_out: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
+def _manifests(run: Path, leave_out: Path | None, unfinished: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
     """Manifests in and below ``run`` in the order of their names, each with its folder."""
     for directory, folders, files in os.walk(run):
         here = Path(directory)
@@ -139,7 +149,9 @@ def _manifests(run: Path, leave_out: Path | None, left_out: list[str]) -> Iterat
             if ending == "json" and (name.endswith(_WINDOWS_JSON) or os.path.normcase(f"{stem}.ep") in names):
                 yield here / name, folder
             elif ending == "ep" and os.path.normcase(f"{stem}.json") not in names:
-                left_out.append(f"{folder / name}: has no manifest; its export did not finish, or it was copied alone")
+                unfinished.append(
+                    f"{folder / name}: has no manifest; its export did not finish, or it was copied alone"
+                )
 
 
 def _is_same(path: Path, other: Path | None) -> bool:

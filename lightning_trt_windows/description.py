@@ -1,0 +1,182 @@
+"""What ``inspect`` says about an artifact, as sections that are printed as plain text or as tables.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_trt_windows.artifact import readable_size
+from lightning_trt_windows.inspection import Inspection
+from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, Manifest
+
+__all__ = ["Description", "Section", "as_text", "described", "printable"]
+
+_BACKENDS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+_GEFORCE = {"7.5": "RTX 20", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50"}
+_LOADERS = ("torch", "torch-tensorrt-rtx", "torch-tensorrt")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table."""
+
+    title: str
+    """Empty for what stands first."""
+    rows: tuple[tuple[str, ...], ...]
+    """Cells, as many in each row."""
+    heads: tuple[str, ...] = ()
+    """Of the columns; none where they need none."""
+    numbers: tuple[int, ...] = ()
+    """Columns that are aligned to the right."""
+    bad: bool = False
+    """Whether it tells of something wrong."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything there is to say."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def described(inspection: Inspection) -> Description:
+    """What was found, for people."""
+    manifest = inspection.manifest
+    found = "" if inspection.checked else " at a glance; --check compares every byte"
+    issues = tuple((issue,) for issue in inspection.issues) or ((f"none{found}",),)
+    sections = [
+        Section("", tuple(_summary(inspection))),
+        Section("Inputs", tuple((i.name, i.dtype, _shape(i), _origin(i)) for i in manifest.inputs)),
+        Section("Ranges", tuple(_ranges(manifest.inputs)), ("", "min", "opt", "max", ""), numbers=(1, 2, 3)),
+        Section("Outputs", tuple((o.name, o.dtype, _bracketed(o.shape)) for o in manifest.outputs)),
+        Section("Engines", tuple(_engines(inspection)), numbers=(1,)),
+        Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
+        Section("Built with", tuple(sorted(manifest.versions.items()))),
+        Section("Verification", tuple(_pairs(manifest.verification or {}))),
+        Section("Extra", tuple(_pairs(manifest.extra))),
+        Section("Notes", tuple((note,) for note in manifest.notes)),
+        Section("Issues", issues, bad=bool(inspection.issues)),
+    ]
+    return Description(inspection.artifact.path.name, tuple(section for section in sections if section.rows))
+
+
+def as_text(description: Description) -> str:
+    """Plain text with aligned columns, for pipes and files."""
+    lines = [description.title]
+    for section in description.sections:
+        lines += ["", section.title] if section.title else []
+        heads = [section.heads] if section.heads else []
+        lines += _columns([*heads, *section.rows], section.numbers)
+    return "\n".join(printable(line) for line in lines)
+
+
+def printable(line: str) -> str:
+    """``line`` as it may reach a terminal: texts in a manifest come from elsewhere, and none may move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _columns(rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = [cell.rjust(w) if i in numbers else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+        yield "  " + "  ".join(cells).rstrip()
+
+
+def _summary(inspection: Inspection) -> Iterator[tuple[str, ...]]:
+    manifest, timings = inspection.manifest, inspection.manifest.timings
+    yield "kind", f"{_BACKENDS.get(manifest.backend.name, manifest.backend.name)} engines for Windows"
+    if manifest.checkpoint:
+        yield "checkpoint", _checkpoint(manifest.checkpoint)
+    engines = sum(engine.size for engine in manifest.engines)
+    yield "size", f"{readable_size(manifest.ep.size)}, {readable_size(engines)} of it engines before base64"
+    if manifest.operators:
+        yield "operators", _operators(manifest)
+    yield "GPUs", _gpus(inspection)
+    yield "needs", _needs(inspection)
+    if manifest.golden:
+        yield "goldens", f"{manifest.golden.file} ({readable_size(manifest.golden.size)})"
+    yield (
+        "export took",
+        f"{timings.capture:.1f} s capture, {timings.compile:.1f} s compile, {timings.write:.1f} s write",
+    )
+    yield "format", manifest.format_version
+
+
+def _checkpoint(record: CheckpointRecord) -> str:
+    counts = [f"{word} {n}" for word, n in (("epoch", record.epoch), ("step", record.global_step)) if n is not None]
+    counts += [f"{score.monitor} {score.value:.6g}" for score in record.scores]
+    return record.file + (f" ({', '.join(counts)})" if counts else "")
+
+
+def _operators(manifest: Manifest) -> str:
+    assert manifest.operators is not None
+    inside, outside = manifest.operators.tensorrt, manifest.operators.pytorch
+    return f"{inside} of {inside + outside} in TensorRT, {outside} in PyTorch"
+
+
+def _gpus(inspection: Inspection) -> str:
+    """Compute capabilities that all engines run on: from their headers, else from the manifest."""
+    said = [header.compute_capabilities for header in inspection.headers.values()]
+    common = [c for c in said[0] if all(c in each for each in said)] if said else []
+    names = common or inspection.manifest.backend.compute_capabilities
+    if not names:
+        return "not recorded"
+    return "compute capability " + ", ".join(
+        f"{name} ({_GEFORCE[name]})" if name in _GEFORCE else name for name in names
+    )
+
+
+def _needs(inspection: Inspection) -> str:
+    """The versions a loader must have: the format of a saved program and of an engine are tied to them."""
+    versions = inspection.manifest.versions
+    minors = [f"{name} {'.'.join(versions[name].split('.')[:2])}" for name in _LOADERS if name in versions]
+    runtimes = {".".join(map(str, header.version[:3])) for header in inspection.headers.values()}
+    return ", ".join([*minors, *(f"TensorRT-RTX {version}" for version in sorted(runtimes))]) or "not recorded"
+
+
+def _origin(record: InputRecord) -> str:
+    return f"{record.source.kind}: {record.source.reason}" if record.source.reason else record.source.kind
+
+
+def _shape(record: InputRecord) -> str:
+    return _bracketed(symbol or size for symbol, size in zip(record.symbols, record.opt))
+
+
+def _bracketed(shape: Iterable[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _ranges(inputs: Sequence[InputRecord]) -> Iterator[tuple[str, ...]]:
+    """A row for each dynamic dimension, with all the axes that have it."""
+    where: dict[str, list[str]] = {}
+    bounds: dict[str, tuple[int, int, int]] = {}
+    steps: dict[str, int] = {}
+    for record in inputs:
+        for axis, symbol in enumerate(record.symbols):
+            if symbol is not None:
+                where.setdefault(symbol, []).append(f"{record.name} axis {axis}")
+                bounds[symbol] = record.min[axis], record.opt[axis], record.max[axis]
+                steps[symbol] = record.multiple_of[axis] if record.multiple_of else 1
+    for symbol, axes in where.items():
+        low, opt, high = bounds[symbol]
+        step = [f"multiples of {steps[symbol]}"] if steps[symbol] > 1 else []
+        yield symbol, str(low), str(opt), str(high), ", ".join([*axes, *step])
+
+
+def _engines(inspection: Inspection) -> Iterator[tuple[str, ...]]:
+    for engine in inspection.manifest.engines:
+        header = inspection.headers.get(engine.name)
+        version = f"TensorRT-RTX {'.'.join(map(str, header.version))}" if header else ""
+        bindings = f"{', '.join(engine.inputs)} -> {', '.join(engine.outputs)}"
+        yield engine.name, readable_size(engine.size), bindings, version
+
+
+def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
