@@ -4,22 +4,26 @@ PYTHON ?= python3
 VENV = .venv
 EXTRAS = rtx,dev
 ARGS =
+# processes that share the files of tests; 0 for one that can be stopped in a debugger
+WORKERS = 2
 
 INSTALLED := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo processes lint types clean
+.PHONY: help demo test versions zoo processes classic lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
+	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
+	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
-	@echo "make clean   remove the virtual environment and what the demo made"
+	@echo "make clean   remove the virtual environments and what the demo made"
 	@echo ""
 	@echo "The first of them installs what is needed into $(VENV): about 6 GB, a few minutes. No GPU is needed."
 	@echo "PYTHON=python3.12 chooses another Python; 3.10 to 3.13 will do."
@@ -28,10 +32,16 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/python examples/digits.py $(ARGS)
 
 test: $(INSTALLED)
-	@$(IN_VENV) pytest $(ARGS)
+	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+versions: $(INSTALLED)
+	@$(IN_VENV) nox $(ARGS)
 
 zoo: $(INSTALLED)
 	@$(IN_VENV) pytest tests/zoo -m "zoo or not zoo" $(ARGS)
+
+classic: $(INSTALLED)
+	@$(IN_VENV) pytest tests/classic -m classic $(ARGS)
 
 processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)
@@ -44,7 +54,7 @@ types: $(INSTALLED)
 	@$(IN_VENV) mypy $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo_runs
+	rm -rf $(VENV) .nox demo_runs
 
 # The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted is made anew,
 # in whatever state it left its files; pip's cache spares the second download.

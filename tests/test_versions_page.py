@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from versions_page import DISTRIBUTIONS, PAGE, rows, with_tables
 
 from lightning_trt_windows._compat.versions import minor
@@ -62,3 +63,19 @@ def test_rows_name_all_that_has_to_fit() -> None:
     """Every version a file depends on, and Lightning."""
     for row in rows().values():
         assert all(minor(row[name]) > (0, 0) for name in DISTRIBUTIONS)
+
+
+def test_ci_runs_every_column() -> None:
+    """The oldest wherever the script of CI runs, and every column in the workflow, whose jobs run that script."""
+    script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    taken = [column for column in COLUMNS if column != "2.11"]
+    assert f"versions(torch='{taken[0]}')" in script
+    jobs = workflow["jobs"]
+    assert set(jobs["versions"]["strategy"]["matrix"]["session"]) | {f"versions(torch='{taken[0]}')"} == {
+        "cpu",
+        *(f"versions(torch='{column}')" for column in COLUMNS),
+    }
+    for half in ("newest", "oldest"):
+        assert f"bash .ci/run {half}" in [step.get("run") for step in jobs[half]["steps"]]
+        assert re.search(rf"^{half}\(\) {{$", script, flags=re.MULTILINE)
