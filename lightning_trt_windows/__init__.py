@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.lightning_flag import add_windows_export
     from lightning_trt_windows.range_options import RangeOptions
+    from lightning_trt_windows.remote_artifact import fetch
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.shapes import DimRange, InputSpec
     from lightning_trt_windows.signature import sign
@@ -36,6 +37,7 @@ __all__ = [
     "collect",
     "export_checkpoint",
     "export_module",
+    "fetch",
     "inspect",
     "load",
     "report",
@@ -56,6 +58,7 @@ _HOME = {
     "collect": "bundle.collecting",
     "export_checkpoint": "export",
     "export_module": "export",
+    "fetch": "remote_artifact",
     "inspect": "inspection",
     "load": "runtime.loading",
     "report": "bundle.report",

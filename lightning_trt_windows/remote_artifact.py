@@ -162,7 +162,7 @@ def fetch_run(url: str | os.PathLike[str], directory: str | os.PathLike[str] | N
     place = place_of(url)
     if isinstance(place, Path):
         return place
-    target = temporary_directory() if directory is None else Path(directory)
+    target = temporary_directory() / place.name if directory is None else Path(directory)
     count = 0
     for manifest in place.below(".json"):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,15 @@ class TestFiles:
         RemoteFile(url).remove()
         with pytest.raises(ArtifactError, match="does not exist"):
             fetch(url, tmp_path)
+
+
+def test_collected_from_elsewhere(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run elsewhere is collected as one of this machine."""
+    tiny = ArtifactPaths.of(Path(__file__).with_name("data") / "tiny.windows.ep")
+    for path in (tiny.ep, tiny.manifest):
+        RemoteFile(f"{memory}/version_0/checkpoints/{path.name}").upload(path)
+    assert main(["collect", memory, "--out", str(tmp_path / "bundle.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+        assert sum(name.endswith("tiny.windows.ep") for name in bundle.namelist()) == 1
+    assert main(["collect", "memory://nothing", "--out", str(tmp_path / "none.zip")]) == ArtifactError.exit_code
+    assert "there is no artifact in it or below it" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from lightning_trt_windows.bundle.report import report_page
 from lightning_trt_windows.bundle.texts import readme, run_script
 from lightning_trt_windows.bundle.zipped import Member, file_member, text_member, write_archive
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.remote_artifact import fetch_run
 
 __all__ = ["BUNDLE_FORMAT", "CONTENTS", "Bundle", "Place", "collect", "directories", "package_version"]
 
@@ -87,7 +88,7 @@ def collect(
     Every artifact is compared with its hashes first. The same artifacts give the same bytes.
 
     Args:
-        run_dir: A directory with artifacts in or below it, or several.
+        run_dir: A directory with artifacts in or below it, or its URL, or several.
         out: The zip, such as ``bundle.zip``; replaced if it is there.
         which: ``"best"`` by what ModelCheckpoint monitored, ``"last"`` by the step, both for each directory that holds
             artifacts; or ``"all"``.
@@ -130,7 +131,7 @@ def directories(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     Raises:
         ConfigurationError: None at all.
     """
-    runs = [Path(run_dir)] if isinstance(run_dir, (str, os.PathLike)) else [Path(run) for run in run_dir]
+    runs = [fetch_run(run) for run in ([run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir)]
     if not runs:
         raise ConfigurationError("no directory was given to collect from")
     return runs

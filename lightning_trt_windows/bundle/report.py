@@ -19,6 +19,7 @@ from lightning_trt_windows.bundle.figures import Range, range_figure, shares
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import gpus_of, range_of, template
 from lightning_trt_windows.manifest import InputRecord, Manifest
+from lightning_trt_windows.remote_artifact import fetch_run
 
 __all__ = ["ranges_of", "report", "report_page"]
 
@@ -40,7 +41,7 @@ def report(
     """Write a page about the artifacts in and below ``run_dir``.
 
     Args:
-        run_dir: A directory with artifacts in or below it.
+        run_dir: A directory with artifacts in or below it, or its URL.
         out: The page.
         which: As for :func:`~lightning_trt_windows.collect`.
         skip_damaged: Leave damaged artifacts out, rather than refuse. Content is not compared with the hashes here.
@@ -50,7 +51,7 @@ def report(
         ArtifactError: All that is wrong with those that are damaged.
         OutputError: The page cannot be written.
     """
-    gathering = gather([Path(run_dir)], content=False, skip_damaged=skip_damaged)
+    gathering = gather([fetch_run(run_dir)], content=False, skip_damaged=skip_damaged)
     items = chosen(gathering, which)
     page = report_page(items, names=[str(item.folder / item.artifact.path.name) for item in items])
     with atomic_file(out) as file:
