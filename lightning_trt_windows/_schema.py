@@ -7,6 +7,7 @@ harmless stand-in, so that one pass finds everything that is wrong; the caller r
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -14,7 +15,7 @@ import reprlib
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
@@ -65,11 +66,11 @@ class Place:
 
     def key(self, key: str) -> Place:
         """The place of one key of the object here."""
-        return replace(self, path=f"{self.path}.{key}" if self.path else key)
+        return Place(f"{self.path}.{key}" if self.path else key, self.issues, self.lenient, self.minor)
 
     def index(self, number: int) -> Place:
         """The place of one item of the list here."""
-        return replace(self, path=f"{self.path}[{number}]")
+        return Place(f"{self.path}[{number}]", self.issues, self.lenient, self.minor)
 
     def note(self, issue: str) -> None:
         """Add an issue, led by the path."""
@@ -164,6 +165,7 @@ def json_object(value: Any, place: Place) -> dict[str, Any]:
     return value
 
 
+@functools.cache
 def reader_of(kind: Any) -> Reader:
     """Reader of a type: dataclass, ``tuple[X, ...]``, ``X | None``, ``Literal``, ``Mapping``, scalar, ``Annotated``."""
     origin, arguments = get_origin(kind), get_args(kind)

@@ -38,6 +38,8 @@ __all__ = [
 
 _LONGEST_STEM = 150
 """Bytes. Leaves room for suffixes, and for a directory within the 260 characters that Windows allows a path."""
+_HEADER = 30
+"""Bytes before the name of a member and its content."""
 _LARGEST_MANIFEST = 1 << 24
 """Bytes. Manifests have some KiB; a reader must not fill its memory with something else."""
 
@@ -190,7 +192,11 @@ def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str
             yield f"has {size} bytes instead of {record.size}: incomplete, or of another export than its manifest"
         elif content and (found := sha256_of(artifact.path)) != record.sha256:
             yield f"its content is not that of the export: SHA-256 is {found} instead of {record.sha256}"
-        yield from _location_issues(artifact.manifest, archive_members(artifact.path))
+        members = archive_members(artifact.path)
+        compressed = [name for name, info in members.items() if info.compress_type != zipfile.ZIP_STORED]
+        # a few kilobytes of it become gigabytes when they are read
+        yield from (f"member {name!r} is compressed, which no member of an .ep is" for name in compressed)
+        yield from _location_issues(artifact.manifest, members)
     except FileNotFoundError:
         yield "does not exist; copy it together with its manifest"
     except OSError as error:
@@ -214,7 +220,17 @@ def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     members = {info.filename: info for info in infos}
     if len(members) != len(infos):
         raise ArtifactError(path, ["has two members of the same name"])
+    size = path.stat().st_size
+    outside = [name for name, info in members.items() if info.header_offset < 0 or _end(info) > size]
+    if outside:
+        raise ArtifactError(path, [f"member {name!r} would lie outside of the file" for name in outside])
     return members
+
+
+def _end(info: zipfile.ZipInfo) -> int:
+    """Where the file must end at the earliest for this member to be in it."""
+    stored = info.file_size if info.compress_type == zipfile.ZIP_STORED else 0
+    return info.header_offset + _HEADER + max(info.compress_size, stored)
 
 
 def manifest_bytes(paths: ArtifactPaths) -> bytes:

@@ -106,7 +106,7 @@ def load_program(
     Engines are read and opened one after the other, so that one buffer at a time is in memory.
     """
     from lightning_trt_windows.runtime.loaded import assemble
-    from lightning_trt_windows.runtime.program_reader import read_program
+    from lightning_trt_windows.runtime.program_reader import damage_explained, read_program
 
     runners: list[EngineRunner] = []
     with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
@@ -114,7 +114,8 @@ def load_program(
         for engine in artifact.manifest.engines:
             start = member_start(stream, archive.getinfo(engine.location.member))
             runners.append(open_engine(engine, read_payload(artifact.path, start, engine)))
-    module = assemble(artifact, program, runners, device, cache)
+    with damage_explained(artifact):
+        module = assemble(artifact, program, runners, device, cache)
     if cache is not None:
         # also at the end of the process
         weakref.finalize(module, cache.save_quietly)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -15,13 +17,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.runtime.operators import tree_issues
 from lightning_trt_windows.runtime.payload import member_start, read_without_payloads
 from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
 from lightning_trt_windows.runtime.structure import with_known_classes
 
-__all__ = ["Program", "read_program"]
+__all__ = ["Program", "damage_explained", "read_program"]
 
 _TOKEN = "@engine:{}@"
 _GRAPH = "models/model.json"
@@ -36,6 +38,13 @@ _OTHER = re.compile(
 )
 _SCHEMA = 8
 """Major version of the schema of ``torch._export.serde`` that is read here."""
+_DAMAGE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, StopIteration, AssertionError,
+    SyntaxError, EOFError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What damaged JSON and unknown kinds of values lead to, here, in torch.fx and in zipfile. RecursionError is a
+RuntimeError; the last ones come of a member whose own header is not what the archive's directory says."""
+_LONGEST_MESSAGE = 500
 _LARGEST_GRAPH = 1 << 28
 """Bytes of JSON without the payloads. ViT-L has 0.3 MB."""
 
@@ -70,25 +79,22 @@ def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile,
         raise ArtifactError(artifact.path, [f"has a member {name!r}, which no artifact needs" for name in unknown])
     if missing := sorted(known - {_SAMPLES} - set(members)):
         raise ArtifactError(artifact.path, [f"has no member {name!r}" for name in missing])
-    try:
+    with damage_explained(artifact):
         return _read(artifact, stream, archive, members, device)
-    # what damaged JSON and unknown kinds of values lead to; a member whose own header is not what the directory says
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        RuntimeError,
-        OverflowError,
-        EOFError,
-        struct.error,
-        zipfile.BadZipFile,
-    ) as error:
-        if isinstance(error, ArtifactError):
+
+
+@contextlib.contextmanager
+def damage_explained(artifact: Artifact) -> Iterator[None]:
+    """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass."""
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error, LightningTrtError):
             raise
+        said = str(error)
+        said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]}..."
         raise ArtifactError(
-            artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {error}"]
+            artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {said}"]
         ) from error
 
 

@@ -16,7 +16,7 @@ from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.manifest import EngineRecord, InputRecord, OutputRecord
 from lightning_trt_windows.runtime.loaded import assemble
 from lightning_trt_windows.runtime.program_graph import DTYPES, Leaf
-from lightning_trt_windows.runtime.program_reader import Program, read_program
+from lightning_trt_windows.runtime.program_reader import Program, damage_explained, read_program
 
 __all__ = ["structure_issues"]
 
@@ -30,15 +30,15 @@ def structure_issues(artifact: Artifact) -> Iterator[str]:
     try:
         with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             program = read_program(artifact, stream, archive, torch.device("cpu"))
-        # engines that are never called: putting together is what is checked
-        assemble(artifact, program, [_not_run] * len(artifact.manifest.engines), torch.device("cpu"))
-        yield from _binding_issues(program, artifact.manifest.engines)
-        yield from _signature_issues(artifact, program)
+        with damage_explained(artifact):
+            # engines that are never called: putting together is what is checked
+            assemble(artifact, program, [_not_run] * len(artifact.manifest.engines), torch.device("cpu"))
+            issues = [*_binding_issues(program, artifact.manifest.engines), *_signature_issues(artifact, program)]
+        yield from issues
     except ArtifactError as error:
         yield from (f"{error.where}: {issue}" if error.where != str(artifact.path) else issue for issue in error.issues)
-    # what damaged JSON leads to where the reader has no use for it
-    except (ValueError, LookupError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        yield f"the program cannot be read: {type(error).__name__}: {error}"
+    except (OSError, zipfile.BadZipFile) as error:
+        yield f"the program cannot be read: {error}"
 
 
 def _not_run(inputs: Any) -> Any:
