@@ -15,6 +15,8 @@ _LEFT, _RIGHT = 2.0, 98.0
 """Percent of the width between which sizes are drawn."""
 _BASE, _TALLEST = 56, 44
 """Where bars stand, and how high the one of the most frequent size is, in pixels."""
+_SHORTEST = 5
+"""Pixels; a size that was seen once among thousands is still there."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def range_figure(dimension: Range, number: int) -> str:
     bars = []
     for size, count in sorted(d.sizes.items()):
         kind = "outside" if size in outside else "seen"
-        top = _BASE - 3 - _TALLEST * count / most
+        top = _BASE - 3 - max(_TALLEST * count / most, _SHORTEST)
         bars.append(
             f'<line class="{kind}" x1="{at(size)}" x2="{at(size)}" y1="{_BASE - 3}" y2="{top:.1f}">'
             f"<title>{size}: seen {count} times</title></line>"

@@ -67,7 +67,7 @@ def collect_for_hub(
     gets what it lacks.
 
     Args:
-        run_dir: A directory with artifacts in or below it, or several.
+        run_dir: A directory with artifacts in or below it, or its URL, or several.
         out: The folder; made where it is missing.
         which: As for :func:`~lightning_trt_windows.collect`.
         engines: Add the raw engines.
@@ -169,11 +169,11 @@ def _with_front_matter(card: str) -> str:
     lines = [matter] if matter.strip() else []
     if not re.search("^library_name:", matter, re.MULTILINE):
         lines.append("library_name: lightning-trt-windows")
-    tags = re.search(r"^tags:[ \t]*$", matter, re.MULTILINE)
+    tags = re.search(r"^tags:(?=[ \t]*\n([ \t]*)- )", matter, re.MULTILINE)
     missing = [tag for tag in _TAGS if not re.search(rf"^\s*-\s*{tag}\s*$", matter, re.MULTILINE)]
     if missing and tags and lines:
         at = tags.end()
-        lines[0] = matter[:at] + "".join(f"\n- {tag}" for tag in missing) + matter[at:]
+        lines[0] = matter[:at] + "".join(f"\n{tags[1]}- {tag}" for tag in missing) + matter[at:]
     elif missing and not re.search("^tags:", matter, re.MULTILINE):
         lines.append("\n".join(["tags:", *(f"- {tag}" for tag in missing)]))
     return "---\n" + "\n".join(lines) + "\n---\n" + ("" if found else "\n") + rest

@@ -1,0 +1,243 @@
+"""The page of ``report``: what stands in it, that nothing in it does anything, and how it looks in a browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_collect import put
+
+from lightning_trt_windows import report
+from lightning_trt_windows.artifact import read_artifact
+from lightning_trt_windows.bundle.figures import Range, range_figure
+from lightning_trt_windows.cli import main
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.manifest import InputRecord, OperatorCounts, Source
+
+NASTY = "</script><script>console.log('owned')</script><img src=x onerror=console.log('owned')>"
+
+
+class Elements(HTMLParser):
+    """Tags and attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str]] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {(name, value or "") for name, value in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with everything that a page can show: ranges, sizes seen, shares, scores, outcomes, and words that bite."""
+    sizes = ({"8": 90, "5": 2, "1": 1}, {"224": 93}, {"100": 40, "128": 30, "300": 23})
+    source = Source(
+        kind="observed", reason=f"calls of forward {NASTY}", dims=("batch", "always", "length"), sizes=sizes
+    )
+    record = InputRecord(
+        name="batch.image",
+        dtype="float32",
+        min=(1, 224, 96),
+        opt=(8, 224, 128),
+        max=(8, 224, 256),
+        symbols=("batch", None, "length"),
+        multiple_of=(1, 1, 32),
+        source=source,
+    )
+    put(
+        tmp_path / "run",
+        "a-long-name-" + "x" * 80,
+        score=0.125,
+        inputs=(record,),
+        operators=OperatorCounts(tensorrt=61, pytorch=4),
+        fallback_ops=("aten.nonzero.default", "aten._linalg_svd.default"),
+        verification={
+            "verdict": "passed",
+            "gpu": "RTX 4090",
+            "calls": [
+                {
+                    "name": "opt",
+                    "passed": True,
+                    "outputs": [
+                        {"name": "output", "passed": True, "relative_norm": 1.5e-4, "allowed": 1e-3, "max_abs": 0.01}
+                    ],
+                }
+            ],
+        },
+        extra={"title": NASTY, "list": [1, NASTY]},
+        notes=(f"A note {NASTY}",),
+    )
+    put(tmp_path / "run", "last", step=7, verification={"verdict": "failed", "calls": "not a list"})
+    return tmp_path / "run"
+
+
+def test_the_page_has_what_there_is_to_say(run: Path, tmp_path: Path) -> None:
+    """Values, and drawings that are described in words too."""
+    page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    text = Elements(page).text
+    for part in (
+        "[batch 1..8, 224, length 96..256]",
+        "batch 1 to 8, tuned for 8 · batch.image axis 0",
+        "length 96 to 256 in steps of 32, tuned for 128 · batch.image axis 2",
+        "3 sizes seen, 93 times in all; outside the range: 300",
+        "61 of 65 (93.8 %)",
+        "aten._linalg_svd.default",
+        "best by val_acc",
+        "val_acc 0.125",
+        "capture: ",
+        "0.00015",
+        "RTX 4090",
+        NASTY,
+    ):
+        assert part in text, part
+    assert re.findall(r'class="(good|bad)">(\w+)<', page)[:2] == [("good", "passed"), ("bad", "failed")]
+    assert page.count('<line class="seen"') == 5
+    assert page.count('<line class="outside"') == 1
+    assert report(run, tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_nothing_in_the_page_does_anything(run: Path, tmp_path: Path) -> None:
+    """No script, no image, no handler, nothing from elsewhere, whatever stands in a manifest."""
+    found = Elements(report(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert found.tags.isdisjoint({"script", "img", "iframe", "object", "embed", "form", "base", "audio", "video"})
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        assert name not in ("src", "srcset", "action", "data")
+        assert name != "href" or value.startswith(("#", "data:,"))
+    assert any(name == "content" and "default-src 'none'" in value for name, value in found.attributes)
+
+
+def test_every_drawing_and_table_can_be_read_aloud(run: Path, tmp_path: Path) -> None:
+    """Each has a name, and ids are there once."""
+    page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'aria-labelledby="([^"]+)"', page)) <= set(ids)
+    assert all("aria-label" in tag for tag in re.findall(r'<[^>]*role="(?:img|region)"[^>]*>', page))
+    assert page.count("<table>") == page.count("<caption>")
+    assert '<html lang="en">' in page
+
+
+def test_a_range_of_one_size_is_drawn() -> None:
+    """Where nothing varies, and where nothing was seen."""
+    figure = range_figure(Range("n", ("x axis 0",), 4, 4, 4, 1, "", {}), 1)
+    assert "No sizes were recorded." in figure
+    assert "nan" not in figure.lower()
+
+
+def test_older_artifacts_have_a_page_too(tmp_path: Path) -> None:
+    """Of version 1.0, without counts and sizes."""
+    ep = put(tmp_path / "run")
+    assert read_artifact(ep).manifest.operators is None
+    assert "No sizes were recorded." in report(tmp_path / "run", tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes it where it is told to."""
+    out = tmp_path / "page.html"
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    assert out.exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="there is no artifact"):
+        report(tmp_path / "empty", out)
+
+
+class TestInABrowser:
+    """Headless Chromium; ``.ci/run`` sees to it that there is one."""
+
+    @pytest.fixture
+    def chromium(self) -> str:
+        for name in ("chromium", "google-chrome", "chromium-browser"):
+            if path := shutil.which(name):
+                return path
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI wants a Chromium to look at the page with")
+        pytest.skip("there is no Chromium on this machine")
+
+    @staticmethod
+    def look(chromium: str, page: Path, width: int, *options: str) -> subprocess.CompletedProcess[str]:
+        """Open ``page`` in a window of this width; standard error has what the console says."""
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
+        ]
+        command += [
+            f"--user-data-dir={page.parent / 'profile'}",
+            f"--window-size={width},1600",
+            *options,
+            page.as_uri(),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_it_fits(self, run: Path, tmp_path: Path, chromium: str, width: int) -> None:
+        """Nothing sticks out at the side, nothing is clipped, and the console is silent."""
+        page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+        # in a frame, which may be narrower than a window
+        measure = (
+            "const seen = frame.contentWindow, elements = seen.document.querySelectorAll("
+            "'body *:not(.scroll *):not(caption)'); document.title = JSON.stringify([seen.innerWidth,"
+            " seen.document.documentElement.scrollWidth,"
+            " Math.max(...[...elements].map(e => e.getBoundingClientRect().right))])"
+        )
+        frame = tmp_path / "frame.html"
+        frame.write_text(
+            f'<title></title><iframe id="frame" srcdoc="{escape(page)}" onload="{measure}" scrolling="no" '
+            f'style="width: {width}px; height: 3000px; border: 0"></iframe>',
+            encoding="utf-8",
+        )
+        done = self.look(chromium, frame, 1400, "--dump-dom")
+        found = re.search(r"<title>\[([\d.,]+)\]</title>", done.stdout)
+        assert found, done.stdout[:500]
+        inner, scrolled, right = (float(number) for number in found[1].split(","))
+        assert inner == width
+        assert scrolled <= width
+        assert right <= width
+        assert "CONSOLE" not in done.stderr, done.stderr
+
+    def test_it_looks_like_something(self, run: Path, tmp_path: Path, chromium: str) -> None:
+        """In light and in dark, with the colours of drawings in it, and nothing that bites has bitten."""
+        page = report(run, tmp_path / "r.html")
+        brightness = []
+        for name, scheme in (("light", 1), ("dark", 0)):
+            picture = tmp_path / f"{name}.png"
+            done = self.look(
+                chromium, page, 1280, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}"
+            )
+            assert "CONSOLE" not in done.stderr, done.stderr
+            image = Image.open(picture).convert("RGB")
+            assert image.size == (1280, 1600)
+            colours = image.getcolors(1 << 24) or []
+            assert len(colours) > 50
+            paper = max(colours)[1]
+            brightness.append(sum(paper) / 3)
+            blue = sum(count for count, (red, green, blue) in colours if blue > red + 60 and blue > green + 20)  # type: ignore[misc]
+            assert blue > 3000
+        assert brightness[0] > 230
+        assert brightness[1] < 60
+
+    def test_a_page_that_says_something_is_found(self, tmp_path: Path, chromium: str) -> None:
+        """The check of the console above is able to fail."""
+        page = tmp_path / "loud.html"
+        page.write_text("<script>console.log('owned')</script>", encoding="utf-8")
+        assert "CONSOLE" in self.look(chromium, page, 400, "--dump-dom").stderr
