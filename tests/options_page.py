@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_trt_windows.backends.tensorrt_rtx import REFUSED
+from lightning_trt_windows.backends import tensorrt, tensorrt_rtx
 
-__all__ = ["BEGIN", "END", "PAGE", "refused_table", "with_table"]
+__all__ = ["BEGIN", "END", "PAGE", "REFUSED", "refused_table", "with_table"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
-BEGIN = "<!-- written by tests/options_page.py from backends/tensorrt_rtx.py -->\n"
+BEGIN = "<!-- written by tests/options_page.py from backends/tensorrt_rtx.py and backends/tensorrt.py -->\n"
 END = "<!-- end -->\n"
+REFUSED = {"tensorrt_rtx": tensorrt_rtx.REFUSED, "tensorrt": tensorrt.REFUSED}
 
 
 def refused_table() -> str:
-    """One row for each reason, with the options it refuses."""
-    reasons: dict[str, list[str]] = {}
-    for option, reason in REFUSED.items():
-        reasons.setdefault(reason, []).append(f"`{option}`")
-    rows = (f"| {', '.join(options)} | {reason} |" for reason, options in reasons.items())
-    return "\n".join(("| Option | Refused because |", "| --- | --- |", *rows, ""))
+    """One row for each pair of reasons, with the options they refuse."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for option in dict.fromkeys(option for refused in REFUSED.values() for option in refused):
+        rtx, classic = (refused.get(option, "takes it") for refused in REFUSED.values())
+        reasons.setdefault((rtx, "the same" if classic == rtx else classic), []).append(f"`{option}`")
+    rows = (f"| {', '.join(options)} | {rtx} | {classic} |" for (rtx, classic), options in reasons.items())
+    return "\n".join(("| Option | `tensorrt_rtx` | `tensorrt` |", "| --- | --- | --- |", *rows, ""))
 
 
 def with_table(page: str) -> str:

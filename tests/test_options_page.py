@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from options_page import PAGE, with_table
+from options_page import PAGE, REFUSED, with_table
 
 from lightning_trt_windows._compat.torch_tensorrt import upstream
-from lightning_trt_windows.backends.tensorrt_rtx import REFUSED
 from lightning_trt_windows.settings import ExportSettings
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -24,7 +23,7 @@ def documented(heading: str) -> set[str]:
 def test_refused_options_are_those_of_the_backend() -> None:
     """When this fails: python tests/options_page.py."""
     assert with_table(TEXT) == TEXT
-    assert documented("Refused") == set(REFUSED)
+    assert documented("Refused") == {option for refused in REFUSED.values() for option in refused}
 
 
 def test_every_setting_is_on_the_page() -> None:
@@ -35,6 +34,7 @@ def test_every_setting_is_on_the_page() -> None:
 def test_every_option_of_the_installed_upstream_is_on_the_page() -> None:
     """Either with what it does, or with the reason why it is refused."""
     installed = {field.name for field in dataclasses.fields(upstream().CompilationSettings)}
-    usable = documented("Options of Torch-TensorRT")
-    assert installed - set(REFUSED) <= usable
-    assert not usable & set(REFUSED)
+    both, classic = documented("Options of both backends"), documented("Options of TensorRT alone")
+    assert installed - set(REFUSED["tensorrt_rtx"]) <= both
+    assert not both & (set(REFUSED["tensorrt_rtx"]) | set(REFUSED["tensorrt"]))
+    assert classic == set(REFUSED["tensorrt_rtx"]) - set(REFUSED["tensorrt"])

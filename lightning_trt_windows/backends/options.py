@@ -97,7 +97,7 @@ def changed_options(settings: Any, settings_class: Any) -> dict[str, Any]:
     return changed
 
 
-_NOT_RECORDED = ("device", "timing_cache_path", "engine_capability")
+_NOT_RECORDED = ("device", "timing_cache_path", "engine_capability", "enable_cross_compile_for_windows")
 """What stands elsewhere in the manifest, or names this machine."""
 
 

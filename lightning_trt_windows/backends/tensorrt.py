@@ -68,14 +68,14 @@ class TensorRT:
         """See :class:`~lightning_trt_windows.backends.Backend`."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
-        chosen = _upstream_settings(blocks, settings, gpu, twin=twin)
+        chosen = _upstream_settings(blocks, settings, twin=twin)
         everywhere = bool(chosen.hardware_compatible)
         build = compile_program(
             blocks,
             program,
             chosen,
             precision=settings.precision,
-            configure=functools.partial(timing_cache, path=chosen.timing_cache_path),
+            configure=functools.partial(timing_cache, path=_timing_cache_path(blocks, settings, gpu)),
             device_record=functools.partial(_device_record, gpu, everywhere),
             platform=LINUX if twin else WINDOWS,
         )
@@ -97,14 +97,20 @@ class TensorRT:
         )
 
 
-def _upstream_settings(blocks: Upstream, settings: ExportSettings, gpu: BuildGpu, *, twin: bool) -> Any:
+def _timing_cache_path(blocks: Upstream, settings: ExportSettings, gpu: BuildGpu) -> str:
+    default = default_path(blocks.trt.__version__, gpu.capability_text)
+    return str(settings.compile_options.get("timing_cache_path", default))
+
+
+def _upstream_settings(blocks: Upstream, settings: ExportSettings, *, twin: bool) -> Any:
     options: dict[str, Any] = {
         "device": blocks.Device(gpu_id=0),
         "min_block_size": settings.min_block_size,
         # upstream's interpreter sets the platform of the engine by it, and a lean runtime is excluded in any case
         "enable_cross_compile_for_windows": not twin,
-        "timing_cache_path": default_path(blocks.trt.__version__, gpu.capability_text),
         **settings.compile_options,
+        # upstream writes its settings into the artifact, where the user's home has no business
+        "timing_cache_path": "",
     }
     options["torch_executed_ops"] = set(options.get("torch_executed_ops", ()))
     return blocks.CompilationSettings(**options)

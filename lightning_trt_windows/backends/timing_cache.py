@@ -10,24 +10,28 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lightning_trt_windows.errors import OutputError
 from lightning_trt_windows.files import atomic_file
+
+if TYPE_CHECKING:
+    import tensorrt as trt  # `make classic` checks this file against its published types
 
 __all__ = ["default_path", "timing_cache"]
 
 
 def default_path(version: str, capability: str) -> str:
     """In the user's cache directory: ``$XDG_CACHE_HOME``, else ``~/.cache``; empty where there is no home."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118 -- Path.home() raises where there is none
-    if not Path(home).is_absolute():
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
         return ""
-    return str(Path(home) / "lightning-trt-windows" / f"timing-tensorrt-{version}-sm-{capability}.bin")
+    return str(home / "lightning-trt-windows" / f"timing-tensorrt-{version}-sm-{capability}.bin")
 
 
 @contextlib.contextmanager
-def timing_cache(config: Any, path: str) -> Iterator[None]:
+def timing_cache(config: trt.IBuilderConfig, path: str) -> Iterator[None]:
     """Let a build begin with what is in ``path``, and keep there what it adds. An empty path keeps nothing.
 
     A cache only saves time: one that TensorRT does not take is begun anew, one that cannot be written is not.
