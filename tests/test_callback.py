@@ -23,8 +23,8 @@ def best_and_last(directory: Path) -> ModelCheckpoint:
 
 
 def names(directory: Path) -> set[str]:
-    """What is in ``directory``."""
-    return {path.name for path in directory.iterdir()}
+    """What is in ``directory``, besides its index."""
+    return {path.name for path in directory.iterdir()} - {"artifacts.json"}
 
 
 class TestTrainEnd:
