@@ -14,9 +14,9 @@ _ACCUMULATE = 3
 def kept_in_torch(graph: GraphModule) -> frozenset[str]:
     """Names of the nodes in ``graph`` that no engine may hold.
 
-    ``index_put(accumulate=True)`` is what ``index_add`` of graph networks becomes. Torch-TensorRT 2.11 converts it as if
-    each index came once (wrong by 100 % on a GPU). From 2.12 on it uses a plugin of its own runtime library, where that
-    is loaded, and the machine that loads the engine does not have it.
+    ``index_put(accumulate=True)`` is what ``index_add`` of graph networks becomes. Torch-TensorRT 2.11 converts it
+    as if each index came once (wrong by 100 % on a GPU). From 2.12 on it uses a plugin of its own runtime library,
+    where that is loaded, and the machine that loads the engine does not have it.
     """
     return frozenset(node.name for node in graph.graph.nodes if _adds(node))
 
