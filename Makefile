@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz help demo test versions zoo processes classic lint types clean
+.PHONY: fuzz help demo test versions zoo processes classic pins lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -22,6 +22,7 @@ help: ## say what there is
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (an hour)"
+	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environments and what the demo made"
@@ -49,6 +50,9 @@ processes: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/test_fuzz.py --hypothesis-show-statistics $(ARGS)
+
+pins: $(INSTALLED)
+	@$(VENV)/bin/python tests/windows_wheels.py
 
 lint: $(INSTALLED)
 	@$(IN_VENV) ruff check $(ARGS)
