@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_models import Data, Regression, Untraceable, trainer
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
@@ -96,8 +96,11 @@ class TestTrainEnd:
 
     def test_averaged_weights(self, tmp_path: Path) -> None:
         """With weight averaging the artifact has the averaged weights that are in the file, not the module's own."""
+        averaging = pytest.importorskip(
+            "lightning.pytorch.callbacks.weight_averaging", reason="begins with Lightning 2.6"
+        )
         export = WindowsExport(executor="inline")
-        average = WeightAveraging()
+        average = averaging.WeightAveraging()
         saver = ModelCheckpoint(tmp_path, filename="a")
         trainer(tmp_path, average, saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
         same_engines_later(tmp_path, export)

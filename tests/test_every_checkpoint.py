@@ -14,7 +14,7 @@ import building
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning_models import Data, Regression, trainer
 
@@ -118,9 +118,12 @@ class TestWhichCheckpoints:
 
     def test_averaged_weights(self, tmp_path: Path) -> None:
         """The weights are those in the file, in the first trace and in its later uses."""
+        averaging = pytest.importorskip(
+            "lightning.pytorch.callbacks.weight_averaging", reason="begins with Lightning 2.6"
+        )
         export = each_checkpoint()
         saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-        trainer(tmp_path, WeightAveraging(), saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
+        trainer(tmp_path, averaging.WeightAveraging(), saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
         assert_complete(tmp_path, export)
         later = tmp_path / "later"
         later.mkdir()
