@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
+    from lightning_trt_windows.many import export_checkpoints
     from lightning_trt_windows.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.lightning_flag import add_windows_export
     from lightning_trt_windows.range_options import RangeOptions
@@ -36,6 +37,7 @@ __all__ = [
     "add_windows_export",
     "collect",
     "export_checkpoint",
+    "export_checkpoints",
     "export_module",
     "fetch",
     "inspect",
@@ -57,6 +59,7 @@ _HOME = {
     "add_windows_export": "lightning_flag",
     "collect": "bundle.collecting",
     "export_checkpoint": "export",
+    "export_checkpoints": "many",
     "export_module": "export",
     "fetch": "remote_artifact",
     "inspect": "inspection",

@@ -47,7 +47,8 @@ class WindowsExport(Callback):
             is float32 under ``Trainer(precision="16-mixed")`` too.
         executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other; the
             default with ``when="checkpoint"``. ``"inline"``: in the training process, which waits; the default with
-            ``when="train_end"``. Or any ``concurrent.futures.Executor`` of processes.
+            ``when="train_end"``. ``"dask:ADDRESS"``, ``"submitit:FOLDER"``, ``"loky:N"``: by others. Or any
+            ``concurrent.futures.Executor`` of processes.
         on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
@@ -86,7 +87,7 @@ class WindowsExport(Callback):
         backend: BackendName = "auto",
         inputs: Mapping[str, InputTree] | None = None,
         precision: Precision | None = None,
-        executor: Literal["process", "inline"] | Executor | None = None,
+        executor: str | Executor | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         compile_options: Mapping[str, Any] | None = None,
         *,

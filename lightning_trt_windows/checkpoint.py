@@ -8,7 +8,7 @@ import pickle
 import re
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from lightning_trt_windows.errors import CheckpointError
 from lightning_trt_windows.filenames import windows_name
 from lightning_trt_windows.manifest import CheckpointRecord, Score
 
-__all__ = ["Checkpoint", "read_checkpoint", "read_weights"]
+__all__ = ["Checkpoint", "is_sharded", "read_checkpoint", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Checkpoint:
     """Of the file, where it was taken while reading."""
     scores: tuple[Score, ...] = ()
     """What ModelCheckpoint kept it for."""
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    """What the module, and the datamodule, are rebuilt with."""
 
     def record(self) -> CheckpointRecord:
         """What the manifest says about it; reads the file once more for its hash where that is not known."""
@@ -52,6 +54,11 @@ class Checkpoint:
         return all(_equal(self.state_dict[key], other.state_dict[key]) for key in self.state_dict)
 
 
+def is_sharded(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint that several processes wrote, each its part: a directory."""
+    return (path / ".metadata").is_file()
+
+
 def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     """Read ``path`` onto the CPU.
 
@@ -62,6 +69,13 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     Raises:
         CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
     """
+    if is_sharded(path):
+        raise CheckpointError(
+            f"{path} is a directory with a part from each process. Make one file of it first, with:\n"
+            f"  python -m lightning.pytorch.utilities.consolidate_checkpoint {path}\n"
+            f"and export that one, {path.name}.consolidated; state_dict_type='full' (FSDP) or "
+            "save_distributed_checkpoint=False (ModelParallelStrategy) write such files at once"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -165,7 +179,15 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
         found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
         raise CheckpointError(f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}")
     scores = tuple(_scores(path.name, content.get("callbacks")))
-    return Checkpoint(path, content["state_dict"], content.get("epoch"), content.get("global_step"), scores=scores)
+    known = {key: content[key] for key in ("hyper_parameters", "datamodule_hyper_parameters") if key in content}
+    return Checkpoint(
+        path,
+        content["state_dict"],
+        content.get("epoch"),
+        content.get("global_step"),
+        scores=scores,
+        hyperparameters=known,
+    )
 
 
 def _scores(name: str, callbacks: Any) -> Iterator[Score]:

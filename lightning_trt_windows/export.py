@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import tempfile
@@ -26,7 +27,7 @@ from lightning_trt_windows.artifact import (
 )
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.builds.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
-from lightning_trt_windows.capture.golden import record_goldens
+from lightning_trt_windows.capture.golden import Recorded, record_goldens
 from lightning_trt_windows.capture.module_state import random_state_kept
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.capture.violations import Suggestion
@@ -53,7 +54,7 @@ from lightning_trt_windows.stages import stage
 from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
-__all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare"]
+__all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare", "rebuilt", "settings_of"]
 
 
 def export_module(
@@ -83,7 +84,7 @@ def export_module(
     Raises:
         LightningTrtError: See :mod:`lightning_trt_windows.errors`.
     """
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     options = RangeOptions.of(ranges)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     job = prepare(module, discovered, ArtifactPaths.of(path), chosen, method=method, extra=extra)
@@ -120,13 +121,13 @@ def export_checkpoint(
     Raises:
         LightningTrtError: See :mod:`lightning_trt_windows.errors`.
     """
-    chosen, options = _settings(settings), RangeOptions.of(ranges)
+    chosen, options = settings_of(settings), RangeOptions.of(ranges)
     place = place_of(checkpoint)
     source = download_checkpoint(place, temporary_directory()) if isinstance(place, RemoteFile) else place
     read = read_checkpoint(source, trusted=trust_checkpoint)
-    module = _rebuild(module_class, source, trust_checkpoint)
+    module = rebuilt(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):
-        datamodule = _rebuild(datamodule, source, trust_checkpoint)
+        datamodule = rebuilt(datamodule, source, trust_checkpoint)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     destination = Destination.of(place, output)
     job = prepare(module, discovered, destination.paths, chosen, method=method, extra=extra, checkpoint=read.record())
@@ -202,8 +203,27 @@ def build(job: Job) -> Artifact:
     job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
     stage("compile", job.paths.ep.name)
+    backend = get_backend(job.settings.backend)
+    # compiling consumes a program, and its twin is of the same
+    spare = copy.deepcopy(program) if job.settings.verify and not backend.runs_here else None
     with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
-        compiled = get_backend(job.settings.backend).compile(program, job.settings)
+        compiled = backend.compile(program, job.settings)
+    artifact = _written(job, compiled, recorded, started)
+    if not job.settings.verify:
+        return artifact
+    if spare is None:
+        return verified(artifact, job.settings.verify)
+    stage("twin", job.paths.ep.name)
+    with tempfile.TemporaryDirectory() as folder:
+        beside = replace(job, paths=ArtifactPaths.of(Path(folder) / job.paths.ep.name))
+        started = time.perf_counter()
+        with random_state_kept():
+            compiled = backend.compile(spare, job.settings, twin=True)
+        return verified(artifact, job.settings.verify, twin=_written(beside, compiled, recorded, started))
+
+
+def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: float) -> Artifact:
+    """Write what was compiled from ``started`` on until now."""
     compiled_at = time.perf_counter()
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
@@ -216,8 +236,7 @@ def build(job: Job) -> Artifact:
     )
     manifest = replace(_manifest(job, compiled, ep, joined, timings), golden=recorded.write(job.paths.golden))
     write_manifest(job.paths.manifest, manifest)
-    artifact = Artifact(path=job.paths.ep, manifest=manifest)
-    return verified(artifact, job.settings.verify) if job.settings.verify else artifact
+    return Artifact(path=job.paths.ep, manifest=manifest)
 
 
 def existing(job: Job) -> Artifact | None:
@@ -312,7 +331,8 @@ def _input_records(captured: Captured, discovered: Discovered) -> tuple[InputRec
     )
 
 
-def _settings(given: Mapping[str, Any]) -> ExportSettings:
+def settings_of(given: Mapping[str, Any]) -> ExportSettings:
+    """Keyword arguments as settings; unknown ones are refused by name."""
     known = ExportSettings.__dataclass_fields__
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -320,7 +340,8 @@ def _settings(given: Mapping[str, Any]) -> ExportSettings:
     return ExportSettings(**given)
 
 
-def _rebuild(cls: type, checkpoint: Path, trusted: bool) -> Any:
+def rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
+    """The LightningModule or LightningDataModule of a checkpoint, as ``load_from_checkpoint`` makes it."""
     if not hasattr(cls, "load_from_checkpoint"):
         raise ConfigurationError(
             f"{cls.__name__} is not a LightningModule or LightningDataModule (it has no load_from_checkpoint). "

@@ -24,7 +24,7 @@ __all__ = [
     "TqdmDisplay",
     "display_like",
     "first_words",
-    "summary_rows",
+    "summary_row",
     "table",
 ]
 
@@ -193,16 +193,13 @@ class Progress:
         self.update(self._done, max(self._total, self._done + 1), f"{of}: {name}" if of else name)
 
 
-def summary_rows(artifacts: Sequence[Artifact]) -> list[tuple[str, ...]]:
-    """A row of :data:`HEADER` for each artifact."""
-    rows: list[tuple[str, ...]] = []
-    for artifact in artifacts:
-        made, took = artifact.manifest, artifact.manifest.timings
-        source = made.checkpoint.file if made.checkpoint else artifact.path.name
-        left = made.operators.pytorch if made.operators else len(made.fallback_ops)
-        seconds = f"{took.capture + took.compile + took.write:.1f}"
-        rows.append((source, readable_size(artifact.size), str(len(made.engines)), str(left), seconds))
-    return rows
+def summary_row(artifact: Artifact) -> tuple[str, ...]:
+    """A row of :data:`HEADER`."""
+    made, took = artifact.manifest, artifact.manifest.timings
+    source = made.checkpoint.file if made.checkpoint else artifact.path.name
+    left = made.operators.pytorch if made.operators else len(made.fallback_ops)
+    seconds = took.capture + took.compile + took.write
+    return source, readable_size(artifact.size), str(len(made.engines)), str(left), f"{seconds:.1f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_wa
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.run import Failure
 from lightning_trt_windows.collection import Collection
-from lightning_trt_windows.progress import Display, first_words, summary_rows
+from lightning_trt_windows.progress import Display, first_words, summary_row
 from lightning_trt_windows.storage import RemoteFile
 from lightning_trt_windows.verification.at_export import failure_of
 
@@ -50,7 +50,7 @@ class Report:
 
     def summarise(self, display: Display) -> None:
         """Show what came of this run."""
-        rows = summary_rows(self.new_artifacts)
+        rows = [summary_row(artifact) for artifact in self.new_artifacts]
         failed = [f"{f.checkpoint.name if f.checkpoint else 'this run'}: {_reason(f)}" for f in self.new_failures]
         if rows or failed:
             display.summary(rows, failed)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from lightning_trt_windows.builds.executors import BuildProcess, Inline
+from lightning_trt_windows.builds.named import named_executor
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.executor_names import check_executor
 
 __all__ = ["RunOptions", "one_of"]
 
@@ -40,7 +41,7 @@ class RunOptions:
         retrace: bool = False,
     ) -> None:
         if not isinstance(executor, Executor):
-            one_of("executor", executor, ("process", "inline"))
+            check_executor(executor)
         if isinstance(executor, ThreadPoolExecutor):
             raise ConfigurationError(
                 "executor: builds in threads of the training process would change its random numbers; use "
@@ -59,4 +60,4 @@ class RunOptions:
         """The executor, and whether it is ours to shut down."""
         if isinstance(self.executor, Executor):
             return self.executor, False
-        return (Inline() if self.executor == "inline" else BuildProcess(self.build_deadline)), True
+        return named_executor(self.executor, build_deadline=self.build_deadline), True

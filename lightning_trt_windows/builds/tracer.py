@@ -25,7 +25,7 @@ from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["STALE_AFTER", "Tracer", "sweep"]
+__all__ = ["STALE_AFTER", "Tracer", "same_values", "sweep"]
 
 STALE_AFTER = 24 * 3600.0
 """Seconds after which a temporary file that nobody has written to is what a killed process left."""
@@ -47,13 +47,26 @@ class Tracer:
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest.
         retrace: Capture for every checkpoint, even where the program of the last one can be shown to be the same.
+        trusted: Allow checkpoints to run code while they are read: they are the training's own.
+        directory: Where programs are kept meanwhile; by default beside the first checkpoint.
     """
 
-    def __init__(self, settings: ExportSettings, *, method: str, extra: Mapping[str, Any], retrace: bool) -> None:
+    def __init__(
+        self,
+        settings: ExportSettings,
+        *,
+        method: str,
+        extra: Mapping[str, Any],
+        retrace: bool,
+        trusted: bool = True,
+        directory: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.method = method
         self.extra = extra
         self.retrace = retrace
+        self.trusted = trusted
+        self.directory = directory
         self.traced = 0
         """How many captures there were."""
         self._trace: _Trace | None = None
@@ -73,10 +86,10 @@ class Tracer:
         found = discovered()
         now = None if self.retrace else description(module)
         trace = self._trace
-        if trace and now is not None and now == trace.module and _equal(found.inputs, trace.inputs):
+        if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
             program = SavedProgram(trace.job.program.path, weights=checkpoint)  # type: ignore[union-attr]  # saved
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
-        return self._traced(module, read_checkpoint(checkpoint, trusted=True), found, now, twins)
+        return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
 
     def forget(self) -> None:
         """Capture the next time, whatever can be shown."""
@@ -109,7 +122,7 @@ class Tracer:
             )
         program = job.program
         assert isinstance(program, ExportedProgram), "prepare captures"
-        saved = job.saved(self._file(paths.ep.parent))
+        saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
         if now is not None and _plainly_loaded(module, program, checkpoint.state_dict):
             self._trace = _Trace(saved, now, dict(discovered.inputs))
@@ -145,7 +158,8 @@ def _plainly_loaded(module: nn.Module, program: ExportedProgram, state: Mapping[
     )
 
 
-def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both are equal; ``False`` where that cannot be told."""
     try:
         return bool(one == other)
     # constants among the inputs may be tensors or arrays, which do not compare to a bool

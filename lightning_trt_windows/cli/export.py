@@ -1,4 +1,4 @@
-"""The command ``export``: an artifact of a checkpoint."""
+"""The command ``export``: artifacts of checkpoints, one or hundreds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import inspect as python_inspect
 from typing import Any, get_args
 
+from lightning_trt_windows.cli.exported import display, export_several
 from lightning_trt_windows.cli.imported import imported
 from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree, json_object
 from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.executor_names import EXECUTORS, check_executor
 from lightning_trt_windows.inspection import inspect
 from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
 
@@ -22,14 +24,14 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help="make an artifact of a checkpoint",
-        description="Make NAME.windows.ep and NAME.windows.json of the checkpoint NAME.ckpt.",
-        epilog=f"{EPILOG}\n\n{RANGES_EPILOG}",
+        help="make artifacts of checkpoints",
+        description="Make NAME.windows.ep and NAME.windows.json of each checkpoint NAME.ckpt.",
+        epilog=f"{EPILOG}\n\n{RANGES_EPILOG}\n\n{_SEVERAL}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     defaults = ExportSettings()
-    add("checkpoint", metavar="CKPT", help="checkpoint file that Lightning wrote")
+    add("checkpoint", nargs="+", metavar="CKPT", help="checkpoint that Lightning wrote, directory, or quoted pattern")
     add("--module", required=True, metavar="CLASS", help="LightningModule: pkg.mod:Class or path/to/file.py:Class")
     add(
         "--datamodule",
@@ -51,11 +53,24 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="verify the artifact when it has been written, with a GPU if there is one, or not without",
     )
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
+    add("--executor", metavar="WHERE", help="where several are built, see below (default: process)")
+    add("--json", action="store_true", help="print JSON: what was made, and what failed")
+    add("--quiet", action="store_true", help="do not show what is being done")
     add_ranges(parser)
     parser.set_defaults(run=_export)
 
 
+_SEVERAL = """\
+several checkpoints, directories, patterns such as 'runs/**/*.ckpt':
+  Those that differ in nothing but weights are captured once. What is there already is left as it is. One that fails
+  does not stop the others; the exit code is that of the first failure. --executor says where engines are built:
+"""
+_SEVERAL += "\n".join(f"  {name:18}{meaning}" for name, meaning in EXECUTORS.items())
+
+
 def _export(arguments: argparse.Namespace) -> int:
+    if arguments.executor:
+        check_executor(arguments.executor)
     inputs, ranges, extra = input_tree(arguments.input), range_options(arguments), json_object(arguments.extra)
     module = imported(arguments.module, "--module")
     if not isinstance(module, type):
@@ -63,25 +78,31 @@ def _export(arguments: argparse.Namespace) -> int:
     datamodule = imported(arguments.datamodule, "--datamodule") if arguments.datamodule else None
     if python_inspect.isfunction(datamodule):
         datamodule = datamodule()
+    options: dict[str, Any] = {
+        "datamodule": datamodule,
+        "inputs": inputs,
+        "output": arguments.output,
+        "ranges": ranges,
+        "method": arguments.method,
+        "extra": extra,
+        "trust_checkpoint": arguments.trust_checkpoint,
+        "backend": arguments.backend,
+        "precision": arguments.precision,
+        "compute_capabilities": tuple(arguments.compute_capability),
+        "min_block_size": arguments.min_block_size,
+        "golden": arguments.golden,
+        "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
+    }
     # here and not above: this brings torch, which takes seconds
     from lightning_trt_windows.export import export_checkpoint
+    from lightning_trt_windows.many import checkpoints_in
+    from lightning_trt_windows.progress import Progress
 
-    artifact = export_checkpoint(
-        arguments.checkpoint,
-        module,
-        datamodule=datamodule,
-        inputs=inputs,
-        output=arguments.output,
-        ranges=ranges,
-        method=arguments.method,
-        extra=extra,
-        trust_checkpoint=arguments.trust_checkpoint,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        compute_capabilities=tuple(arguments.compute_capability),
-        min_block_size=arguments.min_block_size,
-        golden=arguments.golden,
-        verify={None: False, "auto": "auto", "always": True}[arguments.verify],
-    )
-    print(f"wrote {artifact}\n\n{inspect(artifact.path)}")
-    return 0
+    places = checkpoints_in(arguments.checkpoint)
+    progress = Progress(display(quiet=arguments.quiet))
+    if len(arguments.checkpoint) == len(places) == 1 and not (arguments.executor or arguments.json):
+        with progress.shown():
+            artifact = export_checkpoint(str(places[0]), module, **options)
+        print(f"wrote {artifact}\n\n{inspect(artifact.path)}")
+        return 0
+    return export_several(arguments, module, options, progress)

@@ -1,0 +1,308 @@
+"""Many checkpoints at once: one trace for those that differ in nothing but weights, builds on any executor."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.builds.jobs import Job, answers
+from lightning_trt_windows.builds.named import named_executor
+from lightning_trt_windows.builds.pending import Builds, Outcome
+from lightning_trt_windows.builds.run import Failure
+from lightning_trt_windows.builds.tracer import Tracer, same_values
+from lightning_trt_windows.checkpoint import is_sharded, read_checkpoint
+from lightning_trt_windows.destination import Destination
+from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
+from lightning_trt_windows.export import existing, rebuilt, settings_of
+from lightning_trt_windows.files import sha256_of
+from lightning_trt_windows.observe.discover import discover
+from lightning_trt_windows.range_options import RangeOptions
+from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.shapes import InputTree
+from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
+from lightning_trt_windows.verification.at_export import raise_if_failed
+
+__all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]
+
+Place: TypeAlias = Path | RemoteFile
+
+
+@dataclass(frozen=True)
+class Export:
+    """A checkpoint and its artifact."""
+
+    checkpoint: Place
+    artifact: Artifact
+    existed: bool
+    """It was there already, of the same weights, program, ranges, settings and versions."""
+
+
+@dataclass
+class Exports:
+    """What became of many checkpoints."""
+
+    made: list[Export] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """All that are there now."""
+        return [export.artifact for export in self.made]
+
+
+def checkpoints_in(places: Iterable[str | os.PathLike[str]]) -> list[Place]:
+    """The checkpoints that are meant: files, those anywhere below directories, and patterns with ``*``, ``?``, ``**``.
+
+    A file or URL is taken as it is, whether it is there or not. Each is there once, in the order they were named;
+    those of a directory or a pattern by name.
+
+    Raises:
+        ConfigurationError: A directory or a pattern without a checkpoint.
+    """
+    found: dict[str, Place] = {}
+    for place in places:
+        several = _several(place)
+        if several is not None and not several:
+            raise ConfigurationError(f"{os.fspath(place)}: there is no checkpoint (*.ckpt)")
+        for one in [place_of(place)] if several is None else several:
+            found.setdefault(str(one) if isinstance(one, RemoteFile) else os.path.realpath(one), one)
+    return list(found.values())
+
+
+def _several(place: str | os.PathLike[str]) -> Sequence[Place] | None:
+    """Checkpoints of a directory or a pattern; ``None`` for what is neither."""
+    where = place_of(place)
+    if isinstance(where, RemoteFile):
+        return _several_there(where)
+    text = os.fspath(where)
+    if where.exists():
+        if not where.is_dir() or is_sharded(where):
+            return None
+        text = os.path.join(glob.escape(text), "**", "*.ckpt")  # noqa: PTH118 -- a pattern, not a path
+    elif not glob.has_magic(text):
+        return None
+    return sorted(Path(path) for path in glob.glob(text, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+
+
+def _several_there(where: RemoteFile) -> Sequence[Place] | None:
+    try:
+        if glob.has_magic(where.url):
+            return where.matching()
+        return where.below(".ckpt") if where.is_directory() else None
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be listed: {error}") from error
+
+
+def export_checkpoints(
+    checkpoints: Iterable[str | os.PathLike[str]],
+    module_class: type,
+    datamodule: object | type | None = None,
+    inputs: Mapping[str, InputTree] | None = None,
+    *,
+    executor: str | Executor = "process",
+    output: str | os.PathLike[str] | None = None,
+    ranges: RangeOptions | None = None,
+    method: str = "forward",
+    extra: Mapping[str, Any] | None = None,
+    trust_checkpoint: bool = False,
+    max_pending: int = 16,
+    build_deadline: float | None = None,
+    report: Callable[[int, int, str], None] = lambda done, total, doing: None,
+    **settings: Any,
+) -> Exports:
+    """Export many checkpoints; one that fails does not stop the others.
+
+    Args:
+        checkpoints: Files, directories and patterns, see :func:`checkpoints_in`.
+        module_class: The LightningModule's class; built from the hyperparameters in each checkpoint, captured once
+            for all that have the same.
+        datamodule: As in :func:`~lightning_trt_windows.export_checkpoint`, and so are ``inputs``, ``ranges``,
+            ``method``, ``extra``, ``trust_checkpoint`` and ``settings``.
+        inputs: Argument of ``forward`` to InputSpec.
+        executor: Where engines are built: any ``concurrent.futures.Executor``, which stays yours to shut down, or a
+            name: ``"process"``, ``"inline"``, ``"dask:ADDRESS"``, ``"submitit:FOLDER"``, ``"loky:N"``.
+        output: Directory for all artifacts; by default each goes beside its checkpoint.
+        ranges: How ranges are derived from what the datamodule shows.
+        method: What to export instead of ``forward``.
+        extra: JSON values for the manifests.
+        trust_checkpoint: Allow checkpoints to run code while they are read.
+        max_pending: Builds that the executor is given at a time.
+        build_deadline: Seconds for one build, with ``"process"``.
+        report: Called with how many are done, of how many, and what is being done.
+        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+
+    Raises:
+        ConfigurationError: No checkpoints, settings that cannot be, two artifacts of one name in ``output``.
+    """
+    places = checkpoints_in(checkpoints)
+    if not places:
+        raise ConfigurationError("no checkpoints were named")
+    _refuse_same_names(places, output)
+    source = _Source(module_class, datamodule, inputs, RangeOptions.of(ranges), method, trust_checkpoint)
+    own = named_executor(executor, build_deadline=build_deadline) if isinstance(executor, str) else None
+    work = _Work(source, settings_of(settings), own or executor, output, dict(extra or {}), max_pending, report)  # type: ignore[arg-type]
+    try:
+        work.run(places)
+    finally:
+        work.close()
+        if own is not None:
+            own.shutdown(wait=True, cancel_futures=True)
+    return work.exports
+
+
+def _refuse_same_names(places: Sequence[Place], output: str | os.PathLike[str] | None) -> None:
+    names = [place.name for place in places]
+    if output is not None and (twice := sorted({name for name in names if names.count(name) > 1})):
+        raise ConfigurationError(
+            f"output {os.fspath(output)!r}: {', '.join(twice)} would be written more than once; export each run into a "
+            "directory of its own, or leave the artifacts beside their checkpoints"
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How a checkpoint becomes a module."""
+
+    module_class: type
+    datamodule: object | type | None
+    inputs: Mapping[str, InputTree] | None
+    ranges: RangeOptions
+    method: str
+    trusted: bool
+
+    def module(self, checkpoint: Path) -> tuple[Any, Callable[[], Any]]:
+        """The module of ``checkpoint``, and what gives its ranges."""
+        module = rebuilt(self.module_class, checkpoint, self.trusted)
+        datamodule = self.datamodule
+        if isinstance(datamodule, type):
+            datamodule = rebuilt(datamodule, checkpoint, self.trusted)
+        discovered = discover(
+            module, inputs=self.inputs, datamodule=datamodule, method=self.method, options=self.ranges
+        )
+        return module, lambda: discovered
+
+
+@dataclass(frozen=True)
+class _Item:
+    place: Place
+    checkpoint: Path
+    """On this machine."""
+    destination: Destination
+
+
+class _Work:
+    """The way of many checkpoints from files to artifacts."""
+
+    def __init__(
+        self,
+        source: _Source,
+        settings: ExportSettings,
+        executor: Executor,
+        output: str | os.PathLike[str] | None,
+        extra: Mapping[str, Any],
+        max_pending: int,
+        report: Callable[[int, int, str], None],
+    ) -> None:
+        self.exports = Exports()
+        self._source = source
+        self._settings = settings
+        self._output = output
+        self._extra = extra
+        self._report = report
+        self._total = 0
+        self._builds = Builds(executor, most=max_pending, replace_queued=False)
+        self._items: dict[Path, _Item] = {}
+        self._tracers: list[Tracer] = []
+        self._retried: set[Path] = set()
+        self._like: Mapping[str, Any] = {}
+        """Hyperparameters of the module that is at hand."""
+        self._module: tuple[Any, Callable[[], Any]] | None = None
+
+    def run(self, places: Sequence[Place]) -> None:
+        self._total = len(places)
+        for place in places:
+            self._tell(place.name)
+            try:
+                self._start(place)
+            # this one has none; the others have nothing to do with it
+            except Exception as error:
+                self.exports.failures.append(Failure(place, error))
+            self._collect()
+        self._builds.finish(self._outcome, lambda: self._tell(self._builds.doing()))
+
+    def close(self) -> None:
+        self._builds.cancel()
+        for tracer in self._tracers:
+            tracer.close()
+
+    def _start(self, place: Place) -> None:
+        checkpoint = download_checkpoint(place, temporary_directory()) if isinstance(place, RemoteFile) else place
+        item = _Item(place, checkpoint, Destination.of(place, self._output))
+        job = self._job(item)
+        if artifact := existing(job) or _existing_there(item, job):
+            self._done(Export(place, artifact, existed=True))
+            return
+        self._items[checkpoint] = item
+        self._builds.add(checkpoint, job)
+
+    def _job(self, item: _Item, *, anew: bool = False) -> Job:
+        read = read_checkpoint(item.checkpoint, trusted=self._source.trusted)
+        if self._module is None or anew or not same_values(read.hyperparameters, self._like):
+            self._module, self._like = self._source.module(item.checkpoint), read.hyperparameters
+            directory = item.destination.paths.ep.parent
+            self._tracers.append(
+                Tracer(
+                    self._settings,
+                    method=self._source.method,
+                    extra=self._extra,
+                    retrace=anew,
+                    trusted=self._source.trusted,
+                    directory=directory,
+                )
+            )
+        module, discovered = self._module
+        job = self._tracers[-1].job(module, item.checkpoint, discovered, ())
+        return replace(job, paths=item.destination.paths)
+
+    def _collect(self) -> None:
+        for outcome in self._builds.collect():
+            self._outcome(outcome)
+
+    def _outcome(self, outcome: Outcome) -> None:
+        item, result = self._items[outcome.checkpoint], outcome.result
+        if isinstance(result, CheckpointError) and outcome.checkpoint not in self._retried:
+            self._retried.add(outcome.checkpoint)
+            try:  # its module makes something else of its weights: it has to load them itself
+                self._builds.add(outcome.checkpoint, self._job(item, anew=True))
+                return
+            except Exception as error:
+                result = error
+        try:
+            if isinstance(result, Exception):
+                raise result
+            self._done(Export(item.place, raise_if_failed(item.destination.finished(result)), existed=False))
+        except Exception as error:
+            self.exports.failures.append(Failure(item.place, error))
+
+    def _done(self, export: Export) -> None:
+        self.exports.made.append(export)
+
+    def _tell(self, doing: str) -> None:
+        self._report(len(self.exports.made) + len(self.exports.failures), self._total, doing)
+
+
+def _existing_there(item: _Item, job: Job) -> Artifact | None:
+    """The artifact at its remote destination, if it is what ``job`` would build."""
+    if item.destination.remote is None:
+        return None
+    try:
+        artifact = item.destination.remote.read()
+    except ArtifactError:
+        return None
+    return artifact if answers(artifact, job.request, sha256_of(item.checkpoint)) else None
