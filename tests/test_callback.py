@@ -96,9 +96,7 @@ class TestTrainEnd:
 
     def test_averaged_weights(self, tmp_path: Path) -> None:
         """With weight averaging the artifact has the averaged weights that are in the file, not the module's own."""
-        averaging = pytest.importorskip(
-            "lightning.pytorch.callbacks.weight_averaging", reason="since Lightning 2.6"
-        )
+        averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="since Lightning 2.6")
         export = WindowsExport(executor="inline")
         average = averaging.WeightAveraging()
         saver = ModelCheckpoint(tmp_path, filename="a")

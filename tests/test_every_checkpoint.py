@@ -118,9 +118,7 @@ class TestWhichCheckpoints:
 
     def test_averaged_weights(self, tmp_path: Path) -> None:
         """The weights are those in the file, in the first trace and in its later uses."""
-        averaging = pytest.importorskip(
-            "lightning.pytorch.callbacks.weight_averaging", reason="since Lightning 2.6"
-        )
+        averaging = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging", reason="since Lightning 2.6")
         export = each_checkpoint()
         saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         trainer(tmp_path, averaging.WeightAveraging(), saver, export, max_epochs=3).fit(Regression(), datamodule=Data())
