@@ -189,6 +189,16 @@ class RemoteFile:
 
         return [RemoteFile(url) for url in self._on_system(look)]
 
+    def matching(self) -> list[RemoteFile]:
+        """Files that this is a pattern of, with ``*``, ``?`` and ``**``, by name."""
+        return self._on_system(
+            lambda system, path: [RemoteFile(system.unstrip_protocol(name)) for name in sorted(system.glob(path))]
+        )
+
+    def is_directory(self) -> bool:
+        """Whether there are files below it."""
+        return self._on_system(lambda system, path: bool(system.isdir(path)))
+
     def _make_parent(self, system: Any, path: str) -> None:
         found = _SCHEME.match(self.url)
         if found and found[1].lower() not in _OBJECT_STORES:

@@ -252,6 +252,8 @@ class TestFiles:
             paths.ep.name,
             paths.manifest.name,
         }
+        assert RemoteFile("memory://run/*.ep").matching() == [RemoteFile(f"memory:///run/{paths.ep.name}")]
+        assert (RemoteFile("memory://run").is_directory(), RemoteFile(url).is_directory()) == (True, False)
         content = bytearray(paths.ep.read_bytes())
         content[len(content) // 2] ^= 1
         RemoteFile(url).write(bytes(content))
