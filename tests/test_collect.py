@@ -369,6 +369,14 @@ class TestRequirements:
             with pytest.raises(ConfigurationError, match=f"the artifacts need {name} .* and one environment has one"):
                 requirements([self.MADE, other], package="0", goldens=False, signatures=False)
 
+    def test_classic_tensorrt(self) -> None:
+        """Its libraries for Windows are not on PyPI."""
+        made = ("tensorrt", {**self.MADE[1], "tensorrt": "11.1.0.106"})
+        found = requirements([made], package="0.1.0", goldens=False, signatures=False)
+        assert "\n--extra-index-url https://pypi.nvidia.com\n" in found
+        assert "\ntensorrt==11.1.0.106\n" in found
+        assert "tensorrt-rtx==" not in found
+
     def test_the_table_has_what_is_installed(self) -> None:
         """An export here and now makes a bundle whose wheels somebody looked for."""
         from importlib.metadata import version

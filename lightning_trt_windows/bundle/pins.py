@@ -31,6 +31,8 @@ builds for CPUs; those for CUDA are on PyTorch's own index, in the same versions
 _CUDA = "cu130"
 """Build of torch that goes with TensorRT's CUDA 13 libraries, where the manifests name none."""
 _INDEX = "https://download.pytorch.org/whl/{}"
+_NVIDIA = "https://pypi.nvidia.com"
+"""Has the libraries of classic TensorRT for Windows; PyPI has their bindings only."""
 _RUNTIMES = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Distribution with the bindings, by backend."""
 
@@ -67,6 +69,7 @@ def requirements(
         f"# Any Python from {PYTHONS[0]} to {PYTHONS[-1]} will do.",
         *_remarks(pins),
         f"--extra-index-url {_INDEX.format(build)}",
+        *[f"--extra-index-url {_NVIDIA}"] * any(pin.startswith("tensorrt==") for pin in pins),
         *pins,
     ]
     return "\n".join(lines) + "\n"
@@ -109,5 +112,7 @@ def _remarks(pins: Sequence[str]) -> Iterator[str]:
         yield f"# Wheels for Windows were found on PyPI on {CHECKED_ON}: {', '.join(known)}."
     if any(pin.startswith("torch==") for pin in pins):
         yield "# PyPI's torch for Windows has no CUDA; the build that is pinned here comes from PyTorch's own index."
+    if any(pin.startswith("tensorrt==") for pin in pins):
+        yield "# PyPI has tensorrt's bindings for Windows and not its libraries, which are on NVIDIA's own index."
     if unknown:
         yield f"# Nobody looked whether there are wheels for Windows: {', '.join(unknown)}."
