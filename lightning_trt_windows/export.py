@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import tempfile
@@ -52,6 +51,7 @@ from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.stages import stage
 from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
+from lightning_trt_windows.twin import copied_for_twin, verified_by_twin
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare", "rebuilt", "settings_of"]
@@ -204,22 +204,14 @@ def build(job: Job) -> Artifact:
     started = time.perf_counter()
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
-    # compiling consumes a program, and its twin is of the same
-    spare = copy.deepcopy(program) if job.settings.verify and not backend.runs_here else None
+    spare = copied_for_twin(program, job.settings, backend)
     with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
         compiled = backend.compile(program, job.settings)
     artifact = _written(job, compiled, recorded, started)
-    if not job.settings.verify:
-        return artifact
-    if spare is None:
-        return verified(artifact, job.settings.verify)
-    stage("twin", job.paths.ep.name)
-    with tempfile.TemporaryDirectory() as folder:
-        beside = replace(job, paths=ArtifactPaths.of(Path(folder) / job.paths.ep.name))
-        started = time.perf_counter()
-        with random_state_kept():
-            compiled = backend.compile(spare, job.settings, twin=True)
-        return verified(artifact, job.settings.verify, twin=_written(beside, compiled, recorded, started))
+    if spare is not None:
+        write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
+        return verified_by_twin(artifact, spare, job.settings, backend, write)
+    return verified(artifact, job.settings.verify) if job.settings.verify else artifact
 
 
 def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: float) -> Artifact:

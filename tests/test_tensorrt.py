@@ -72,7 +72,7 @@ class TestArtifact:
         backend = exported(tmp_path / "m.windows.ep", compile_options=options).manifest.backend
         assert (backend.target, backend.compute_capabilities) == ("ampere_and_newer", ("8.0", "newer"))
         assert options.items() <= backend.options.items()
-        assert tensorrt._device_record(ADA, True, SimpleNamespace()) == ("0%8%9%0%NVIDIA GeForce RTX 4090", True)  # type: ignore[arg-type]
+        assert tensorrt._device_record(ADA, True, SimpleNamespace()) == ("0%8%9%0%NVIDIA GeForce RTX 4090", True)
 
     def test_a_twin_is_for_the_machine_that_builds(self, machine: pytest.MonkeyPatch) -> None:
         """The same program and settings; the manifest's options tell it from the artifact."""
@@ -83,6 +83,16 @@ class TestArtifact:
         program = torch.export.export(nn.Linear(4, 4), (torch.randn(2, 4),), strict=False)
         with pytest.raises(ConfigurationError, match="run on Linux as they are"):
             tensorrt_rtx.TensorRTRTX().compile(program, ExportSettings(), twin=True)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_what_is_verified_is_the_twin(self, machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """The manifest says so, and nothing of the twin stays; where there is no GPU it says that too."""
+        artifact = exported(tmp_path / "m.windows.ep", verify="auto")
+        found = artifact.manifest.verification
+        assert found is not None and found["kind"] == "twin" and found["verdict"] == "numbers not checked"
+        assert "windows_x86_64" in engine_fields(artifact) and "twin" not in artifact.manifest.backend.options
+        names = {path.name for path in tmp_path.iterdir()} - {"cache"}
+        assert names == {"m.windows.ep", "m.windows.json", "m.windows.golden.safetensors"}
 
     def test_nothing_of_the_machine_is_written(self, machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Upstream pickles its settings into the node, which had the timing cache's path among them."""
@@ -220,7 +230,7 @@ class TestTimingCache:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         path = default_path("11.1.0.106", "8.9")
         assert path == str(tmp_path / "lightning-trt-windows" / "timing-tensorrt-11.1.0.106-sm-8.9.bin")
-        with timing_cache(Config(), path):  # type: ignore[arg-type]
+        with timing_cache(Config(), path):
             pass
         assert stat.S_IMODE(Path(path).parent.stat().st_mode) == 0o700
         monkeypatch.delenv("XDG_CACHE_HOME")
@@ -232,18 +242,18 @@ class TestTimingCache:
         path, config = tmp_path / "t.bin", Config(takes=b"+")
         if before is not None:
             path.write_bytes(before)
-        with timing_cache(config, str(path)):  # type: ignore[arg-type]
+        with timing_cache(config, str(path)):
             assert config.cache == begun
         assert path.read_bytes() == begun + b"+"
 
     def test_what_cannot_be_written_is_not(self, tmp_path: Path) -> None:
         """And a build that fails leaves what was there."""
         (tmp_path / "file").write_text("")
-        with timing_cache(Config(), str(tmp_path / "file" / "t.bin")):  # type: ignore[arg-type]
+        with timing_cache(Config(), str(tmp_path / "file" / "t.bin")):
             pass
-        with timing_cache(Config(), ""):  # type: ignore[arg-type]
+        with timing_cache(Config(), ""):
             pass
         path = tmp_path / "t.bin"
-        with pytest.raises(RuntimeError), timing_cache(Config(), str(path)):  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError), timing_cache(Config(), str(path)):
             raise RuntimeError
         assert not path.exists()

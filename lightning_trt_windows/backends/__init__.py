@@ -57,6 +57,8 @@ class Backend(Protocol):
     """Turns programs into engines."""
 
     name: str
+    runs_here: bool
+    """Whether engines for Windows run on the Linux machine that builds, too; otherwise only a twin of theirs does."""
 
     def check(self, settings: ExportSettings) -> None:
         """Refuse settings and environments that cannot work, in a second and before any training.

@@ -47,6 +47,7 @@ class TensorRT:
     """The backend for the distribution torch-tensorrt."""
 
     name = "tensorrt"
+    runs_here = False
 
     def check(self, settings: ExportSettings) -> None:
         """See :class:`~lightning_trt_windows.backends.Backend`."""

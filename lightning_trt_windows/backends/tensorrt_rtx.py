@@ -48,6 +48,7 @@ class TensorRTRTX:
     """The backend for the distribution torch-tensorrt-rtx."""
 
     name = "tensorrt_rtx"
+    runs_here = True
 
     def check(self, settings: ExportSettings) -> None:
         """See :class:`~lightning_trt_windows.backends.Backend`."""

@@ -10,13 +10,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lightning_trt_windows.errors import OutputError
 from lightning_trt_windows.files import atomic_file
-
-if TYPE_CHECKING:
-    import tensorrt as trt  # `make classic` checks this file against its published types
 
 __all__ = ["default_path", "timing_cache"]
 
@@ -31,7 +28,7 @@ def default_path(version: str, capability: str) -> str:
 
 
 @contextlib.contextmanager
-def timing_cache(config: trt.IBuilderConfig, path: str) -> Iterator[None]:
+def timing_cache(config: Any, path: str) -> Iterator[None]:
     """Let a build begin with what is in ``path``, and keep there what it adds. An empty path keeps nothing.
 
     A cache only saves time: one that TensorRT does not take is begun anew, one that cannot be written is not.

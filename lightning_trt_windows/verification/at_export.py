@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from lightning_trt_windows.artifact import Artifact
@@ -11,13 +12,18 @@ from lightning_trt_windows.verification.verify import record_verification, verif
 __all__ = ["failure_of", "raise_if_failed", "verified"]
 
 
-def verified(artifact: Artifact, wanted: bool | Literal["auto"]) -> Artifact:
+def verified(artifact: Artifact, wanted: bool | Literal["auto"], *, twin: Artifact | None = None) -> Artifact:
     """Verify and write the verdict into the manifest. The artifact stays whatever it is; see :func:`failure_of`.
 
     Args:
         artifact: Just written, with goldens.
         wanted: ``True`` makes numbers that cannot be checked a failure, ``"auto"`` does not.
+        twin: Compiled from the same program with the same settings for this machine, where the artifact itself cannot
+            run here: its numbers are checked, and the manifest says that they are the twin's.
     """
+    if twin is not None:
+        found = replace(verify(twin.path), artifact=artifact)
+        return record_verification(found, required=wanted is True, kind="twin")
     return record_verification(verify(artifact.path), required=wanted is True)
 
 

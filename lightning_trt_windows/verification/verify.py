@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_trt_windows.artifact import Artifact, read_artifact, write_manifest
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, LightningTrtError
@@ -81,12 +81,15 @@ def verify(
     return _with_numbers(found, machine, golden, inputs, reference, tolerance, device, loaded)
 
 
-def record_verification(verification: Verification, *, required: bool = False) -> Artifact:
+def record_verification(
+    verification: Verification, *, required: bool = False, kind: Literal["itself", "twin"] = "itself"
+) -> Artifact:
     """Write what was found into the artifact's manifest, under ``verification``. A signature has to be made anew.
 
     Args:
         verification: What was found.
         required: Note that the export was not to do without numbers.
+        kind: Whether the numbers are the artifact's own or those of its twin.
 
     Raises:
         OutputError: The manifest cannot be written.
@@ -94,7 +97,7 @@ def record_verification(verification: Verification, *, required: bool = False) -
     artifact = verification.artifact
     before = artifact.manifest.verification or {}
     kept = {"metric": before["metric"]} if "metric" in before else {}
-    summary = {**verification.summary(), **kept, **({"required": True} if required else {})}
+    summary = {"kind": kind, **verification.summary(), **kept, **({"required": True} if required else {})}
     manifest = dataclasses.replace(artifact.manifest, verification=summary)
     write_manifest(artifact.manifest_path, manifest)
     return dataclasses.replace(artifact, manifest=manifest)
