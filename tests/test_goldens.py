@@ -214,6 +214,24 @@ def test_what_takes_too_long_is_left_out_with_a_note(tmp_path: Path, monkeypatch
     assert any("sizes max: they would take about" in note for note in artifact.manifest.notes)
 
 
+def test_a_link_in_their_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """What it points to is somebody else's; without goldens, only the link goes."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("untouched")
+    link = tmp_path / "m.windows.golden.safetensors"
+    for golden in (True, False):
+        link.unlink(missing_ok=True)
+        try:
+            link.symlink_to(victim)
+        except OSError:
+            pytest.skip("this file system or user has no symbolic links")
+        artifact = export_module(
+            nn.Linear(8, 4).eval(), {"input": InputSpec((2, 8))}, tmp_path / "m.windows.ep", golden=golden
+        )
+        assert victim.read_text() == "untouched" and not link.is_symlink() and link.exists() is golden
+        assert (read_goldens(artifact) is not None) is golden
+
+
 def test_sizes_that_are_the_same_are_recorded_once(reader: tuple[nn.Module, Artifact]) -> None:
     """A model without dynamic dimensions has one call."""
     (x, _) = reader[1].manifest.inputs

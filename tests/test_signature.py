@@ -143,8 +143,11 @@ def test_what_is_no_signature_is_refused(tiny: Artifact, public: Path, text: str
 
 def test_an_empty_list_of_keys_accepts_nothing(tiny: Artifact) -> None:
     """It is a mistake of the caller's."""
+    for refuse in (lambda: check_signature(tiny, []), lambda: load(tiny.path, trusted_keys=[])):
+        with pytest.raises(ConfigurationError, match="trusted_keys is empty"):
+            refuse()
     with pytest.raises(ConfigurationError, match="trusted_keys is empty"):
-        check_signature(tiny, [])
+        verify(tiny.path, trusted_keys=[])
 
 
 def other_keys() -> dict[str, bytes]:

@@ -48,7 +48,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         tolerance=arguments.tolerance,
         device=arguments.device,
         numbers=not arguments.no_numbers,
-        trusted_keys=arguments.key,
+        trusted_keys=arguments.key or None,
     )
     print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found)
     if arguments.write:

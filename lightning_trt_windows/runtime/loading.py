@@ -36,7 +36,7 @@ def load(
     runtime_cache: str | os.PathLike[str] | None = None,
     cuda_graphs: bool = False,
     kernel_specialization: Literal["lazy", "eager", "none"] | None = None,
-    trusted_keys: Sequence[PublicKeyLike] = (),
+    trusted_keys: Sequence[PublicKeyLike] | None = None,
 ) -> LoadedModule:
     """Load an artifact, named by its ``.ep`` or its ``.json``, onto a GPU.
 
@@ -51,7 +51,7 @@ def load(
             calls, ``"eager"`` before the first call with a shape, ``"none"`` never. ``None`` is its own choice, lazy;
             on GPUs that NVIDIA does not support it on, none, because specialized kernels gave wrong numbers there.
         trusted_keys: Ed25519 public keys, or files with them. The manifest must be signed by one of them; that is
-            checked before the ``.ep`` is opened.
+            checked before the ``.ep`` is opened. ``None`` asks for no signature, an empty list is an error.
 
     Raises:
         ArtifactError: A file is missing or damaged, the signature is missing or by another key, or the program has
@@ -60,7 +60,7 @@ def load(
         ConfigurationError: An option that the artifact's backend does not have.
     """
     artifact = read_artifact(path)
-    if trusted_keys:
+    if trusted_keys is not None:
         check_signature(artifact, trusted_keys)
     check_artifact(artifact)
     doubts = check_environment(artifact, str(device), _headers(artifact))

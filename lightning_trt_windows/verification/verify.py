@@ -34,7 +34,7 @@ def verify(
     tolerance: float | None = None,
     device: str | torch.device = "cuda:0",
     numbers: bool = True,
-    trusted_keys: Sequence[PublicKeyLike] = (),
+    trusted_keys: Sequence[PublicKeyLike] | None = None,
     loaded: LoadedModule | None = None,
 ) -> Verification:
     """Check that an artifact, named by its ``.ep`` or its ``.json``, is whole and computes what it should.
@@ -53,12 +53,13 @@ def verify(
             seen to amplify rounding when the goldens were recorded.
         device: The GPU.
         numbers: Whether to check the numbers where that can be done.
-        trusted_keys: Ed25519 public keys, or files with them; the manifest must be signed by one of them.
+        trusted_keys: Ed25519 public keys, or files with them; the manifest must be signed by one of them. ``None`` asks
+            for no signature, an empty list is an error.
         loaded: The artifact, loaded already: compares numbers without loading it again, on its device.
 
     Raises:
         ArtifactError: There is no manifest that could be read. Everything else that is wrong is in the result.
-        ConfigurationError: ``inputs`` without ``reference``.
+        ConfigurationError: ``inputs`` without ``reference``; a key that cannot be read.
     """
     if inputs is not None and reference is None:
         raise ConfigurationError(
@@ -103,8 +104,8 @@ def record_verification(
     return dataclasses.replace(artifact, manifest=manifest)
 
 
-def _signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -> tuple[list[str], str | None]:
-    if not trusted_keys:
+def _signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike] | None) -> tuple[list[str], str | None]:
+    if trusted_keys is None:
         return [], None
     try:
         return [], check_signature(artifact, trusted_keys)
