@@ -49,7 +49,7 @@ processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)
 
 fuzz: $(INSTALLED)
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/test_fuzz.py --hypothesis-show-statistics $(ARGS)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/test_fuzz.py tests/test_bundle_reading.py --hypothesis-show-statistics $(ARGS)
 
 pins: $(INSTALLED)
 	@$(VENV)/bin/python tests/windows_wheels.py

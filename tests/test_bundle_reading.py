@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
+import io
 import json
+import os
+import random
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_collect import put
@@ -200,3 +207,66 @@ def _outside_content(data: bytes, position: int) -> bool:
     start = data.rfind(b"PK\x03\x04", 0, position + 1)
     name = int.from_bytes(data[start + 26 : start + 28], "little")
     return position < start + 30 + name
+
+
+def test_any_bundle_is_read_or_refused(bundle: Path, tmp_path: Path) -> None:
+    """Bytes, names and lists changed at random: a typed error or a result, and never a file outside of the folder.
+
+    ``make fuzz`` sets how many.
+    """
+    with zipfile.ZipFile(bundle) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".ep")}
+    files["artifacts/tiny.windows.ep"] = b"engine" * 50
+    whole = json.loads(files["bundle.json"])
+    area = tmp_path / "area"
+    read = 0
+    for seed in range(int(os.environ.get("FUZZ_EXAMPLES", "600"))):
+        chance = random.Random(seed)
+        path = tmp_path / "fuzzed.zip"
+        path.write_bytes(_mutated(files, whole, chance))
+        with contextlib.suppress(ArtifactError):
+            inspect_bundle(path, check=True)
+            read += 1
+        with contextlib.suppress(ArtifactError, OutputError):
+            extract_bundle(path, area / "inside")
+        assert [p.name for p in area.iterdir()] in ([], ["inside"]) if area.exists() else True
+        assert not any(p.is_symlink() for p in area.rglob("*"))
+        shutil.rmtree(area, ignore_errors=True)
+    assert read
+
+
+def _mutated(files: dict[str, bytes], whole: dict[str, Any], chance: random.Random) -> bytes:
+    """A zip like the bundle with ``files``, with something in it that should not be."""
+    listed = copy.deepcopy(whole)
+    changed = dict(files)
+    for _ in range(chance.randint(1, 3)):
+        kind = chance.randrange(5)
+        name = chance.choice(sorted(changed))
+        if kind == 0:
+            changed[chance.choice(["../up", "/abs", "C:/x", "a/../../b", "nul", *NASTY[:-1], name.upper()])] = b"x"
+        elif kind == 1:
+            changed[name] = bytes(chance.randrange(256) for _ in range(chance.randrange(99)))
+        elif kind == 2 and len(changed) > 1:
+            del changed[name]
+        elif kind == 3:
+            value: Any = chance.choice([None, -1, 2**70, "", "../x", [], {}, [[]], True, 1.5, "\ud800"])
+            listed[chance.choice(["bundle_format", "artifacts", "files", "surplus"])] = value
+        else:
+            key = chance.choice(["..", "/x", name, "aux"])
+            listed["files"] = {**whole["files"], key: chance.choice([None, {}, {"size": -1, "sha256": "x"}])}
+    for name, data in changed.items():
+        if isinstance(listed.get("files"), dict) and chance.random() < 0.8:  # so that what lies behind the hash is met
+            listed["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    if chance.random() < 0.9:
+        changed["bundle.json"] = json.dumps(listed).encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in changed.items():
+            archive.writestr(zipfile.ZipInfo(name.replace("\0", "")), data)
+    data = bytearray(stream.getvalue())
+    for _ in range(chance.choice([0, 0, 1, 5])):
+        position = chance.randrange(len(data))
+        data[position : position + chance.randrange(3)] = bytes(
+            chance.randrange(256) for _ in range(chance.randrange(3))
+        )
+    return bytes(data)

@@ -17,7 +17,7 @@ from typing import Any
 from lightning_trt_windows import _schema as schema
 from lightning_trt_windows.bundle.collecting import BUNDLE_FORMAT, CONTENTS
 from lightning_trt_windows.bundle.layout import safe_issue
-from lightning_trt_windows.bundle.zipped import extract_archive, members_of
+from lightning_trt_windows.bundle.zipped import content_of, extract_archive, members_of
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 from lightning_trt_windows.manifest import Manifest, Name, Sha256
 
@@ -25,7 +25,6 @@ __all__ = ["BundleInspection", "BundledArtifact", "extract_bundle", "inspect_bun
 
 _LARGEST_TEXT = 1 << 24
 """Bytes of a manifest or a list."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -159,14 +158,13 @@ def _contents(path: Path, archive: zipfile.ZipFile, infos: Mapping[str, zipfile.
 def _text(path: Path, archive: zipfile.ZipFile, infos: Mapping[str, zipfile.ZipInfo], name: str) -> str:
     if name not in infos:
         raise ArtifactError(path, [f"{name} is missing"])
+    if infos[name].file_size > _LARGEST_TEXT:
+        raise ArtifactError(path, [f"{name} is larger than {_LARGEST_TEXT} bytes"])
+    data = b"".join(content_of(archive, infos[name]))
     try:
-        with archive.open(infos[name]) as stream:
-            data = stream.read(_LARGEST_TEXT + 1)
-        if len(data) > _LARGEST_TEXT:
-            raise ArtifactError(path, [f"{name} is larger than {_LARGEST_TEXT} bytes"])
         return data.decode("utf-8-sig")
-    except (zipfile.BadZipFile, EOFError, OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(path, [f"{name} cannot be read: {error}"]) from error
+    except UnicodeDecodeError as error:
+        raise ArtifactError(path, [f"{name} is not UTF-8 text: {error}"]) from error
 
 
 def _list_issues(contents: _Contents, infos: Mapping[str, zipfile.ZipInfo]) -> Iterator[str]:
@@ -201,11 +199,10 @@ def _content_issues(
             continue
         digest = hashlib.sha256()
         try:
-            with archive.open(infos[name]) as stream:
-                while piece := stream.read(_CHUNK):
-                    digest.update(piece)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            yield f"{name} cannot be read: {error}"
+            for piece in content_of(archive, infos[name]):
+                digest.update(piece)
+        except ArtifactError as error:
+            yield from error.issues
             continue
         if digest.hexdigest() != file.sha256:
             yield f"{name} is not the file that went into the bundle: its SHA-256 differs"

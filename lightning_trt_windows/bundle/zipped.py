@@ -19,7 +19,7 @@ from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.errors import ArtifactError, OutputError
 from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
 
-__all__ = ["Member", "extract_archive", "file_member", "members_of", "text_member", "write_archive"]
+__all__ = ["Member", "content_of", "extract_archive", "file_member", "members_of", "text_member", "write_archive"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The zip format's first moment."""
@@ -141,6 +141,29 @@ def _name_issues(infos: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
         seen[f"={name}"] = name
 
 
+def content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The content of a member in pieces.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
+    try:
+        with archive.open(info) as source:
+            while piece := source.read(_CHUNK):
+                yield piece
+    # what zipfile raises where the place of a member, its own header, its length or its checksum is wrong
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+        ValueError,
+    ) as error:
+        raise ArtifactError(archive.filename, [f"{info.filename} cannot be read: {error}"]) from error
+
+
 def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, str]]) -> list[Path]:
     """Write the files of an archive into a folder that is not there yet, or empty.
 
@@ -168,8 +191,8 @@ def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, st
             with explained(target, size):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 digest = hashlib.sha256()
-                with archive.open(info) as source, target.open("xb") as out:
-                    while piece := source.read(_CHUNK):
+                with target.open("xb") as out:
+                    for piece in content_of(archive, info):
                         digest.update(piece)
                         out.write(piece)
             if info.file_size != size or digest.hexdigest() != sha256:
