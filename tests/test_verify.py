@@ -25,6 +25,7 @@ from lightning_trt_windows.artifact import ArtifactPaths, read_artifact, write_m
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
 from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.verification.at_export import failure_of, verified
 from lightning_trt_windows.verification.numbers import compare, tolerance_of
 from lightning_trt_windows.verification.report import Verification
 from lightning_trt_windows.verification.verify import record_verification
@@ -349,6 +350,18 @@ class TestAtExport:
         with pytest.raises(VerificationError, match=r"m\.ep was built, and its numbers were not checked: there is no"):
             export_module(nn.Linear(8, 4), {"input": InputSpec((BATCH, 8))}, tmp_path / "m.ep", verify=True)
         assert read_artifact(tmp_path / "m.ep").manifest.verification is not None
+
+    def test_of_a_twin_come_the_numbers_and_of_the_artifact_the_files(
+        self, scorer: tuple[nn.Module, StandIn], copied: StandIn
+    ) -> None:
+        """Where the artifact itself cannot run here: both are checked, and the manifest says whose numbers they are."""
+        assert verified(copied.artifact, "auto", twin=scorer[1].artifact).manifest.verification is not None
+        copied.artifact.path.write_bytes(copied.artifact.path.read_bytes()[:-1])
+        found = verified(copied.artifact, "auto", twin=scorer[1].artifact)
+        assert found.path == copied.artifact.path
+        written = read_artifact(found.path).manifest.verification
+        assert written is not None and (written["kind"], written["verdict"]) == ("twin", "failed")
+        assert failure_of(found) is not None and "bytes instead of" in str(failure_of(found))
 
     def test_the_callback_reports_it_as_a_failure(self, tmp_path: Path) -> None:
         """Beside the artifact, which is there."""

@@ -22,7 +22,14 @@ def verified(artifact: Artifact, wanted: bool | Literal["auto"], *, twin: Artifa
             run here: its numbers are checked, and the manifest says that they are the twin's.
     """
     if twin is not None:
-        found = replace(verify(twin.path), artifact=artifact)
+        # the numbers are the twin's, the files are the artifact's own
+        own, numbers = verify(artifact.path, numbers=False), verify(twin.path)
+        found = replace(
+            numbers,
+            artifact=artifact,
+            integrity=(*own.integrity, *numbers.integrity),
+            structure=(*own.structure, *numbers.structure),
+        )
         return record_verification(found, required=wanted is True, kind="twin")
     return record_verification(verify(artifact.path), required=wanted is True)
 
