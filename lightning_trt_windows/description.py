@@ -58,7 +58,7 @@ def described(inspection: Inspection) -> Description:
         Section("Engines", tuple(_engines(inspection)), numbers=(1,)),
         Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
-        Section("Verification", tuple(_pairs(manifest.verification or {}))),
+        Section("Verification", tuple(_verification(manifest.verification or {}))),
         Section("Extra", tuple(_pairs(manifest.extra))),
         Section("Notes", tuple((note,) for note in manifest.notes)),
         Section("Issues", issues, bad=bool(inspection.issues)),
@@ -175,6 +175,15 @@ def _engines(inspection: Inspection) -> Iterator[tuple[str, ...]]:
         version = f"TensorRT-RTX {'.'.join(map(str, header.version))}" if header else ""
         bindings = f"{', '.join(engine.inputs)} -> {', '.join(engine.outputs)}"
         yield engine.name, readable_size(engine.size), bindings, version
+
+
+def _verification(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was found; of each call that was compared whether it passed. All the figures are in the JSON."""
+    calls = found.get("calls")
+    ours = isinstance(calls, list) and all(isinstance(call, dict) and "passed" in call for call in calls)
+    yield from _pairs({key: value for key, value in found.items() if key != "calls" or not ours})
+    for call in calls if ours and calls else ():
+        yield f"call {call.get('name')}", "passed" if call["passed"] is True else "failed"
 
 
 def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

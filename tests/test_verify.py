@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from lightning_models import Data, Regression, trainer
 from stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
-from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module, verify, verify_metric
+from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module, inspect, verify, verify_metric
 from lightning_trt_windows.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
@@ -326,6 +327,9 @@ class TestSaying:
         written = artifact.manifest.verification
         assert written is not None
         assert written["verdict"] == "failed" and written["calls"][0]["outputs"][0]["passed"] is False
+        assert re.search("^  call between +failed$", str(inspect(artifact.path)), re.MULTILINE), (
+            "one line for each call"
+        )
         assert verify(artifact.path, loaded=copied.load()).passed, "the .ep is the same"
 
 
