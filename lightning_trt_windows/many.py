@@ -235,6 +235,9 @@ class _Work:
                 self.exports.failures.append(Failure(place, error))
             self._collect()
         self._builds.finish(self._outcome, lambda: self._tell(self._builds.doing()))
+        order = {place: number for number, place in enumerate(places)}  # not that in which they were finished
+        self.exports.made.sort(key=lambda export: order[export.checkpoint])
+        self.exports.failures.sort(key=lambda failure: order[failure.checkpoint] if failure.checkpoint else -1)
 
     def close(self) -> None:
         self._builds.cancel()
