@@ -21,6 +21,7 @@ from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.archive import join_payloads
 from lightning_trt_windows.backends import get_backend, refusals
+from lightning_trt_windows.backends.inline import inline_modules
 from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
@@ -224,6 +225,40 @@ class TestRanges:
         assert len(compiled.compiled.engines) == 2
         check_against_eager(module, compiled, x)
         saved_and_loaded(compiled)
+
+    def test_names_do_not_decide_what_an_argument_is(self) -> None:
+        """What stays in PyTorch gets its arguments by position, whatever nodes of the same names there are."""
+
+        class Inner(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.full((4,), 3.0))
+
+            def forward(self, b: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+                return b - a, a * self.scale
+
+        class Outer(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = torch.fx.symbolic_trace(Inner())
+
+            def forward(self, a: Tensor, b: Tensor) -> Tensor:
+                first, second = self.inner(a, b)
+                return first + second
+
+        class Whole(torch.fx.Tracer):
+            def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+                return True
+
+        outer = Outer()
+        graph = torch.fx.GraphModule(outer, Whole().trace(outer))
+        a, b = torch.rand(4), torch.rand(4)
+        wanted = graph(a, b)
+        inline_modules(graph)
+        graph.graph.lint()
+        graph.recompile()
+        assert {node.op for node in graph.graph.nodes} == {"placeholder", "get_attr", "call_function", "output"}
+        torch.testing.assert_close(graph(a, b), wanted)
 
     def test_multiple_of_a_symbol(self) -> None:
         """A height of 8, 16, 24, ... keeps its step on the other side of an engine's border."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.capture.violations import Suggestion, suggestions
+from lightning_trt_windows.capture.violations import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.export import _capture_what_can_be
 from lightning_trt_windows.manifest import Source
@@ -117,6 +117,26 @@ def test_suggestions_are_read(lines: str, wanted: list[Suggestion]) -> None:
     """Every form that torch.export writes them in."""
     message = f"Constraints violated!\n  - something\nSuggested fixes:\n{lines}\n\nThe error above occurred"
     assert list(suggestions(message)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("guard", "true"),
+    [
+        ("min(16*L['ids'].size()[1], 32*L['ids'].size()[1]) == (16*L['ids'].size()[1])", True),
+        ("min(L['ids'].size()[1]**2, 2*L['ids'].size()[1]**2) == L['ids'].size()[1]**2", True),
+        ("((L['ids'].size()[1] % 8)) == 0", False),
+        ("L['ids'].size()[1] <= 12", False),
+        ("L['ids'].size()[1] == L['other'].size()[1]", False),
+        ("__import__('os') == L['ids'].size()[1]", False),
+    ],
+)  # fmt: skip
+def test_constraints_that_hold_for_every_size(guard: str, true: bool) -> None:
+    """What older PyTorch cannot prove is tried out for the sizes of the range."""
+    values = "Not all values of dim1 = L['ids'].size()[1] in the specified range 9 <= dim1 <= 16"
+    message = f"Constraints violated (dim1)!\n  - {values} satisfy the generated guard {guard}.\n"
+    assert only_truisms(message) is true
+    assert not only_truisms(message + "  - You marked dim2 as dynamic but it is constant.\n")
+    assert not only_truisms("Constraints violated (dim1)!")
 
 
 def test_no_suggestions() -> None:

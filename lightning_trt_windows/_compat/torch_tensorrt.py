@@ -86,7 +86,6 @@ class Upstream:
     pre_export_lowering: Callable[..., Any]
     post_lowering: Callable[..., Any]
     get_decompositions: Callable[..., Any]
-    inline_torch_modules: Callable[..., Any]
     layout: Any
     no_op: Any
     version: str
@@ -164,7 +163,7 @@ def upstream() -> Upstream:
 
 def _import_blocks() -> Upstream:
     import torch_tensorrt
-    from torch_tensorrt.dynamo import _exporter, partitioning
+    from torch_tensorrt.dynamo import partitioning
     from torch_tensorrt.dynamo._settings import CompilationSettings
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
     from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
@@ -190,7 +189,6 @@ def _import_blocks() -> Upstream:
         pre_export_lowering=pre_export_lowering,
         post_lowering=post_lowering,
         get_decompositions=get_decompositions,
-        inline_torch_modules=_exporter.inline_torch_modules,
         layout=_TorchTensorRTModule,
         no_op=cpu_build.engine_operator(_TorchTensorRTModule),
         version=torch_tensorrt.__version__,

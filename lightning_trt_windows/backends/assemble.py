@@ -29,6 +29,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream
+from lightning_trt_windows.backends.inline import inline_modules
 from lightning_trt_windows.backends.partition import engine_calls
 
 __all__ = ["assemble"]
@@ -47,7 +48,7 @@ def assemble(
     """
     for call, graph in engine_calls(parted):
         _insert_engine(blocks, parted, call, _output_values(graph), fields[call.target])  # type: ignore[index]
-    blocks.inline_torch_modules(parted)
+    inline_modules(parted)
     parted.delete_all_unused_submodules()
     parted.graph.eliminate_dead_code()
     parted.graph.lint()

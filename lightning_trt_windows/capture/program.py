@@ -19,9 +19,10 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed
 from lightning_trt_windows.capture.module_state import as_it_was, exported_part, original, state_kept
-from lightning_trt_windows.capture.violations import Suggestion, suggestions
+from lightning_trt_windows.capture.violations import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
 from lightning_trt_windows.manifest import OutputRecord
 from lightning_trt_windows.noise import quiet
@@ -30,6 +31,10 @@ from lightning_trt_windows.observe.discover import call_arguments
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 
 __all__ = ["Captured", "CapturedInput", "DimensionError", "capture"]
+
+
+GUARDS_DEFERRED: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True}
+"""Let ``torch.export`` state as assertions what it cannot prove; for what is true of all sizes anyway."""
 
 
 class DimensionError(CaptureError):
@@ -243,9 +248,15 @@ def _explain_unknown_classes(result: Any, error: CaptureError) -> None:
 
 def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: _Dims) -> ExportedProgram:
     owner = type(target.module if isinstance(target, _Method) else target).__name__
+    options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": False}
     try:
-        with quiet(), partial_graph_not_printed(), causal_masks_not_looked_for():
-            return torch.export.export(target, args, kwargs, dynamic_shapes=dims.shapes, strict=False)
+        with quiet(), partial_graph_not_printed(), causal_masks_not_looked_for(), quantizers_traced():
+            try:
+                return torch.export.export(target, args, kwargs, **options)
+            except Exception as error:
+                if not only_truisms(str(error)):
+                    raise
+                return torch.export.export(target, args, kwargs, **options, **GUARDS_DEFERRED)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
         message = (

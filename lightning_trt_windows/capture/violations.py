@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from lightning_trt_windows.shapes import DimRange
 
-__all__ = ["Suggestion", "suggestions"]
+__all__ = ["Suggestion", "only_truisms", "suggestions"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,37 @@ def suggestions(message: str) -> tuple[Suggestion, ...]:
     matches = (re.fullmatch(r"\s*(\w+) = (.+)", line) for line in lines)
     assignments = {match[1]: match[2] for match in matches if match}
     return tuple(_parsed(assignments))
+
+
+def only_truisms(message: str) -> bool:
+    """Whether all that the message complains of holds for every size of the ranges, which PyTorch could not see.
+
+    Older PyTorch (2.12) does not know that ``min(x, 4*x) == x`` for sizes, and calls it a violated constraint.
+    """
+    found = re.findall(r"^ *- Not all values of \w+ = (.+?) in the specified range (.+?) satisfy (.+)$", message, re.M)
+    complaints = re.findall(r"^ *- ", message, re.M)
+    return bool(found) and len(found) == len(complaints) and all(_always(*complaint) for complaint in found)
+
+
+def _always(dimension: str, bounds: str, guard: str) -> bool:
+    numbers = re.fullmatch(r"(\d+) <= \w+ <= (\d+)", bounds)
+    condition = guard.removeprefix("the generated guard ").rstrip(".").replace(dimension, "n")
+    words = set(re.findall(r"[^\W\d]\w*", condition))
+    # sizes beyond a million are not tried one by one
+    if (
+        not numbers
+        or int(numbers[2]) > 1 << 20
+        or not words <= {"n", "min", "max"}
+        or re.search(r"[^\w\s+*/%()<>=,-]", condition)
+    ):
+        return False
+    code = compile(condition.strip(), "guard", "eval")
+    allowed = {"__builtins__": {}, "min": min, "max": max}
+    try:
+        # nothing but numbers, operators, min and max: see above
+        return all(eval(code, {**allowed, "n": n}) for n in range(int(numbers[1]), int(numbers[2]) + 1))
+    except (TypeError, ZeroDivisionError):
+        return False
 
 
 def _parsed(assignments: dict[str, str]) -> Iterator[Suggestion]:
