@@ -11,7 +11,6 @@ tests below, and then no row is made.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -70,12 +69,12 @@ def versions(session: nox.Session, torch: str) -> None:
 def cpu(session: nox.Session) -> None:
     """Torch-TensorRT-RTX beside a PyTorch for CPUs only."""
     wanted = ("--editable", ".[rtx]", *CPU_PINS, *_tools("dev", of=TOOLS))
-    # where pip is set up with an index that has CPU builds, from there
-    with contextlib.suppress(nox.command.CommandFailed):
+    try:
+        # where pip is set up with an index that has CPU builds, from there
         session.install(*wanted)
-        return _run(session, "2.13 for CPUs")
-    session.install(*wanted, "--extra-index-url", CPU_INDEX)
-    return _run(session, "2.13 for CPUs")
+    except nox.command.CommandFailed:
+        session.install(*wanted, "--extra-index-url", CPU_INDEX)
+    _run(session, "2.13 for CPUs")
 
 
 def _tools(extra: str, *, of: tuple[str, ...] | None = None, but: tuple[str, ...] = ()) -> list[str]:
