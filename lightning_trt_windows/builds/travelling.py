@@ -19,6 +19,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from lightning_trt_windows._compat.modelopt import import_quantizers_of
+from lightning_trt_windows._compat.torch import only_symbols_have_ranges
+
 __all__ = ["load_program", "save_program"]
 
 _GRAPH = "models/model.json"
@@ -38,13 +41,17 @@ def save_program(program: ExportedProgram, file: Path | io.BytesIO) -> None:
 def load_program(file: Path | io.BytesIO) -> ExportedProgram:
     """Read what :func:`save_program` wrote, whichever classes are known here."""
     _register_stand_ins(file)
-    return torch.export.load(file)
+    program = torch.export.load(file)
+    only_symbols_have_ranges(program)
+    return program
 
 
 def _register_stand_ins(file: Path | io.BytesIO) -> None:
     with zipfile.ZipFile(file) as archive:
         member = next((name for name in archive.namelist() if name.endswith(f"/{_GRAPH}")), None)
-        graph = {} if member is None else json.loads(archive.read(member)).get("graph_module", {})
+        text = b"{}" if member is None else archive.read(member)
+    import_quantizers_of(text)
+    graph = json.loads(text).get("graph_module", {})
     if isinstance(file, io.BytesIO):
         file.seek(0)
     fields = graph.get("treespec_namedtuple_fields") or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,18 @@ def test_torch_export_still_prints_its_graph(capsys: pytest.CaptureFixture[str])
         with context(), pytest.raises(Exception, match="data-dependent"):
             torch.export.export(Module(), (torch.randn(3),), strict=False)
         assert ("def forward" in capsys.readouterr().err) is printed, "delete partial_graph_not_printed"
+
+
+def test_multiples_are_still_read_as_symbols(tmp_path: Path) -> None:
+    """A loaded program with a dimension of multiples can be decomposed with the workaround only."""
+    multiples = {"input": {0: 8 * torch.export.Dim("d", min=1, max=4)}}
+    program = torch.export.export(nn.ReLU(), (torch.rand(16, 3),), dynamic_shapes=multiples, strict=False)
+    torch.export.save(program, tmp_path / "program.pt2")
+    with pytest.raises(AssertionError, match=r"expected sympy\.Symbol"):
+        torch.export.load(tmp_path / "program.pt2").run_decompositions()
+    loaded = torch.export.load(tmp_path / "program.pt2")
+    compat.only_symbols_have_ranges(loaded)
+    assert loaded.run_decompositions().module()(torch.rand(24, 3)).shape == (24, 3)
 
 
 def test_transformers_still_look_for_causal_masks() -> None:
