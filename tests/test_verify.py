@@ -275,6 +275,13 @@ class TestFiles:
         assert any(issue in text for text in found.structure), found.structure
         assert found.integrity == () and found.verdict == "failed" and found.calls == ()
 
+    @pytest.mark.parametrize("name", ["Tensorrt_RTX", "torch", "../x", "new"])
+    def test_a_backend_that_nobody_knows(self, copied: StandIn, name: str) -> None:
+        """Also one that is called nearly like ours, or like another package that is installed."""
+        described(copied, backend=dataclasses.replace(copied.artifact.manifest.backend, name=name))
+        found = verify(copied.artifact.path)
+        assert any("wanted the backend tensorrt_rtx or tensorrt, found" in d.text for d in found.environment)
+
     def test_engines_that_the_manifest_does_not_list(self, copied: StandIn) -> None:
         """The other direction: what is in the file and nowhere in the manifest."""
         described(copied, engines=())

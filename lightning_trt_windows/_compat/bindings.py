@@ -37,7 +37,9 @@ def bindings(backend: str) -> Any:
 
 def installed_bindings(backend: str) -> str | None:
     """Version of the installed distribution of a backend's bindings; ``None`` where there is none."""
-    versions = (installed_version(DISTRIBUTIONS.get(backend, backend) + ending) for ending in _FOR_CUDA)
+    if backend not in DISTRIBUTIONS:  # of a newer version of this package, or of nobody's
+        return None
+    versions = (installed_version(DISTRIBUTIONS[backend] + ending) for ending in _FOR_CUDA)
     return next((version for version in versions if version), None)
 
 
