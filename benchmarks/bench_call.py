@@ -18,7 +18,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,6 +28,8 @@ from lightning_trt_windows.runtime.payload import member_start, read_payload
 
 OVERHEAD = 50e-6
 """Seconds of host time that a call may take beyond the bare ``execute_async_v3``."""
+SPECIALIZATION: Literal["lazy"] = "lazy"
+"""TensorRT-RTX's own choice, also on GPUs where ``load`` would take another."""
 QUEUED = 4
 """Calls between synchronizations: more would fill the GPU's queue, and the host would wait for it."""
 
@@ -61,8 +63,8 @@ def make_sides(artifact: Artifact, module: torch.nn.Module, *, autotune: bool) -
     compiled = torch.compile(half)
     sides: dict[str, Callable[[Any], Any]] = {
         "execute_async_v3": Bare(artifact),
-        "load": load(artifact.path),
-        "load, cuda_graphs": load(artifact.path, cuda_graphs=True),
+        "load": load(artifact.path, kernel_specialization=SPECIALIZATION),
+        "load, cuda_graphs": load(artifact.path, cuda_graphs=True, kernel_specialization=SPECIALIZATION),
         "eager": lambda x: half(x.half()),
         "torch.compile": lambda x: compiled(x.half()),
     }
@@ -83,7 +85,10 @@ class Bare:
             start = member_start(stream, archive.getinfo(record.location.member))
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self.engine = self.runtime.deserialize_cuda_engine(read_payload(artifact.path, start, record))
-        self.context = self.engine.create_execution_context()
+        config = self.engine.create_runtime_config()  # the same kernels as load's
+        strategies = trt.DynamicShapesKernelSpecializationStrategy.__members__
+        config.dynamic_shapes_kernel_specialization_strategy = strategies[SPECIALIZATION.upper()]
+        self.context = self.engine.create_execution_context(config)
         self.bound: int | None = None
         self.stream = torch.cuda.Stream()
 

@@ -8,6 +8,7 @@ import json
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -590,3 +591,34 @@ def test_additions_at_indices_stay_in_pytorch(tmp_path: Path) -> None:
     inputs = {"x": InputSpec((DimRange(2, 4, 8), 4)), "target": InputSpec((DimRange(2, 4, 8),), "int64")}
     artifact = export_module(Sums(), inputs, tmp_path / "m.windows.ep")
     assert "aten.index_put.default" in artifact.manifest.fallback_ops
+
+
+def test_profiles_reach_what_was_asked_for(tmp_path: Path) -> None:
+    """The smallest sizes of what is computed of symbols: multiples, and products that cross into an engine."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.first(x).relu().flatten(0, 1)
+            in_torch = torch.linalg.svdvals(rows.reshape(-1, 2, 4) + 0.1).sum(-1, keepdim=True)
+            return (self.second(rows) * in_torch).reshape(x.shape[0], x.shape[1], 4)
+
+    shape = (DimRange(1, 8, 32, name="batch"), DimRange(4, 16, 64, name="length", multiple_of=4), 4)
+    profiles: dict[str, Any] = {}
+    blocks = upstream()
+    interpreter = blocks.TRTInterpreter.__init__
+
+    def recording(self: Any, graph: Any, inputs: Any, **rest: Any) -> None:
+        profiles.update({given.name: given.shape for given in inputs})
+        interpreter(self, graph, inputs, **rest)
+
+    with mock.patch.object(blocks.TRTInterpreter, "__init__", recording):
+        artifact = export_module(Reader().eval(), {"x": InputSpec(shape)}, tmp_path / "m.windows.ep")
+    assert len(artifact.manifest.engines) == 2
+    assert profiles["x"]["min_shape"] == (1, 4, 4)
+    assert profiles["x"]["max_shape"] == (32, 64, 4)
+    rows = [found for found in profiles.values() if isinstance(found, dict) and len(found["min_shape"]) == 2]
+    assert rows and all(found["min_shape"][0] == 4 and found["max_shape"][0] == 32 * 64 for found in rows)

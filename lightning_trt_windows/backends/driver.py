@@ -16,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.backends.assemble import assemble
@@ -24,6 +25,7 @@ from lightning_trt_windows.backends.kept import kept_in_torch
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
+from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
 from lightning_trt_windows.backends.refusals import (
     refuse_changed_outputs,
     refuse_cpu_operators,
@@ -83,11 +85,13 @@ def compile_program(
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
     """
+    ranges = promised_ranges(program)
+    quantizers_run_on_cpus()
     with quiet() as log, cpu_convolution_heuristics_off():
         try:
             lowered = _lower(blocks, program, settings, precision)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
-            parted, engines, notes = _build_all(blocks, lowered, settings, configure, only_in_torch)
+            parted, engines, notes = _build_all(blocks, lowered, settings, configure, ranges, only_in_torch)
         except CompileError as error:
             _add_log(error, log)
             raise
@@ -151,6 +155,7 @@ def _build_all(
     lowered: GraphModule,
     settings: Any,
     configure: Configure,
+    ranges: Ranges,
     only_in_torch: frozenset[str],
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
@@ -162,7 +167,7 @@ def _build_all(
         parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
         try:
             engines = {
-                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure)
+                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure, ranges)
                 for call, graph in engine_calls(parted)
             }
         except ConverterError as failure:

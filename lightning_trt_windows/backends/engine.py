@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
+from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["Configure", "ConverterError", "Engine", "build_engine"]
@@ -45,24 +46,29 @@ class Engine:
     """Upstream's record of how output shapes follow from input shapes."""
 
 
-def build_engine(blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Configure) -> Engine:
+def build_engine(
+    blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Configure, ranges: Ranges
+) -> Engine:
     """Convert ``graph`` and build it.
 
     Args:
         blocks: Upstream's building blocks.
         name: Name of the engine.
-        graph: One partition; its placeholders' metadata hold symbolic shapes, whose ranges become the profile.
+        graph: One partition; its placeholders' metadata hold symbolic shapes.
         settings: Upstream's ``CompilationSettings``.
         configure: Entered with TensorRT's ``IBuilderConfig`` around the build.
+        ranges: Of the symbols, as they were captured; they become the profile.
 
     Raises:
         ConverterError: A node's converter raised.
         CompileError: TensorRT refused the network; its own words are in the message.
     """
+    with ranges_in_force(graph, ranges):
+        inputs = blocks.construct_submodule_inputs(graph)
     with tensorrt_messages(blocks) as errors:
         interpreter = _interpreter_class(blocks)(
             graph,
-            blocks.construct_submodule_inputs(graph),
+            inputs,
             output_dtypes=blocks.infer_module_output_dtypes(graph, truncate_double=settings.truncate_double),
             compilation_settings=settings,
         )
@@ -84,7 +90,7 @@ def build_engine(blocks: Upstream, name: str, graph: GraphModule, settings: Any,
         with configure(config):
             plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
     if plan is None:
-        raise CompileError(f"TensorRT built no engine for {name}.{_said(errors)}")
+        raise CompileError(f"TensorRT built no engine for {name}.{_int8_convolution(graph)}{_said(errors)}")
     return Engine(
         name=name,
         plan=memoryview(plan),
@@ -93,6 +99,18 @@ def build_engine(blocks: Upstream, name: str, graph: GraphModule, settings: Any,
         output_allocator=bool(interpreter.ctx.requires_output_allocator),
         symbolic_shapes=blocks.extract_symbolic_shape_expressions(graph),
     )
+
+
+def _int8_convolution(graph: GraphModule) -> str:
+    """What to do about a convolution in INT8, of which TensorRT-RTX (seen: 1.6) says nothing that helps."""
+    for node in graph.graph.nodes:
+        sources = [source for source in node.all_input_nodes if "quantize_op" in str(source.target)]
+        if "convolution" in str(node.target) and any(source.args[3:4] == (0,) for source in sources):
+            return (
+                " It has a convolution in INT8, which TensorRT-RTX does not have: quantise convolutions to FP8 "
+                "(mtq.FP8_DEFAULT_CFG), or leave them out of the quantisation"
+            )
+    return ""
 
 
 def _said(errors: list[str]) -> str:

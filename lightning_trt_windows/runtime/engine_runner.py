@@ -65,6 +65,9 @@ class _Execution:
     context: Any
     stream: torch.cuda.Stream | None
     """Runs the engine while the caller is on the default stream, on which TensorRT would synchronize the device."""
+    before: torch.cuda.Event | None = None
+    after: torch.cuda.Event | None = None
+    """Order the two streams. Made once: an event is recorded anew for each call."""
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     """Of the inputs, in the last call."""
     outputs: list[tuple[int, ...]] = field(default_factory=list)
@@ -173,6 +176,7 @@ class _Engine:
         self._inputs = [self._binding(name) for name in record.inputs]
         self._outputs = [self._binding(name) for name in record.outputs]
         self._by_value = any(binding.on_host for binding in self._inputs)
+        self._allocates = False
         # an address that is valid for a tensor without elements
         self._somewhere = torch.empty(1, device=self._device)
         self._threads = threading.local()
@@ -208,6 +212,7 @@ class _Engine:
             execution.allocator = _allocator(self._runtime.bindings, self._device)
             if self._device.type == "cuda":
                 execution.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                execution.before, execution.after = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
             return execution
 
     def _set_inputs(self, execution: _Execution, inputs: Sequence[torch.Tensor]) -> None:
@@ -239,6 +244,7 @@ class _Engine:
         outputs: list[torch.Tensor | None] = []
         for binding, shape in zip(self._outputs, execution.outputs):
             if -1 in shape:
+                self._allocates = True
                 if not execution.context.set_output_allocator(binding.name, execution.allocator):
                     raise self._failure(f"takes no allocator for {binding.name}")
                 outputs.append(None)
@@ -252,17 +258,22 @@ class _Engine:
         return outputs
 
     def _enqueue(self, execution: _Execution) -> None:
-        if execution.stream is None:
-            done = execution.context.execute_async_v3(0)
+        context, own = execution.context, execution.stream
+        if own is None:
+            done = context.execute_async_v3(0)
         else:
             caller = torch.cuda.current_stream(self._device)
             if caller.cuda_stream:
-                done = execution.context.execute_async_v3(caller.cuda_stream)
+                done = context.execute_async_v3(caller.cuda_stream)
             else:
-                execution.stream.wait_stream(caller)
-                with torch.cuda.stream(execution.stream):
-                    done = execution.context.execute_async_v3(execution.stream.cuda_stream)
-                caller.wait_stream(execution.stream)
+                assert execution.before is not None and execution.after is not None
+                execution.before.record(caller)
+                own.wait_event(execution.before)
+                # memory that TensorRT asks for while it runs belongs to the stream that it runs on
+                with torch.cuda.stream(own) if self._allocates else contextlib.nullcontext():
+                    done = context.execute_async_v3(own.cuda_stream)
+                execution.after.record(own)
+                caller.wait_event(execution.after)
         if not done:
             execution.shapes = []
             raise self._failure("failed")
@@ -272,7 +283,9 @@ class _Engine:
 
 
 def _current(device: torch.device) -> Any:
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
 def _logger(bindings: Any) -> Any:

@@ -40,6 +40,7 @@ class LoadedModule:
         self.artifact = artifact
         self.device = device
         self._program = program
+        self._run = program.forward  # past the hooks of nn.Module, which cost time and which nobody can set
         self._structure = structure
         self._tensors = tuple(tensors)
         self._exported = tuple(value for argument in structure.arguments for value in argument.values)
@@ -88,7 +89,7 @@ class LoadedModule:
         else:
             self._check(leaves)
         with torch.no_grad():
-            outputs = self._program(*leaves)
+            outputs = self._run(*leaves)
         return self._structure.unflatten(outputs)
 
     def call_flat(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
