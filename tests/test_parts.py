@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lightning_models import Data, Regression, trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_trt_windows import Artifact, WindowsExport
 from lightning_trt_windows.cli import main
@@ -24,6 +24,17 @@ class WithSteps(Regression):
         return (self((x - 0.5) * 2) > 0).float()
 
 
+class InPieces(Regression):
+    """Its steps call submodules, and never ``forward``."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return nn.functional.mse_loss(self.net[3](self.net[:3](x)), y)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.net(batch[0])
+
+
 def signature(artifact: Artifact) -> list[tuple[str, tuple[int, ...]]]:
     """Names and largest shapes of the inputs."""
     return [(record.name, record.max) for record in artifact.manifest.inputs]
@@ -37,6 +48,16 @@ def test_a_submodule_has_the_ranges_that_it_received(tmp_path: Path) -> None:
     assert signature(artifact) == [("input", (8, 8))]
     assert artifact.manifest.extra == EXTRA
     assert "calls of net.3" in artifact.manifest.inputs[0].source.reason
+
+
+def test_batches_stand_for_calls_where_the_steps_call_submodules(tmp_path: Path) -> None:
+    """They are mapped to the arguments of ``forward``, and the manifest says how."""
+    callback = WindowsExport(on_error="raise")
+    trainer(tmp_path, callback, max_epochs=1).fit(InPieces(), datamodule=Data())
+    (artifact,) = callback.artifacts
+    assert signature(artifact) == [("x", (8, 4))]
+    reason = artifact.manifest.inputs[0].source.reason
+    assert reason == "no call of forward was seen; in the batches (5 in train, 5 in val) the batch's first element is x"
 
 
 @pytest.fixture
