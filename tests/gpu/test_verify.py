@@ -141,6 +141,7 @@ def test_an_engine_that_tensorrt_does_not_take_is_a_verdict(copied: Artifact) ->
 
 def test_a_signed_artifact_loads_and_an_unsigned_one_does_not(copied: Artifact, tmp_path: Path) -> None:
     """With the key that is trusted."""
+    pytest.importorskip("cryptography")
     public = make_key(tmp_path / "key.pem")
     with pytest.raises(ArtifactError, match="a signature is required"):
         load(copied.path, trusted_keys=[public])
