@@ -193,7 +193,9 @@ def test_same_metadata(pair: Pair) -> None:
     """The record inside: how output shapes follow from input shapes, and the settings but for the listed ones."""
     for nodes in zip(*(engine_nodes(program) for program in pair), strict=True):
         one, other = (metadata(node) for node in nodes)
-        assert one.keys() == other.keys()
+        # before 2.13 it has names of weights too, for refitting an engine, which none built without a GPU can be
+        assert other.keys() - one.keys() <= {"weight_name_map"}
+        assert one.keys() <= other.keys()
         assert str(one["inout_symexprs"]) == str(other["inout_symexprs"])
         assert one["output_tensors_are_unowned"] == other["output_tensors_are_unowned"]
         differing = {
