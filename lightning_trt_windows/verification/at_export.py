@@ -28,7 +28,7 @@ def verified(artifact: Artifact, wanted: bool | Literal["auto"], *, twin: Artifa
             numbers,
             artifact=artifact,
             integrity=(*own.integrity, *numbers.integrity),
-            structure=(*own.structure, *numbers.structure),
+            structure=(*(own.structure or ()), *(numbers.structure or ())),
         )
         return record_verification(found, required=wanted is True, kind="twin")
     return record_verification(verify(artifact.path), required=wanted is True)
@@ -47,7 +47,7 @@ def failure_of(artifact: Artifact) -> VerificationError | None:
     if found.get("required") and not found.get("calls"):
         return VerificationError(
             f"{artifact.path.name} was built, and its numbers were not checked: {found.get('not_checked')}. "
-            "verify='auto' takes that for granted"
+            "verify='auto' (--verify auto) checks them only where that can be done"
         )
     return None
 

@@ -67,10 +67,11 @@ class Verification:
     artifact: Artifact
     integrity: tuple[str, ...]
     """What differs between manifest and files, in either direction; also a signature that is not as it must be."""
-    structure: tuple[str, ...]
-    """What in the program does not fit the manifest."""
-    environment: tuple[Difference, ...]
-    """What of this machine is not as the artifact needs it."""
+    structure: tuple[str, ...] | None
+    """What in the program does not fit the manifest; ``None`` where it was not looked at: the files are not those of
+    the export, or there is no PyTorch here."""
+    environment: tuple[Difference, ...] | None
+    """What of this machine is not as the artifact needs it; ``None`` where the files are not those of the export."""
     calls: tuple[Call, ...] = ()
     """The numbers; empty where they were not checked."""
     not_checked: str = ""
@@ -83,9 +84,14 @@ class Verification:
     """Fingerprint of the key that signed the manifest; ``None`` where no signature was asked for."""
 
     @property
+    def issues(self) -> tuple[str, ...]:
+        """What is wrong with the files."""
+        return (*self.integrity, *(self.structure or ()))
+
+    @property
     def verdict(self) -> Verdict:
         """``passed`` needs numbers; ``failed`` is any issue or number that is wrong."""
-        if self.integrity or self.structure or not all(call.passed for call in self.calls):
+        if self.issues or not all(call.passed for call in self.calls):
             return "failed"
         return "passed" if self.calls else "numbers not checked"
 
@@ -100,7 +106,7 @@ class Verification:
         Numbers that were not checked are a failure only where they are required.
         """
         name = self.artifact.path.name
-        if issues := (*self.integrity, *self.structure):
+        if issues := self.issues:
             return ArtifactError(self.artifact.path, issues)
         if self.verdict == "failed":
             wrong = [line for call in self.calls if not call.passed for line in _wrong(call)]
@@ -111,11 +117,13 @@ class Verification:
 
     def summary(self) -> dict[str, Any]:
         """What the manifest keeps, as ``docs/format.md`` says."""
-        found: dict[str, Any] = {"verdict": self.verdict, "computed_by": self.computed_by, **self.machine}
+        found: dict[str, Any] = {"verdict": self.verdict, **self.machine}
+        if self.computed_by:
+            found["computed_by"] = self.computed_by
         if self.not_checked:
             found["not_checked"] = self.not_checked
-        if issues := [*self.integrity, *self.structure]:
-            found["issues"] = issues
+        if self.issues:
+            found["issues"] = list(self.issues)
         found["calls"] = [call.to_dict() for call in self.calls]
         return found
 
@@ -125,8 +133,8 @@ class Verification:
             "file": self.artifact.path.name,
             "verdict": self.verdict,
             "integrity": list(self.integrity),
-            "structure": list(self.structure),
-            "environment": [vars(difference) for difference in self.environment],
+            "structure": None if self.structure is None else list(self.structure),
+            "environment": None if self.environment is None else [vars(d) for d in self.environment],
             "signed_by": self.signed_by,
             "numbers": {
                 "checked": bool(self.calls),
@@ -147,7 +155,8 @@ class Verification:
         if self.signed_by:
             yield f"  signature    by {self.signed_by}"
         yield from _section("structure", self.structure, "program, engines and manifest fit together")
-        yield from _section("environment", [d.text for d in self.environment], "as the artifact needs it")
+        here = None if self.environment is None else tuple(d.text for d in self.environment)
+        yield from _section("environment", here, "as the artifact needs it")
         if not self.calls:
             yield f"  numbers      NOT CHECKED: {self.not_checked}"
             return
@@ -159,7 +168,10 @@ class Verification:
                 yield f"      {'ok    ' if output.passed else 'WRONG '} {output.name}: {_figures(output)}"
 
 
-def _section(title: str, issues: tuple[str, ...] | list[str], good: str) -> Iterator[str]:
+def _section(title: str, issues: tuple[str, ...] | None, good: str) -> Iterator[str]:
+    if issues is None:
+        yield f"  {title:<12} not looked at"
+        return
     if not issues:
         yield f"  {title:<12} {good}"
         return

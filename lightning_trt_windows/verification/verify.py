@@ -68,14 +68,14 @@ def verify(
     artifact = read_artifact(path)
     integrity, signed_by = _signature(artifact, trusted_keys)
     integrity += _integrity(artifact)
-    structure: list[str] = []
-    environment: list[Difference] = []
+    structure: tuple[str, ...] | None = None
+    environment: tuple[Difference, ...] | None = None
     machine = Machine.this(artifact.manifest.backend.name, str(device))
     if not integrity:
         structure = _structure(artifact, machine)
         headers = inspect(artifact.path).headers
-        environment = [Difference(str(found), found.fatal) for found in mismatches(artifact, machine, headers)]
-    found = Verification(artifact, tuple(integrity), tuple(structure), tuple(environment), signed_by=signed_by)
+        environment = tuple(Difference(str(found), found.fatal) for found in mismatches(artifact, machine, headers))
+    found = Verification(artifact, tuple(integrity), structure, environment, signed_by=signed_by)
     why_not = _why_not(found, machine, numbers=numbers, loaded=loaded is not None)
     if why_not:
         return dataclasses.replace(found, not_checked=why_not)
@@ -123,25 +123,25 @@ def _integrity(artifact: Artifact) -> list[str]:
     return issues
 
 
-def _structure(artifact: Artifact, machine: Machine) -> list[str]:
+def _structure(artifact: Artifact, machine: Machine) -> tuple[str, ...] | None:
     if machine.torch is None:
-        return []  # the environment says that PyTorch is missing
+        return None  # the environment says that PyTorch is missing
     from lightning_trt_windows.verification.structure import structure_issues
 
-    return list(structure_issues(artifact))
+    return tuple(structure_issues(artifact))
 
 
 def _why_not(found: Verification, machine: Machine, *, numbers: bool, loaded: bool) -> str:
     """Why numbers cannot be checked; empty where they can."""
     if not numbers:
         return "they were not asked for"
-    if found.integrity or found.structure:
+    if found.issues:
         return "nothing of a damaged artifact is run"
     if loaded:
         return ""
     if machine.capability is None:
         return "there is no NVIDIA GPU here that PyTorch can use"
-    if fatal := [difference for difference in found.environment if difference.fatal]:
+    if fatal := [difference for difference in found.environment or () if difference.fatal]:
         return f"the artifact cannot run here: {'; '.join(difference.text for difference in fatal)}"
     return ""
 
