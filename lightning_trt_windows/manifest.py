@@ -302,7 +302,7 @@ class Manifest(_Record):
         """Like :meth:`from_json`, from what ``json.loads`` gives."""
         minor = _minor(data, where)
         place = Place(lenient=minor > _MINOR, minor=minor)
-        manifest = schema.reader_of(cls)(data, place)
+        manifest = schema.reader_of(cast("Any", cls))(data, place)
         if place.issues:
             raise ArtifactError(where, place.issues)
         return cast("Manifest", manifest)
