@@ -70,12 +70,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
     """
     if is_sharded(path):
-        raise CheckpointError(
-            f"{path} is a directory with a part from each process. Make one file of it first, with:\n"
-            f"  python -m lightning.pytorch.utilities.consolidate_checkpoint {path}\n"
-            f"and export that one, {path.name}.consolidated; state_dict_type='full' (FSDP) or "
-            "save_distributed_checkpoint=False (ModelParallelStrategy) write such files at once"
-        )
+        raise CheckpointError(_sharded(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -91,6 +86,19 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     return _checkpoint(path, content)
+
+
+def _sharded(path: Path) -> str:
+    whole = path.with_name(f"{path.name.removesuffix('.ckpt')}-consolidated.ckpt")
+    # Lightning has two programs, and each fails on what the other one is for
+    command = "python -m lightning.{}.utilities.consolidate_checkpoint " + f"{path} --output_file {whole}"
+    return (
+        f"{path} is a directory with a part from each process. Make one file of it, and export that one:\n"
+        f"  {command.format('pytorch')}   (of FSDPStrategy)\n"
+        f"  {command.format('fabric')}   (of ModelParallelStrategy)\n"
+        "FSDPStrategy(state_dict_type='full') and ModelParallelStrategy(save_distributed_checkpoint=False) write one "
+        "file at once"
+    )
 
 
 def read_weights(path: Path) -> Checkpoint:

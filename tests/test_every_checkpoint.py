@@ -319,5 +319,5 @@ def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
     class Trainer:
         strategy = FSDPStrategy()
 
-    with pytest.raises(ConfigurationError, match="consolidated checkpoints"):
+    with pytest.raises(ConfigurationError, match="have to be consolidated"):
         check_strategy(Trainer(), when="train_end", executor="process")

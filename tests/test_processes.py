@@ -9,8 +9,11 @@ from pathlib import Path
 
 import kills
 import pytest
+from lightning_models import Data, Regression
 
+from lightning_trt_windows import export_checkpoint
 from lightning_trt_windows.artifact import check_artifact
+from lightning_trt_windows.errors import CheckpointError
 
 pytestmark = pytest.mark.processes
 
@@ -45,6 +48,50 @@ def test_two_processes(tmp_path: Path, when: str, count: int) -> None:
     assert len(manifests) == count
     for manifest in manifests:
         check_artifact(manifest)
+
+
+SHARDED = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {tests!r})
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning_models import Data, Regression, trainer
+from lightning_trt_windows import WindowsExport
+from lightning_trt_windows.errors import ConfigurationError
+class Parallel(Regression):
+    def configure_model(self):
+        from torch.distributed.fsdp import fully_shard
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+if __name__ == "__main__":
+    for callbacks in ([WindowsExport()], []):
+        strategy = ModelParallelStrategy(save_distributed_checkpoint={sharded}, process_group_backend="gloo")
+        run = trainer({directory!r}, *callbacks, max_epochs=1, devices=2, strategy=strategy, enable_checkpointing=False)
+        try:
+            run.fit(Parallel(), datamodule=Data())
+        except ConfigurationError as error:
+            print(f"rank {{run.global_rank}} refused: {{error}}", flush=True)
+        else:
+            run.save_checkpoint({directory!r} + "/a.ckpt")
+"""
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_parameters_that_are_spread(tmp_path: Path, sharded: bool) -> None:
+    """ModelParallelStrategy is refused by every process; its checkpoints are exported afterwards, as one file."""
+    script = tmp_path / "train.py"
+    script.write_text(SHARDED.format(tests=str(Path(__file__).parent), directory=str(tmp_path), sharded=sharded))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        assert f"rank {rank} refused: WindowsExport cannot export under ModelParallelStrategy" in done.stdout
+    checkpoint = tmp_path / "a.ckpt"
+    if sharded:
+        with pytest.raises(CheckpointError, match="consolidate_checkpoint") as error:
+            export_checkpoint(checkpoint, Regression, Data())
+        command = next(line for line in str(error.value).splitlines() if "of ModelParallelStrategy" in line)
+        subprocess.run([sys.executable, *command.partition("(")[0].split()[1:]], check=True, capture_output=True)
+        checkpoint = tmp_path / "a-consolidated.ckpt"
+    assert check_artifact(export_checkpoint(checkpoint, Regression, Data())).manifest.checkpoint is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
