@@ -12,13 +12,14 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz help demo test versions zoo processes classic pins lint types clean
+.PHONY: examples fuzz help demo test versions zoo processes classic pins lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
+	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (an hour)"
@@ -44,6 +45,9 @@ zoo: $(INSTALLED)
 
 classic: $(INSTALLED)
 	@$(IN_VENV) pytest tests/classic -m classic $(ARGS)
+
+examples: $(INSTALLED)
+	@$(IN_VENV) pytest tests/test_examples.py -m "examples or not examples" $(ARGS)
 
 processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)

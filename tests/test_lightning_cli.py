@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -61,14 +62,14 @@ def cli(name: str, *arguments: str, base: Any = None, run: bool = False) -> Any:
     return base(model, data, run=run, args=list(arguments), seed_everything_default=1)
 
 
-def with_flag(name: str, *arguments: str) -> Any:
+def with_flag(name: str, *arguments: str, run: bool = False) -> Any:
     """One whose author has called :func:`add_windows_export`."""
 
     class FlagCLI(importlib.import_module(f"{name}.cli").LightningCLI):  # type: ignore[misc]
         def add_arguments_to_parser(self, parser: Any) -> None:
             add_windows_export(parser)
 
-    return cli(name, *arguments, base=FlagCLI)
+    return cli(name, *arguments, base=FlagCLI, run=run)
 
 
 def export_of(made: Any) -> WindowsExport:
@@ -238,6 +239,32 @@ def test_the_flag_makes_room_for_a_configured_one() -> None:
     by_flag = next(callback for callback in made.trainer.callbacks if isinstance(callback, WindowsExportByFlag))
     by_flag.setup(made.trainer, made.model, "validate")
     assert not isinstance(export_of(made), WindowsExportByFlag)
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "lightning-cli.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python train\.py (fit .+)$", PAGE, flags=re.M)
+FILES = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.S | re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_page_are_taken(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a CLI with the flag, down to the configuration that it would run with; config.yaml is the page's own."""
+    assert len(COMMANDS) == 4
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(FILES[-1], encoding="utf-8")
+    with pytest.raises(SystemExit) as end:
+        with_flag("lightning.pytorch", *command.split(), "--print_config", run=True)
+    assert end.value.code in (None, 0)
+    assert "windows" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_the_files_of_the_page_are_taken(text: str, tmp_path: Path) -> None:
+    """Each gives the Trainer an export."""
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert export_of(with_flag("lightning.pytorch", f"--config={tmp_path / 'config.yaml'}")).settings.precision == "16"
 
 
 SCRIPT = """
