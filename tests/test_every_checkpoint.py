@@ -16,6 +16,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning_models import Data, Regression, trainer
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
@@ -313,8 +314,6 @@ def test_threads_are_refused() -> None:
 def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
     """Where no process holds the whole module, setup says so."""
     from lightning_trt_windows.preflight import check_strategy
-
-    class FSDPStrategy: ...
 
     class Trainer:
         strategy = FSDPStrategy()

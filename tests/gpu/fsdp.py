@@ -1,7 +1,7 @@
 """FSDP on GPUs: refused with the callback, and its checkpoints exported afterwards.
 
-On a machine with GPUs, two for what it is about, ``python tests/gpu/fsdp.py DIRECTORY full``, the same with ``sharded``;
-then ``python tests/gpu/fsdp.py DIRECTORY --export``, there or where Torch-TensorRT is.
+On a machine with GPUs, two for what it is about: ``python tests/gpu/fsdp.py DIRECTORY full``, the same with
+``sharded``, then ``python tests/gpu/fsdp.py DIRECTORY --export``, there or where Torch-TensorRT is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def train(directory: Path, kind: str) -> None:
     for callbacks in ([WindowsExport()], []):
         strategy = FSDPStrategy(state_dict_type=kind)
         run = trainer(
-            directory, *callbacks, accelerator="gpu", devices=min(2, torch.cuda.device_count()), strategy=strategy, max_epochs=1,
-            enable_checkpointing=False,
+            directory, *callbacks, accelerator="gpu", devices=min(2, torch.cuda.device_count()),
+            strategy=strategy, max_epochs=1, enable_checkpointing=False,
         )  # fmt: skip
         try:
             run.fit(Sharded(), datamodule=Data())
