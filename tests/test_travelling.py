@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from lightning_trt_windows import DimRange, InputSpec
 from lightning_trt_windows.artifact import ArtifactPaths
 from lightning_trt_windows.builds.jobs import Job
-from lightning_trt_windows.builds.travelling import load_program
+from lightning_trt_windows.builds.travelling import load_program, save_program
 from lightning_trt_windows.export import prepare
 from lightning_trt_windows.observe.discover import discover
 from lightning_trt_windows.settings import ExportSettings
@@ -125,3 +125,12 @@ def test_without_stand_ins_such_a_program_cannot_be_read(job: Job, tmp_path: Pat
     job.saved(tmp_path / "program.pt2")
     with pytest.raises(AssertionError, match="deserializing"):
         elsewhere("torch.export.load('program.pt2')", tmp_path)
+
+
+def test_dimensions_of_multiples_travel(tmp_path: Path) -> None:
+    """A program that takes heights of 8, 16, 24, ... can be lowered where it arrives."""
+    multiples = {"input": {0: 8 * torch.export.Dim("d", min=1, max=4)}}
+    program = torch.export.export(nn.ReLU(), (torch.rand(16, 3),), dynamic_shapes=multiples, strict=False)
+    save_program(program, tmp_path / "program.pt2")
+    lowered = load_program(tmp_path / "program.pt2").run_decompositions()
+    assert lowered.module()(torch.rand(24, 3)).shape == (24, 3)
