@@ -23,7 +23,7 @@ from lightning_trt_windows.observe.observer import Observer
 from lightning_trt_windows.preflight import check_space, check_strategy, try_capture
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.reporting import Report
-from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
+from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 from lightning_trt_windows.several import check_alone, stands_back
 from lightning_trt_windows.shapes import InputTree
 
@@ -53,6 +53,8 @@ class WindowsExport(Callback):
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
         ranges: How ranges are derived from what is seen: margins, caps, dimensions to fix or to free.
+        io_precision: What floating-point inputs and outputs of artifacts are: ``"module"``, as the module has them, or
+            ``"engine"``, the type that ``precision`` names.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
         min_block_size: Smallest number of operators worth an engine.
         golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
@@ -92,6 +94,7 @@ class WindowsExport(Callback):
         compile_options: Mapping[str, Any] | None = None,
         *,
         ranges: RangeOptions | None = None,
+        io_precision: IOPrecision = "module",
         compute_capabilities: tuple[str, ...] = (),
         min_block_size: int = 1,
         golden: bool = False,
@@ -116,6 +119,7 @@ class WindowsExport(Callback):
         self.settings = ExportSettings(
             backend=backend,
             precision=precision,
+            io_precision=io_precision,
             compute_capabilities=compute_capabilities,
             min_block_size=min_block_size,
             golden=golden,

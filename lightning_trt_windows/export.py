@@ -27,6 +27,7 @@ from lightning_trt_windows.artifact import (
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.builds.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
 from lightning_trt_windows.capture.golden import Recorded, record_goldens
+from lightning_trt_windows.capture.io_precision import with_io_precision
 from lightning_trt_windows.capture.module_state import random_state_kept
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.capture.violations import Suggestion
@@ -149,6 +150,7 @@ def prepare(
     stage("capture", paths.ep.name)
     with log_beside(paths):
         captured, discovered = _capture_what_can_be(module, discovered, method)
+    captured = with_io_precision(captured, settings)
     inputs = _input_records(captured, discovered)
     return Job(
         program=captured.program,
@@ -263,11 +265,7 @@ def _write_program(path: Path, compiled: CompiledProgram) -> tuple[FileRecord, d
 
 
 def _manifest(
-    job: Job,
-    compiled: CompiledProgram,
-    ep: FileRecord,
-    joined: Mapping[str, Joined],
-    timings: Timings,
+    job: Job, compiled: CompiledProgram, ep: FileRecord, joined: Mapping[str, Joined], timings: Timings
 ) -> Manifest:
     engines = tuple(
         EngineRecord(

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["BackendName", "ExportSettings", "Precision"]
+__all__ = ["BackendName", "ExportSettings", "IOPrecision", "Precision"]
 
 BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
 Precision = Literal["32", "16", "bf16"]
+IOPrecision = Literal["module", "engine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,10 @@ class ExportSettings:
     float32. ``"16"`` (float16) and ``"bf16"`` (bfloat16) hold the weights and compute matrix products and convolutions
     so, and sums, normalisations and exponentials in float32, as CUDA autocast does: half the size.
     ``Trainer(precision="16-mixed")`` trains float32 weights, so the engine is float32 unless this says otherwise."""
+    io_precision: IOPrecision = "module"
+    """What floating-point inputs and outputs of the artifact are: ``"module"``, what those of the module are, or
+    ``"engine"``, what ``precision`` says, which must be given: an application that has float16 then converts nothing.
+    Integers, booleans and complex numbers stay what they are."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
@@ -44,10 +49,19 @@ class ExportSettings:
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("backend", get_args(BackendName)), ("precision", (None, *get_args(Precision)))):
+        for name, choices in (
+            ("backend", get_args(BackendName)),
+            ("precision", (None, *get_args(Precision))),
+            ("io_precision", get_args(IOPrecision)),
+        ):
             if getattr(self, name) not in choices:
                 listed = ", ".join(repr(c) for c in choices)
                 raise ConfigurationError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        if self.io_precision == "engine" and self.precision is None:
+            raise ConfigurationError(
+                "io_precision='engine' needs a precision: without one engines compute in the types of the weights, of "
+                "which there may be several. Say precision='16', 'bf16' or '32'"
+            )
         if self.verify not in (False, True, "auto"):
             raise ConfigurationError(f"verify must be one of False, True, 'auto', got {self.verify!r}")
         if isinstance(self.compute_capabilities, str):

@@ -21,6 +21,8 @@ def test_the_defaults_are_allowed() -> None:
         ("backend", "trt", "backend must be one of 'auto', 'tensorrt_rtx', 'tensorrt', got 'trt'"),
         ("precision", "fp16", "precision must be one of None, '32', '16', 'bf16', got 'fp16'"),
         ("precision", 16, "precision must be one of"),
+        ("io_precision", "16", "io_precision must be one of 'module', 'engine', got '16'"),
+        ("io_precision", "engine", "needs a precision"),
         ("compute_capabilities", "8.6", "must be a list"),
         ("compute_capabilities", ["sm_86"], "looks like '8.6', got 'sm_86'"),
         ("compute_capabilities", ["8."], "looks like"),

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["NEVER", "changed_options", "check_options"]
+__all__ = ["NEVER", "changed_options", "check_options", "precision_options"]
 
 _OURS = "set by this package"
 _CROSS = "cross compilation for Windows cannot use it"
@@ -82,6 +83,12 @@ def check_options(
             problems.append(f"{key}: not an option of Torch-TensorRT {version}; {hint}")
     if problems:
         raise ConfigurationError(f"compile_options for backend {backend}:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+def precision_options(settings: ExportSettings) -> dict[str, str]:
+    """What was asked for of precision, as the manifest's ``backend.options`` say it; nothing of what is the default."""
+    inside: dict[str, str] = {} if settings.precision is None else {"precision": settings.precision}
+    return inside if settings.io_precision == "module" else {**inside, "io_precision": settings.io_precision}
 
 
 def changed_options(settings: Any, settings_class: Any) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class _Pass:
                 node.meta["val"] = node.args[0].meta["val"][node.args[1]]
             elif isinstance(node.target, OpOverload):
                 self._operator(node, node.target)
-        # a weight that was only wanted in the other type
+        # a weight that was only wanted in the other type, an input that was only wanted as it came in
         for node in [n for n in self.module.graph.nodes if n.op in ("get_attr", "call_function") and not n.users]:
-            if node in self.constants:
+            if node in self.constants or _widened(node) is not None:
                 self.module.graph.erase_node(node)
         self.module.graph.lint()
         self.module.recompile()
@@ -215,6 +215,8 @@ class _Pass:
     def _cast(self, node: Node, dtype: torch.dtype) -> Node:
         if _dtype(node) == dtype:
             return node
+        if (source := _widened(node)) is not None and _dtype(source) == dtype:
+            return source
         if (node, dtype) not in self.copies:
             self.copies[node, dtype] = self._copy(node, dtype)
         return self.copies[node, dtype]
@@ -277,6 +279,15 @@ def _dtype(node: Any) -> torch.dtype | None:
     """The floating type of a tensor, or of the first of several; ``None`` for everything else."""
     found = [v for v in _values([node]) if isinstance(v, Tensor)] if isinstance(node, Node) else []
     return found[0].dtype if found and found[0].is_floating_point() else None
+
+
+def _widened(node: Node) -> Node | None:
+    """What ``node`` casts to a type that has all its values; ``None`` where it does no such thing."""
+    source = node.args[0] if node.target is _to_copy else None
+    before, after = _dtype(source), _dtype(node)
+    if not isinstance(source, Node) or before is None or after is None or before == after:
+        return None
+    return source if torch.promote_types(before, after) == after else None
 
 
 def _is_complex(value: Any) -> bool:

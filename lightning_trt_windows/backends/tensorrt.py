@@ -18,7 +18,7 @@ from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_dis
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.driver import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options
+from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
 from lightning_trt_windows.errors import ConfigurationError
@@ -89,7 +89,7 @@ class TensorRT:
             compute_capabilities=("8.0", "newer") if everywhere else (gpu.capability_text,),
             target="ampere_and_newer" if everywhere else "same_capability",
             options={
-                **({} if settings.precision is None else {"precision": settings.precision}),
+                **precision_options(settings),
                 **({TWIN: True} if twin else {}),
                 **changed_options(chosen, blocks.CompilationSettings),
             },

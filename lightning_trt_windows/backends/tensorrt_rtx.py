@@ -13,7 +13,7 @@ from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_dis
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.driver import compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options
+from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
 from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
@@ -100,7 +100,7 @@ class TensorRTRTX:
             operators=build.operators,
             compute_capabilities=_runs_on(build.engines.values()),
             options={
-                **({} if settings.precision is None else {"precision": settings.precision}),
+                **precision_options(settings),
                 **changed_options(upstream_settings, blocks.CompilationSettings),
             },
             versions={

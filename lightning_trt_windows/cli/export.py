@@ -14,7 +14,7 @@ from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.executor_names import EXECUTORS, check_executor
 from lightning_trt_windows.inspection import inspect
-from lightning_trt_windows.settings import BackendName, ExportSettings, Precision
+from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 
 __all__ = ["add"]
 
@@ -44,6 +44,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--output", metavar="DIR", help="where the artifact goes (default: beside the checkpoint)")
     add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
     add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
+    add(
+        "--io-precision",
+        choices=get_args(IOPrecision),
+        default=defaults.io_precision,
+        help="types of floating-point inputs and outputs: the module's, or that of --precision (default: %(default)s)",
+    )
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
     add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
     add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
@@ -88,6 +94,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "trust_checkpoint": arguments.trust_checkpoint,
         "backend": arguments.backend,
         "precision": arguments.precision,
+        "io_precision": arguments.io_precision,
         "compute_capabilities": tuple(arguments.compute_capability),
         "min_block_size": arguments.min_block_size,
         "golden": arguments.golden,

@@ -15,6 +15,7 @@ from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.manifest import Manifest
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
+from lightning_trt_windows.verification.io_types import as_artifact_has, as_module_has
 from lightning_trt_windows.verification.numbers import TOLERANCES, Compared, compare, tolerance_of
 from lightning_trt_windows.verification.report import Call
 
@@ -48,10 +49,12 @@ def against_reference(
     device = loaded.device if held is None else held.device
     for name, tensors in given.items():
         sizes = call_sizes(loaded.manifest.inputs, [tuple(t.shape) for t in tensors])
-        found, error = _outputs(loaded, tensors)
+        found, error = _outputs(loaded, as_artifact_has(loaded, tensors))
         compared: list[Compared] = []
         if not error:
-            args, kwargs = loaded.arguments([tensor.to(device, copy=True) for tensor in tensors])
+            args, kwargs = loaded.arguments(
+                [tensor.to(device, copy=True) for tensor in as_module_has(loaded, reference, tensors)]
+            )
             with _eager(reference):
                 wanted = list(_leaves(reference(*args, **kwargs)))
             if len(wanted) != len(names):
@@ -59,7 +62,7 @@ def against_reference(
             else:
                 for key, value in zip(names, wanted):
                     if isinstance(value, (torch.Tensor, bool, int, float)):
-                        want = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                        want = as_artifact_has(loaded, torch.as_tensor(value))
                         allowed = _allowed(loaded.manifest, want, None, tolerance)
                         compared.append(compare(key, found.get(key), want, allowed))
         yield Call(name, sizes, tuple(compared), error)

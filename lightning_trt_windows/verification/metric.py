@@ -72,13 +72,14 @@ def verify_metric(
     """
     from lightning_trt_windows.runtime.loaded import LoadedModule
     from lightning_trt_windows.runtime.loading import load
+    from lightning_trt_windows.verification.io_types import taking_the_modules_types
 
     loaded = artifact if isinstance(artifact, LoadedModule) else load(artifact, device)
     batches = _loader(data)
     name = getattr(metric, "__name__", type(metric).__name__)
     with _on_device(module, loaded.device):
         eager = _number(name, metric(module, _moved(batches, loaded.device)))
-    ours = _number(name, metric(loaded, _moved(batches, loaded.device)))
+    ours = _number(name, metric(taking_the_modules_types(loaded), _moved(batches, loaded.device)))
     outcome = MetricOutcome(name, eager, ours, max_drop, higher_is_better)
     _record(loaded, outcome)
     if not outcome.passed:
