@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
+from zoo.sequences import Codec
 
 from lightning_trt_windows.backends.precision_rules import Rule, fits, loses_little, rule_of
 from lightning_trt_windows.errors import CompileError, ConfigurationError
@@ -225,6 +226,32 @@ class TestModels:
         check(module, simulated, x, limit=ERROR["16"])
         assert {weight.dtype for weight in simulated.compiled.program.state_dict.values()} == {torch.float16}
         assert len(simulated.compiled.program.state_dict) == 4
+
+
+class TestTransposed:
+    """TensorRT-RTX builds no transposed convolution in bfloat16: it computes in float32, inside the engine."""
+
+    @LOWER
+    def test_codec(self, precision: str) -> None:
+        """One that goes up with two of them, and the normalisation and activations around them as ever."""
+        module, x = Codec(), torch.randn(2, 1, 523)
+        simulated = compiled(module, x, precision=precision)
+        check(module, simulated, x, limit=ERROR[precision])
+        both = {torch.float32, DTYPES[precision]} if precision == "bf16" else {DTYPES[precision]}
+        assert computed_in(simulated, "convolution.default") == both
+        assert "aten.convolution.default" not in simulated.compiled.fallback_ops
+
+    @pytest.mark.parametrize("make", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+    def test_modules_in_bfloat16(self, make: Any) -> None:
+        """Without a precision too: the types of the module outside, float32 inside, and the same weights twice."""
+        up = make(8, 8, 3)
+        module = nn.Sequential(make(4, 8, 2, 2, bias=False), nn.ReLU(), up, up).to(torch.bfloat16)
+        x = torch.randn(2, 4, *[6] * (up.weight.dim() - 2)).to(torch.bfloat16)
+        simulated = compiled(module, x, precision=None)
+        check(module, simulated, x, limit=ERROR["bf16"])
+        assert computed_in(simulated, "convolution.default") == {torch.float32}
+        assert computed_in(simulated, "relu.default") == {torch.bfloat16}
+        assert simulated.compiled.fallback_ops == ()
 
 
 class TestBatchNorm:

@@ -11,7 +11,7 @@ torch_tensorrt      decompositions, complex numbers, engine records, output mark
 no_gpu              importing Torch-TensorRT without a GPU
 cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
 bindings            TensorRT's own bindings
-tensorrt_rtx        the releases of TensorRT-RTX whose engines were seen computing wrong numbers
+tensorrt_rtx        what TensorRT-RTX does not build, and releases whose engines were seen computing wrong numbers
 modelopt            quantised modules on a machine without a GPU
 lightning           ``lightning.pytorch`` or ``pytorch_lightning``
 versions            the record of a workaround; not an upstream

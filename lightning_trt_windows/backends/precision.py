@@ -18,6 +18,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 
+from lightning_trt_windows._compat.tensorrt_rtx import is_transposed_convolution
 from lightning_trt_windows.backends.precision_rules import (
     ATTENTION,
     BATCH_NORM,
@@ -42,12 +43,15 @@ _BATCH_NORM_WEIGHTS = 5
 
 
 def apply_precision(graph: GraphModule, precision: Precision | None) -> frozenset[str]:
-    """Make ``graph`` compute in ``precision``, in place; ``None`` leaves it as it is.
+    """Make ``graph`` compute in ``precision``, in place; ``None`` leaves its types as they are.
+
+    Transposed convolutions in bfloat16 become float32 in any case: TensorRT-RTX has none.
 
     Returns:
         Names of casts from and to float64, which TensorRT does not have: they must stay in PyTorch.
     """
     if precision is None:
+        _transposed_in_single(graph)
         return frozenset()
     return _Pass(graph, DTYPES[precision]).run()
 
@@ -119,7 +123,7 @@ class _Pass:
             return None
         if rule is Rule.LOW:
             exist = all(fits(self.constants[n], self.low) for n in floats if n in self.constants)
-            return self.low if exist else torch.float32
+            return self.low if exist and not _is_not_built(node, self.low) else torch.float32
         return self._following(floats) if rule is Rule.FOLLOWS and self._numbers_fit(node, target) else torch.float32
 
     def _following(self, floats: Iterable[Node]) -> torch.dtype:
@@ -233,7 +237,7 @@ class _Pass:
                 copy = graph.call_function(node.target, node.args, {**node.kwargs, "dtype": dtype})
             else:
                 copy = graph.call_function(_to_copy, (node,), {"dtype": dtype})
-        copy.meta = {**node.meta, "val": self._fake_in(node.meta["val"], dtype)}
+        copy.meta = {**node.meta, "val": _fake_in(node.meta["val"], dtype)}
         copy.meta.pop("tensor_meta", None)
         return copy
 
@@ -249,7 +253,7 @@ class _Pass:
         """Note that the floating results of ``node`` are of ``dtype``."""
         if dtype is not None:
             node.meta["val"] = tree_map_only(
-                Tensor, lambda v: self._fake_in(v, dtype) if v.is_floating_point() else v, node.meta["val"]
+                Tensor, lambda v: _fake_in(v, dtype) if v.is_floating_point() else v, node.meta["val"]
             )
             node.meta.pop("tensor_meta", None)
 
@@ -258,12 +262,47 @@ class _Pass:
         fake: Tensor = mode.from_tensor(value, static_shapes=True)
         return fake
 
-    @staticmethod
-    def _fake_in(value: Any, dtype: torch.dtype) -> Any:
-        """``value`` in ``dtype``. Not with ``to``, whose choice of strides may leave a guard on a dynamic size."""
-        if value.dtype == dtype:
-            return value
-        return value.new_empty_strided(value.shape, value.stride(), dtype=dtype)
+
+def _is_not_built(node: Node, dtype: torch.dtype | None) -> bool:
+    return dtype == torch.bfloat16 and is_transposed_convolution(node)
+
+
+def _transposed_in_single(module: GraphModule) -> None:
+    """Casts around the transposed convolutions of a module in bfloat16, which TensorRT-RTX does not build so."""
+    graph = module.graph
+    found = [node for node in graph.nodes if node.op == "call_function" and _is_not_built(node, _dtype(node))]
+    for node in found:
+        value = node.meta["val"]
+        for argument in node.all_input_nodes:
+            with graph.inserting_before(node):
+                if argument.op == "get_attr":  # the converter wants weights, not what is computed of them
+                    name, weight = f"_in_single_{argument.name}", operator.attrgetter(str(argument.target))(module)
+                    module.register_buffer(name, weight.detach().float())
+                    wide = graph.get_attr(name)
+                elif _dtype(argument) is not None:
+                    wide = graph.call_function(_to_copy, (argument,), {"dtype": torch.float32})
+                else:
+                    continue
+            wide.meta = {**argument.meta}
+            if "val" in argument.meta:
+                wide.meta["val"] = _fake_in(argument.meta["val"], torch.float32)
+            node.replace_input_with(argument, wide)
+        with graph.inserting_after(node):
+            narrow = graph.call_function(_to_copy, (node,), {"dtype": value.dtype})
+        narrow.meta = {**node.meta}
+        node.meta = {**node.meta, "val": _fake_in(value, torch.float32)}
+        node.replace_all_uses_with(narrow, delete_user_cb=lambda user, own=narrow: user is not own)
+    if found:
+        graph.eliminate_dead_code()
+        graph.lint()
+        module.recompile()
+
+
+def _fake_in(value: Any, dtype: torch.dtype) -> Any:
+    """``value`` in ``dtype``. Not with ``to``, whose choice of strides may leave a guard on a dynamic size."""
+    if value.dtype == dtype:
+        return value
+    return value.new_empty_strided(value.shape, value.stride(), dtype=dtype)
 
 
 def _scale_and_shift(weight: Any, bias: Any, mean: Any, variance: Any, *, eps: float) -> tuple[Tensor, Tensor]:
