@@ -22,7 +22,7 @@ help: ## say what there is
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
-	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (an hour)"
+	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (half an hour to an hour)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
