@@ -9,12 +9,41 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+from lightning_trt_windows._compat.versions import Workaround
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["import_quantizers_of", "quantizers_run_on_cpus", "quantizers_traced"]
+__all__ = [
+    "INT8_LOOKS_AT_ITS_SCALE",
+    "INT8_NEEDS_CUDA",
+    "import_quantizers_of",
+    "quantizers_run_on_cpus",
+    "quantizers_traced",
+]
 
 _DONE = "_lightning_trt_windows_on_cpus"
 """Marks modelopt's module where the operator has been given its implementation."""
+
+INT8_LOOKS_AT_ITS_SCALE = Workaround(
+    upstream="nvidia-modelopt",
+    since="0.47",
+    until=None,
+    reason="On a CPU a quantiser to INT8 looks at the values of its scale, which no trace can follow, instead of "
+    "calling the operator that Torch-TensorRT converts, as it does on a GPU.",
+    link="https://github.com/NVIDIA/Model-Optimizer/blob/0.47.0/modelopt/torch/quantization/tensor_quant.py",
+    test="test_modelopt.py::test_int8_on_a_cpu_still_looks_at_its_scale",
+    delete="torch.export captures a module quantised to INT8 on a CPU, with the operator tensorrt::quantize_op in it.",
+)
+
+INT8_NEEDS_CUDA = Workaround(
+    upstream="nvidia-modelopt",
+    since="0.47",
+    until=None,
+    reason="tensorrt::quantize_op to INT8 is registered for CPUs and calls an extension for CUDA, which is not there: "
+    "no program with it can be lowered on a CPU, and no goldens recorded.",
+    link="https://github.com/NVIDIA/Model-Optimizer/blob/0.47.0/modelopt/torch/quantization/tensor_quant.py",
+    test="test_modelopt.py::test_the_operator_for_int8_still_needs_cuda",
+    delete="tensorrt::quantize_op to INT8 runs on a CPU without CUDA.",
+)
 
 
 @contextlib.contextmanager
@@ -22,8 +51,7 @@ def quantizers_traced() -> Iterator[None]:
     """Let ``torch.export`` record a quantiser as the one operator that Torch-TensorRT converts. Only while capturing.
 
     modelopt does so itself in its ``export_torch_mode``, for FP8; for INT8 only on a GPU: on a CPU it takes a path that
-    looks at the values of the scale, which no export can follow. Seen in 0.47; delete the second half when
-    ``tests/test_quantised.py`` passes without it.
+    looks at the values of the scale (:data:`INT8_LOOKS_AT_ITS_SCALE`).
     """
     quantization = sys.modules.get("modelopt.torch.quantization")
     if quantization is None:
@@ -70,7 +98,7 @@ def quantizers_run_on_cpus() -> None:
     """Give the operator of INT8 quantisers an implementation where modelopt has none, which is without CUDA.
 
     Lowering and goldens run captured programs on the CPU. modelopt's own arithmetic for CPUs takes the place of the
-    extension that is not there; does nothing where there is one, or no modelopt. Seen in 0.47.
+    extension that is not there; does nothing where there is one, or no modelopt. See :data:`INT8_NEEDS_CUDA`.
     """
     tensor_quant = sys.modules.get("modelopt.torch.quantization.tensor_quant")
     if tensor_quant is None or tensor_quant.get_cuda_ext() is not None or hasattr(tensor_quant, _DONE):
