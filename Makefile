@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: examples fuzz help demo test versions zoo processes classic pins lint types clean
+.PHONY: help demo test versions zoo classic examples processes fuzz pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -24,6 +24,7 @@ help: ## say what there is
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (half an hour to an hour)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
+	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style and formatting with ruff"
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environments and what the demo made"
@@ -57,6 +58,9 @@ fuzz: $(INSTALLED)
 
 pins: $(INSTALLED)
 	@$(VENV)/bin/python tests/windows_wheels.py
+
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(IN_VENV) mkdocs build --quiet --strict $(ARGS)
 
 lint: $(INSTALLED)
 	@$(IN_VENV) ruff check $(ARGS)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from lightning_trt_windows.callback import WindowsExport
     from lightning_trt_windows.export import export_checkpoint, export_module
     from lightning_trt_windows.inspection import inspect
-    from lightning_trt_windows.many import export_checkpoints
     from lightning_trt_windows.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.lightning_flag import add_windows_export
+    from lightning_trt_windows.many import export_checkpoints
     from lightning_trt_windows.range_options import RangeOptions
     from lightning_trt_windows.remote_artifact import fetch
     from lightning_trt_windows.runtime.loading import load

@@ -81,7 +81,7 @@ class WindowsExport(Callback):
     """
 
     default_of: str | None = None
-    """What has added this callback to a Trainer without saying more; one that the user has configured goes before it."""
+    """What has added this callback without saying more; one that the user has configured goes before it."""
 
     def __init__(
         self,

@@ -80,15 +80,18 @@ def _lightning() -> str:
 
 
 def _backend(name: BackendName) -> str:
-    from lightning_trt_windows._compat.bindings import installed_version
-    from lightning_trt_windows._compat.tensorrt_rtx import cautions
+    from lightning_trt_windows._compat.bindings import DISTRIBUTIONS, installed_bindings_name
     from lightning_trt_windows.backends import get_backend
 
     backend = get_backend(name)
     backend.check(ExportSettings(backend=name))
-    distributions = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt")
-    found = f"{backend.name}, with {', '.join(filter(None, map(_installed, distributions)))}"
-    return ". ".join((found, *cautions(installed_version("tensorrt-rtx"))))
+    distributions = (
+        "torch",
+        "torch-tensorrt-rtx",
+        "torch-tensorrt",
+        *filter(None, map(installed_bindings_name, DISTRIBUTIONS)),
+    )
+    return f"{backend.name}, with {', '.join(filter(None, map(_installed, distributions)))}"
 
 
 def _installed(distribution: str) -> str | None:

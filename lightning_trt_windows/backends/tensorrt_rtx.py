@@ -8,7 +8,6 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from lightning_trt_windows._compat.tensorrt_rtx import cautions
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.driver import compile_program
@@ -107,7 +106,7 @@ class TensorRTRTX:
                 "torch-tensorrt-rtx": blocks.version,
                 "tensorrt-rtx": blocks.trt.__version__,
             },
-            notes=(*build.notes, *cautions(blocks.trt.__version__)),
+            notes=build.notes,
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lightning_trt_windows import _compat
-from lightning_trt_windows._compat.tensorrt_rtx import cautions
 from lightning_trt_windows._compat.versions import Workaround, minor
 
 HERE = Path(__file__).parent
@@ -41,14 +40,6 @@ def test_workaround_is_not_overdue(name: str) -> None:
     """One for releases that are no longer supported is deleted."""
     until = WORKAROUNDS[name].until
     assert until is None or WORKAROUNDS[name].upstream == "tensorrt-rtx" or minor(until) > minor(OLDEST)
-
-
-def test_cautions_are_for_the_releases_that_were_seen_wrong() -> None:
-    """They name the release and a way out; later releases need none."""
-    (caution,) = cautions("1.4.0.76")
-    assert "TensorRT-RTX 1.4.0.76" in caution
-    assert "torch-tensorrt-rtx 2.14" in caution
-    assert cautions("1.6.1.120") == cautions(None) == ()
 
 
 def test_every_file_of_workarounds_is_listed() -> None:
