@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_trt_windows.cli import main
+from lightning_trt_windows.doctor import _backend
 
 
 def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +38,14 @@ def test_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert "pip install 'lightning-trt-windows[rtx]'" in printed
     assert "FAIL  directory" in printed
     assert "ok    lightning" in printed
+
+
+def test_bindings_of_any_name_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-tensorrt 2.14 brings TensorRT as ``tensorrt-cu13``, without a distribution called ``tensorrt``."""
+    metadata = tmp_path / "tensorrt_cu13-10.16.1.11.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: tensorrt-cu13\nVersion: 10.16.1.11\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = _backend("auto")
+    assert ", tensorrt-cu13 10.16.1.11" in text
+    assert f", tensorrt-rtx {importlib.metadata.version('tensorrt-rtx')}" in text

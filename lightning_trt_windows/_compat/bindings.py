@@ -10,7 +10,14 @@ from typing import Any
 
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["DISTRIBUTIONS", "bindings", "installed_bindings", "installed_version", "lean_runtime"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "bindings",
+    "installed_bindings",
+    "installed_bindings_name",
+    "installed_version",
+    "lean_runtime",
+]
 
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Backend name, which is the name of the module too, to distribution."""
@@ -37,10 +44,15 @@ def bindings(backend: str) -> Any:
 
 def installed_bindings(backend: str) -> str | None:
     """Version of the installed distribution of a backend's bindings; ``None`` where there is none."""
+    name = installed_bindings_name(backend)
+    return installed_version(name) if name else None
+
+
+def installed_bindings_name(backend: str) -> str | None:
+    """What the installed distribution of a backend's bindings is called, ``tensorrt-cu13`` for one; or ``None``."""
     if backend not in DISTRIBUTIONS:  # of a newer version of this package, or of nobody's
         return None
-    versions = (installed_version(DISTRIBUTIONS[backend] + ending) for ending in _FOR_CUDA)
-    return next((version for version in versions if version), None)
+    return next((name for ending in _FOR_CUDA if installed_version(name := DISTRIBUTIONS[backend] + ending)), None)
 
 
 def lean_runtime(version: str) -> str | None:

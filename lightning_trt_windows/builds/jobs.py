@@ -34,6 +34,8 @@ REQUEST = "request"
 _DISTRIBUTIONS = (
     "lightning-trt-windows",
     "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
     "tensorrt-rtx",
     "torch",
     "torch-tensorrt",
