@@ -2,7 +2,7 @@
 
 A *reader* is a function of (value, place). It returns the checked value, or notes an issue at the place and returns a
 harmless stand-in, so that one pass finds everything that is wrong; the caller raises where there is an issue.
-:func:`reader_of` makes the reader of a type; ``Annotated[int, reader]`` brings its own.
+``reader_of`` makes the reader of a type; ``Annotated[int, reader]`` brings its own.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def matching(pattern: str, what: str) -> Reader:
 
 
 def whole_number(value: Any, place: Place) -> int:
-    """A whole number from 0 to :data:`LARGEST`."""
+    """A whole number from 0 to ``LARGEST``."""
     # bool is an int to Python, never a size to us
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         place.expected("a whole number from 0 to 2^63-1", value)

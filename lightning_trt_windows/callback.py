@@ -41,7 +41,7 @@ class WindowsExport(Callback):
             every checkpoint that is saved, whoever saves it, while training goes on; ``trainer.fit`` returns when the
             artifacts are complete.
         backend: ``"tensorrt_rtx"``, ``"tensorrt"``, or ``"auto"`` for the one that is installed.
-        inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what is discovered. By default the shapes
+        inputs: Argument of ``forward`` to ``InputSpec``; goes before what is discovered. By default the shapes
             and their ranges are taken from what ``forward`` receives during the run.
         precision: ``"16"``, ``"bf16"`` or ``"32"``: what engines compute in. By default the type of the weights, which
             is float32 under ``Trainer(precision="16-mixed")`` too.
@@ -49,7 +49,7 @@ class WindowsExport(Callback):
             default with ``when="checkpoint"``. ``"inline"``: in the training process, which waits; the default with
             ``when="train_end"``. ``"dask:ADDRESS"``, ``"submitit:FOLDER"``, ``"loky:N"``: by others. Or any
             ``concurrent.futures.Executor`` of processes.
-        on_error: ``"warn"``: a failed export is a warning and an entry in :attr:`failures`; ``"raise"``: it is raised
+        on_error: ``"warn"``: a failed export is a warning and an entry in ``failures``; ``"raise"``: it is raised
             when everything that could be exported has been.
         compile_options: Options of Torch-TensorRT's ``CompilationSettings``; unknown keys are refused at setup.
         ranges: How ranges are derived from what is seen: margins, caps, dimensions to fix or to free.

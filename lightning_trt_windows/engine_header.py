@@ -17,7 +17,7 @@ from dataclasses import dataclass
 __all__ = ["HEADER_SIZE", "EngineHeader", "read_header"]
 
 HEADER_SIZE = 64
-"""Bytes that :func:`read_header` needs."""
+"""Bytes that ``read_header`` needs."""
 
 _GENERATIONS = {(1, 4): ("7.5", "8.0", "8.6", "8.9", "12.0"), (1, 5): ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")}
 

@@ -73,17 +73,17 @@ def export_module(
 
     Args:
         module: A LightningModule or any other module; left exactly as it was.
-        inputs: Argument of ``forward`` to :class:`InputSpec`; what is missing is taken from ``datamodule``, then from
+        inputs: Argument of ``forward`` to ``InputSpec``; what is missing is taken from ``datamodule``, then from
             the module's ``example_input_array``.
         path: Where the artifact goes: ``"m.windows.ep"``; the manifest lands beside it.
         datamodule: A LightningDataModule to take shape ranges from.
         ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
-        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+        **settings: Fields of ``ExportSettings``.
 
     Raises:
-        LightningTrtError: See :mod:`lightning_trt_windows.errors`.
+        LightningTrtError: See ``lightning_trt_windows.errors``.
     """
     chosen = settings_of(settings)
     options = RangeOptions.of(ranges)
@@ -111,16 +111,16 @@ def export_checkpoint(
         checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``).
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
         datamodule: A LightningDataModule, or its class, to take shape ranges from.
-        inputs: Argument of ``forward`` to :class:`InputSpec`; goes before what the datamodule shows.
+        inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule shows.
         output: Directory for the artifact, or its URL; by default the checkpoint's own.
         ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         trust_checkpoint: Allow the checkpoint to run code while it is read. Only for files you made yourself.
-        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+        **settings: Fields of ``ExportSettings``.
 
     Raises:
-        LightningTrtError: See :mod:`lightning_trt_windows.errors`.
+        LightningTrtError: See ``lightning_trt_windows.errors``.
     """
     chosen, options = settings_of(settings), RangeOptions.of(ranges)
     place = place_of(checkpoint)

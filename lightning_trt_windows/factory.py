@@ -1,6 +1,6 @@
 """What every Trainer of every script asks through Lightning's entry points for callbacks, so it costs next to nothing.
 
-With ``LIGHTNING_TRT_WINDOWS=1`` the Trainer gets a :class:`WindowsExport` with the defaults, with a path the one that
+With ``LIGHTNING_TRT_WINDOWS=1`` the Trainer gets a ``WindowsExport`` with the defaults, with a path the one that
 the YAML file there describes. Unset, nothing is imported.
 """
 

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Following:
-    """Tells a :class:`~lightning_trt_windows.builds.run.Run` what its Trainer saves and deletes.
+    """Tells a ``Run`` what its Trainer saves and deletes.
 
     Args:
         trainer: The Trainer, whose fit has begun.

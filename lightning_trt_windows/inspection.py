@@ -76,7 +76,7 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
         check: Also read the whole ``.ep`` and compare it and each engine with the hashes in the manifest.
 
     Raises:
-        ArtifactError: There is no manifest that could be read. Everything else is in :attr:`Inspection.issues`.
+        ArtifactError: There is no manifest that could be read. Everything else is in ``Inspection.issues``.
     """
     artifact = read_artifact(path)
     issues = list(artifact_issues(artifact, content=check))

@@ -19,7 +19,7 @@ class WindowsExportCLI(LightningCLI):
     """LightningCLI with the flag ``--windows_export`` and the group ``--windows_export.*``.
 
     It is the CLI of the Lightning that has been imported. Where both have been, it is that of ``lightning``: for
-    modules of ``pytorch_lightning`` derive from its LightningCLI, and call :func:`add_windows_export` there.
+    modules of ``pytorch_lightning`` derive from its LightningCLI, and call ``add_windows_export`` there.
 
     Example:
         >>> WindowsExportCLI(MyModule, MyDataModule)

@@ -1,6 +1,6 @@
 """The flag ``--windows_export`` of a LightningCLI, and the group ``--windows_export.*``.
 
-The value is one argument of two types, ``bool`` or :data:`WindowsExportOptions`, so that ``true``, ``false`` and a
+The value is one argument of two types, ``bool`` or ``WindowsExportOptions``, so that ``true``, ``false`` and a
 group of options are the same key in YAML and on the command line, and a saved configuration says what was asked for.
 The callback is made from it under a second key, ``windows_export_callback``, which jsonargparse computes.
 """
@@ -59,7 +59,7 @@ def _options() -> type[Any]:
 
 
 WindowsExportOptions = _options()
-"""What ``--windows_export.*`` can say: the arguments of :class:`WindowsExport`."""
+"""What ``--windows_export.*`` can say: the arguments of ``WindowsExport``."""
 
 
 def add_windows_export(parser: LightningArgumentParser) -> None:

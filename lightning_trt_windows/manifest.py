@@ -2,7 +2,7 @@
 
 ``docs/format.md`` is the specification. The dataclasses are the schema: JSON keys are field names, in this order. All
 are required, from the minor version on that brought them (``SINCE``). Constructors check nothing;
-:meth:`Manifest.from_json` and :meth:`Manifest.to_json` check everything, so that what this package would refuse to read
+``Manifest.from_json`` and ``Manifest.to_json`` check everything, so that what this package would refuse to read
 it also refuses to write.
 """
 
@@ -279,7 +279,7 @@ class Manifest(_Record):
     """Sentences: what was decided or given up during the export."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As :class:`_Record` does, with the keys that its version has."""
+        """As ``_Record`` does, with the keys that its version has."""
         minor = self.format_version.partition(".")[2]
         return cast("dict[str, Any]", schema.plain(self, int(minor) if minor.isdecimal() else schema.LARGEST))
 
@@ -299,7 +299,7 @@ class Manifest(_Record):
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Manifest:
-        """Like :meth:`from_json`, from what ``json.loads`` gives."""
+        """Like ``from_json``, from what ``json.loads`` gives."""
         minor = _minor(data, where)
         place = Place(lenient=minor > _MINOR, minor=minor)
         manifest = schema.reader_of(cast("Any", cls))(data, place)
@@ -308,7 +308,7 @@ class Manifest(_Record):
         return cast("Manifest", manifest)
 
     def to_json(self) -> str:
-        """The text of the file, to be encoded as UTF-8; always of the version :data:`FORMAT_VERSION`.
+        """The text of the file, to be encoded as UTF-8; always of the version ``FORMAT_VERSION``.
 
         Raises:
             ArtifactError: The values make no manifest that could be read back.

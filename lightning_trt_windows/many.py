@@ -119,10 +119,10 @@ def export_checkpoints(
     """Export many checkpoints; one that fails does not stop the others.
 
     Args:
-        checkpoints: Files, directories and patterns, see :func:`checkpoints_in`.
+        checkpoints: Files, directories and patterns, see ``checkpoints_in``.
         module_class: The LightningModule's class; built from the hyperparameters in each checkpoint, captured once
             for all that have the same.
-        datamodule: As in :func:`~lightning_trt_windows.export_checkpoint`, and so are ``inputs``, ``ranges``,
+        datamodule: As in ``lightning_trt_windows.export_checkpoint``, and so are ``inputs``, ``ranges``,
             ``method``, ``extra``, ``trust_checkpoint`` and ``settings``.
         inputs: Argument of ``forward`` to InputSpec.
         executor: Where engines are built: any ``concurrent.futures.Executor``, which stays yours to shut down, or a
@@ -135,7 +135,7 @@ def export_checkpoints(
         max_pending: Builds that the executor is given at a time.
         build_deadline: Seconds for one build, with ``"process"``.
         report: Called with how many are done, of how many, and what is being done.
-        **settings: Fields of :class:`~lightning_trt_windows.settings.ExportSettings`.
+        **settings: Fields of ``ExportSettings``.
 
     Raises:
         ConfigurationError: No checkpoints, settings that cannot be, two artifacts of one name in ``output``.

@@ -76,7 +76,7 @@ class RichDisplay:
         self._task: Any = None
 
     def show(self, done: int, total: int, doing: str) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         if self._progress is None:
@@ -88,13 +88,13 @@ class RichDisplay:
         self._progress.update(self._task, completed=done, total=total, doing=doing)
 
     def close(self) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         from rich.table import Table
         from rich.text import Text
 
@@ -117,7 +117,7 @@ class TqdmDisplay:
         self._closed = threading.Event()
 
     def show(self, done: int, total: int, doing: str) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         if self._bar is None:
@@ -137,14 +137,14 @@ class TqdmDisplay:
             bar.refresh()
 
     def close(self) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         self._closed.set()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
-        """See :class:`Display`."""
+        """See ``Display``."""
         print(*([table(HEADER, rows)] if rows else []), *failed, sep="\n", flush=True)
 
 
@@ -194,7 +194,7 @@ class Progress:
 
 
 def summary_row(artifact: Artifact) -> tuple[str, ...]:
-    """A row of :data:`HEADER`."""
+    """A row of ``HEADER``."""
     made, took = artifact.manifest, artifact.manifest.timings
     source = made.checkpoint.file if made.checkpoint else artifact.path.name
     left = made.operators.pytorch if made.operators else len(made.fallback_ops)

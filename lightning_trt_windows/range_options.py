@@ -35,7 +35,7 @@ class RangeOptions:
     static: tuple[str, ...] = ()
     """Dimensions to fix at their typical size."""
     dynamic: Mapping[str, Any] = field(default_factory=dict)
-    """Range by dimension, a :class:`DimRange` or ``[min, opt, max]``, whatever was seen."""
+    """Range by dimension, a ``DimRange`` or ``[min, opt, max]``, whatever was seen."""
     same: tuple[tuple[str, ...], ...] = ()
     """Axes of equal size where the calls do not show it: ``[["x.2", "x.3"]]`` for square images."""
     max_batches: int = 16

@@ -17,7 +17,7 @@ __all__ = ["RemoteArtifact", "fetch", "fetch_run"]
 
 @dataclass(frozen=True)
 class RemoteArtifact:
-    """Where the files of an artifact are elsewhere, as :class:`~lightning_trt_windows.artifact.ArtifactPaths` here."""
+    """Where the files of an artifact are elsewhere, as ``ArtifactPaths`` here."""
 
     ep: RemoteFile
     manifest: RemoteFile
@@ -131,8 +131,8 @@ def fetch(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None 
         directory: Where it goes; by default a new temporary directory, which is deleted when the process ends.
 
     Returns:
-        The ``.ep``, with its manifest beside it: what :func:`~lightning_trt_windows.load` and
-        :func:`~lightning_trt_windows.inspect` take. The path of an artifact of this machine is given back as it is.
+        The ``.ep``, with its manifest beside it: what ``lightning_trt_windows.load`` and
+        ``lightning_trt_windows.inspect`` take. The path of an artifact of this machine is given back as it is.
 
     Raises:
         ArtifactError: It is not there, or its content is not that of its manifest.

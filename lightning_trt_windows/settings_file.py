@@ -39,7 +39,7 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
 
 
 def read_settings(path: Path, where: str) -> dict[str, Any]:
-    """Arguments of :class:`WindowsExport` out of a YAML file; an empty file has none.
+    """Arguments of ``WindowsExport`` out of a YAML file; an empty file has none.
 
     Raises:
         ConfigurationError: As above.

@@ -2,7 +2,7 @@
 
 Legend: a *range* is inclusive, ``min <= opt <= max``; ``opt`` is the size TensorRT tunes its kernels for. Sizes count
 elements along one axis. An input's shape lists one entry per axis, batch axis first where there is one: an ``int``
-for a static axis, a :class:`DimRange` for a dynamic one.
+for a static axis, a ``DimRange`` for a dynamic one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DTYPES = frozenset(
         "complex64",
     }
 )
-"""Names of the dtypes that :class:`InputSpec` accepts, as torch spells them."""
+"""Names of the dtypes that ``InputSpec`` accepts, as torch spells them."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class InputSpec:
         ``InputSpec(shape=(DimRange(1, 8, 32), 3, 224, 224), dtype="float32")``
 
     Raises:
-        ConfigurationError: An axis that is neither a size nor a :class:`DimRange`, or an unknown dtype.
+        ConfigurationError: An axis that is neither a size nor a ``DimRange``, or an unknown dtype.
     """
 
     shape: tuple[DimRange | int, ...]
     """One entry per axis; an empty tuple is a scalar tensor."""
     dtype: str = "float32"
-    """One of :data:`DTYPES`."""
+    """One of ``DTYPES``."""
     values: tuple[float, float] | None = None
     """Inclusive (lowest, highest) value to trace and rehearse with; ``None`` for the dtype's natural small values.
 
@@ -131,11 +131,11 @@ class InputSpec:
 
 
 InputTree: TypeAlias = Any
-"""An :class:`InputSpec`, a constant (``None``, flag, number, string), or a dict, list or tuple of these."""
+"""An ``InputSpec``, a constant (``None``, flag, number, string), or a dict, list or tuple of these."""
 
 
 def parse_input_spec(value: object, where: str) -> InputSpec:
-    """Make an :class:`InputSpec` of what YAML or JSON gives: ``{"shape": [[1, 8, 32], 3], "dtype": "float32"}``.
+    """Make an ``InputSpec`` of what YAML or JSON gives: ``{"shape": [[1, 8, 32], 3], "dtype": "float32"}``.
 
     Raises:
         ConfigurationError: Not such a mapping; ``where`` leads the message.

@@ -37,7 +37,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
 _COLLAPSED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
-"""What :class:`pathlib.Path` makes of a URL."""
+"""What ``pathlib.Path`` makes of a URL."""
 _LOCAL = ("file", "local")
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "hf", "memory")
 """Have no directories that would have to be made first; making one may make a bucket."""
@@ -65,7 +65,7 @@ def place_of(path: str | os.PathLike[str] | RemoteFile) -> Path | RemoteFile:
     """Where ``path`` is: a file of this machine, also where it is written ``file://``, or one elsewhere.
 
     Raises:
-        ConfigurationError: A URL that has gone through :class:`pathlib.Path`, which took a slash from it.
+        ConfigurationError: A URL that has gone through ``pathlib.Path``, which took a slash from it.
     """
     if isinstance(path, RemoteFile):
         return path

@@ -47,7 +47,7 @@ def verified_by_twin(
 
     Args:
         artifact: For Windows, written.
-        program: What :func:`copied_for_twin` kept.
+        program: What ``copied_for_twin`` kept.
         settings: Of the artifact; they ask for verification.
         backend: The one that built.
         write: Writes a compiled program with its goldens.

@@ -142,3 +142,10 @@ def test_troubleshooting_quotes_real_messages() -> None:
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     """When this fails: python tests/commands_page.py."""
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """Each name of the package stands on the page of the Python reference."""
+    named = re.findall(r"^::: (\S+)$", (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.M)
+    shown = {name.rpartition(".")[2] for name in named}
+    assert set(lightning_trt_windows.__all__) <= shown

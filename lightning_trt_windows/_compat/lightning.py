@@ -1,7 +1,7 @@
 """``lightning.pytorch`` or ``pytorch_lightning``: the same code under two names, with different classes.
 
 Which of them a Trainer comes from is known when it is made, and the callback may have been imported before that. So
-:class:`Callback` is a class of its own that derives from the Callback of each Lightning that has been imported, and of
+``Callback`` is a class of its own that derives from the Callback of each Lightning that has been imported, and of
 one that is imported later from that moment on. Nothing is imported for its sake: a second Lightning costs a quarter of
 a second, and turns the messages of the first to its own logger.
 """
@@ -52,13 +52,13 @@ else:
 
 
 def _adopt(module: ModuleType) -> None:
-    """Make :class:`Callback`, and what derives from it, a Callback of the Lightning that ``module`` belongs to."""
+    """Make ``Callback``, and what derives from it, a Callback of the Lightning that ``module`` belongs to."""
     if module.Callback not in Callback.__bases__:
         Callback.__bases__ = (*Callback.__bases__, module.Callback)
 
 
 class _Arrivals(PathFinder):
-    """Finds the modules of :data:`CALLBACK_MODULES` as Python does, and has them adopted when they have run."""
+    """Finds the modules of ``CALLBACK_MODULES`` as Python does, and has them adopted when they have run."""
 
     @classmethod
     def find_spec(

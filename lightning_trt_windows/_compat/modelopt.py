@@ -51,7 +51,7 @@ def quantizers_traced() -> Iterator[None]:
     """Let ``torch.export`` record a quantiser as the one operator that Torch-TensorRT converts. Only while capturing.
 
     modelopt does so itself in its ``export_torch_mode``, for FP8; for INT8 only on a GPU: on a CPU it takes a path that
-    looks at the values of the scale (:data:`INT8_LOOKS_AT_ITS_SCALE`).
+    looks at the values of the scale (``INT8_LOOKS_AT_ITS_SCALE``).
     """
     quantization = sys.modules.get("modelopt.torch.quantization")
     if quantization is None:
@@ -98,7 +98,7 @@ def quantizers_run_on_cpus() -> None:
     """Give the operator of INT8 quantisers an implementation where modelopt has none, which is without CUDA.
 
     Lowering and goldens run captured programs on the CPU. modelopt's own arithmetic for CPUs takes the place of the
-    extension that is not there; does nothing where there is one, or no modelopt. See :data:`INT8_NEEDS_CUDA`.
+    extension that is not there; does nothing where there is one, or no modelopt. See ``INT8_NEEDS_CUDA``.
     """
     tensor_quant = sys.modules.get("modelopt.torch.quantization.tensor_quant")
     if tensor_quant is None or tensor_quant.get_cuda_ext() is not None or hasattr(tensor_quant, _DONE):

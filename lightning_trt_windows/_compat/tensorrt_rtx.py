@@ -25,5 +25,5 @@ NO_TRANSPOSED_BFLOAT16 = Workaround(
 
 
 def is_transposed_convolution(node: Node) -> bool:
-    """Whether ``node`` is what :data:`NO_TRANSPOSED_BFLOAT16` is about, in any type."""
+    """Whether ``node`` is what ``NO_TRANSPOSED_BFLOAT16`` is about, in any type."""
     return node.target is torch.ops.aten.convolution.default and bool(node.args[_TRANSPOSED])

@@ -81,7 +81,7 @@ PARTIAL_GRAPH_IS_PRINTED = Workaround(
 
 
 def only_symbols_have_ranges(program: ExportedProgram) -> None:
-    """Take the ranges of expressions out of what :func:`torch.export.load` has noted; those of their symbols remain."""
+    """Take the ranges of expressions out of what ``torch.export.load`` has noted; those of their symbols remain."""
     import sympy
     from torch._export.utils import _get_shape_env_from_gm
 

@@ -1,6 +1,6 @@
 """What turns an ExportedProgram into engines. A backend names no files and writes no manifest.
 
-To add one: a module here with a class that obeys :class:`Backend`, and a line in ``BACKENDS``.
+To add one: a module here with a class that obeys ``Backend``, and a line in ``BACKENDS``.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ TOKEN = "@lightning-trt-windows:{}@"
 
 @dataclass(frozen=True)
 class Build:
-    """Result of :func:`compile_program`."""
+    """Result of ``compile_program``."""
 
     program: ExportedProgram
     engines: dict[str, Engine]

@@ -70,7 +70,7 @@ class _Pass:
         self.copies: dict[tuple[Node, torch.dtype], Node] = {}
 
     def run(self) -> frozenset[str]:
-        """See :func:`apply_precision`."""
+        """See ``apply_precision``."""
         for node in list(self.module.graph.nodes):
             if node.op == "get_attr":
                 self._weight(node)

@@ -1,6 +1,6 @@
 """What upstream gets wrong in silence is refused here: a wrong artifact is worse than none.
 
-Each function looks for one thing, before or after lowering, and raises a :class:`CompileError` that names the place in
+Each function looks for one thing, before or after lowering, and raises a ``CompileError`` that names the place in
 the user's code and what to do about it.
 """
 

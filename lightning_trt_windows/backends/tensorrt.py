@@ -50,7 +50,7 @@ class TensorRT:
     runs_here = False
 
     def check(self, settings: ExportSettings) -> None:
-        """See :class:`~lightning_trt_windows.backends.Backend`."""
+        """See ``Backend``."""
         check_machine()
         installed_distribution(self.name)
         gpu = build_gpu()
@@ -66,7 +66,7 @@ class TensorRT:
         _check_values(settings, gpu)
 
     def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
-        """See :class:`~lightning_trt_windows.backends.Backend`."""
+        """See ``Backend``."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
         chosen = _upstream_settings(blocks, settings, twin=twin)

@@ -50,7 +50,7 @@ class TensorRTRTX:
     runs_here = True
 
     def check(self, settings: ExportSettings) -> None:
-        """See :class:`~lightning_trt_windows.backends.Backend`."""
+        """See ``Backend``."""
         installed_distribution(self.name)
         blocks = upstream()
         check_options(
@@ -63,7 +63,7 @@ class TensorRTRTX:
         _capabilities(blocks, settings.compute_capabilities)
 
     def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
-        """See :class:`~lightning_trt_windows.backends.Backend`. The engines run on Linux too: there is no twin.
+        """See ``Backend``. The engines run on Linux too: there is no twin.
 
         Raises:
             ConfigurationError: ``twin`` was asked for.

@@ -98,7 +98,7 @@ class BuildProcess(Executor):
     """Builds jobs one after the other, each in a fresh process of low priority that sees no GPU.
 
     A build that crashes, is killed or takes too long is an exception here, and leaves its log and a script that
-    repeats it beside the artifact (:func:`failure_folder`).
+    repeats it beside the artifact (``failure_folder``).
 
     Args:
         deadline: Seconds that one build may take; ``None`` for no limit.

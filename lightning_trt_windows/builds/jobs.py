@@ -1,7 +1,7 @@
 """Builds that can be handed over: a captured program, where it goes, and none of the user's code.
 
-A :class:`Job` can be pickled, so that the build runs in another process or on another machine. The program travels in
-the pickle, or stands in a file (:class:`SavedProgram`); then its weights may come from a checkpoint, and one trace
+A ``Job`` can be pickled, so that the build runs in another process or on another machine. The program travels in
+the pickle, or stands in a file (``SavedProgram``); then its weights may come from a checkpoint, and one trace
 serves all checkpoints of a run.
 """
 
@@ -48,7 +48,7 @@ class SavedProgram:
     """A captured program in a file."""
 
     path: Path
-    """Written by :func:`~lightning_trt_windows.builds.travelling.save_program`."""
+    """Written by ``save_program``."""
     weights: Path | None = None
     """Checkpoint whose weights take the place of the program's own."""
 
@@ -96,7 +96,7 @@ class Job:
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     request: str = ""
-    """See :data:`REQUEST`."""
+    """See ``REQUEST``."""
     values: tuple[tuple[float, float] | None, ...] = ()
     """Lowest and highest value of each input, as far as they are known, to record goldens with."""
     skip_existing: bool = False

@@ -73,7 +73,7 @@ class Mirror:
         return path
 
     def origin(self, checkpoint: Path) -> Path | RemoteFile:
-        """What :meth:`local` was asked for."""
+        """What ``local`` was asked for."""
         return self._origins.get(checkpoint, checkpoint)
 
     def is_away(self, checkpoint: Path) -> bool:
@@ -101,7 +101,7 @@ class Mirror:
         return artifact if answers(artifact, job.request, sha256_of(checkpoint)) else None
 
     def send(self, checkpoint: Path, artifact: Artifact) -> None:
-        """Upload ``artifact``; :meth:`done` says what came of it."""
+        """Upload ``artifact``; ``done`` says what came of it."""
         self._put(checkpoint, lambda: RemoteArtifact.beside(self._origins[checkpoint]).upload(artifact))
 
     def remove(self, checkpoint: Path) -> None:

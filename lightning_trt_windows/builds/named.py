@@ -17,7 +17,7 @@ def named_executor(name: str, *, build_deadline: float | None = None) -> Executo
     """The executor called ``name``; whoever asks shuts it down.
 
     Args:
-        name: See :data:`lightning_trt_windows.executor_names.EXECUTORS`.
+        name: See ``EXECUTORS``.
         build_deadline: Seconds for one build, with ``process``.
 
     Raises:

@@ -24,7 +24,7 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
 
 
 class RunOptions:
-    """How the builds of a run are made; see :class:`~lightning_trt_windows.WindowsExport`.
+    """How the builds of a run are made; see ``lightning_trt_windows.WindowsExport``.
 
     Raises:
         ConfigurationError: An executor that will not do, or a number out of its range.

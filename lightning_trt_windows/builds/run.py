@@ -110,7 +110,7 @@ class Run:
         """Build the artifact of a file that has been there for some time, unless it is there as well.
 
         Args:
-            checkpoint: A path that :meth:`fetched` gave back, or any other of this machine.
+            checkpoint: A path that ``fetched`` gave back, or any other of this machine.
             step: Optimizer steps that had been taken, -1 where that is not known.
         """
         if checkpoint not in self._step_of:

@@ -39,7 +39,7 @@ def save_program(program: ExportedProgram, file: Path | io.BytesIO) -> None:
 
 
 def load_program(file: Path | io.BytesIO) -> ExportedProgram:
-    """Read what :func:`save_program` wrote, whichever classes are known here."""
+    """Read what ``save_program`` wrote, whichever classes are known here."""
     _register_stand_ins(file)
     program = torch.export.load(file)
     only_symbols_have_ranges(program)

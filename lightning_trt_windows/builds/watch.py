@@ -39,7 +39,7 @@ class CheckpointWatch:
         self._undo: list[tuple[Any, str]] = []
 
     def attach(self, checkpoint_io: Any) -> None:
-        """Watch ``checkpoint_io`` until :meth:`detach`."""
+        """Watch ``checkpoint_io`` until ``detach``."""
         self.detach()
 
         def saved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

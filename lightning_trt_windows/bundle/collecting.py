@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What :func:`collect` wrote. ``str()`` says it in some lines."""
+    """What ``collect`` wrote. ``str()`` says it in some lines."""
 
     path: Path
     size: int

@@ -38,7 +38,7 @@ _CARD = "README.md"
 
 @dataclass(frozen=True)
 class HubFolder:
-    """What :func:`collect_for_hub` wrote."""
+    """What ``collect_for_hub`` wrote."""
 
     path: Path
     files: tuple[str, ...]
@@ -69,7 +69,7 @@ def collect_for_hub(
     Args:
         run_dir: A directory with artifacts in or below it, or its URL, or several.
         out: The folder; made where it is missing.
-        which: As for :func:`~lightning_trt_windows.collect`.
+        which: As for ``lightning_trt_windows.collect``.
         engines: Add the raw engines.
         skip_damaged: Leave damaged artifacts out.
 

@@ -1,6 +1,6 @@
 """Versions for the Windows machine, and which of them have wheels for it. Standard library only.
 
-``make pins`` asks the package index again; what it prints goes into :data:`WHEELS`.
+``make pins`` asks the package index again; what it prints goes into ``WHEELS``.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def report(
     Args:
         run_dir: A directory with artifacts in or below it, or its URL.
         out: The page.
-        which: As for :func:`~lightning_trt_windows.collect`.
+        which: As for ``lightning_trt_windows.collect``.
         skip_damaged: Leave damaged artifacts out, rather than refuse. Content is not compared with the hashes here.
 
     Raises:

@@ -71,7 +71,7 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     Args:
         module: Any module; comes back exactly as it was, also after a failure. What ``torch.compile`` wraps is traced
             in its stead.
-        inputs: Argument name to :class:`InputSpec`, a constant, or a dict, list or tuple of these.
+        inputs: Argument name to ``InputSpec``, a constant, or a dict, list or tuple of these.
         method: The method to export, or a submodule (``"net.encoder"``); its own signature is the artifact's.
 
     Raises:
@@ -158,7 +158,7 @@ class _Dims:
         self._ranges: dict[str, DimRange] = {}
 
     def example(self, name: str, leaf: Any) -> Any:
-        """A tensor for an :class:`InputSpec`; constants are their own example."""
+        """A tensor for an ``InputSpec``; constants are their own example."""
         if not isinstance(leaf, InputSpec):
             return leaf
         tensor = _random_tensor(leaf).to(self._device)

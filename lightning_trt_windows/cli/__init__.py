@@ -1,7 +1,7 @@
 """The ``lightning-trt-windows`` command: the only place that prints and chooses exit codes.
 
 Codes: 0 done, 1 a fault in this package or in the user's code, 2 wrong usage, and those of
-:mod:`lightning_trt_windows.errors`. Each command has a module here.
+``lightning_trt_windows.errors``. Each command has a module here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options of the command line that say how ranges are derived: :class:`~lightning_trt_windows.RangeOptions`."""
+"""Options of the command line that say how ranges are derived: ``lightning_trt_windows.RangeOptions``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Artifacts in the loggers of a Trainer: files as the logger takes checkpoints, and what the manifest says as values.
 
 One module per kind of logger, imported when a Trainer has one. A logger of another kind is left alone, unless it has a
-method ``log_windows_artifact``, or somebody has registered an adapter for it (:func:`register`).
+method ``log_windows_artifact``, or somebody has registered an adapter for it (``register``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LogArtifacts: TypeAlias = bool | Literal["all"] | None
 ``False``: nothing at all."""
 
 METHOD = "log_windows_artifact"
-"""A logger that has it is called with each :class:`LoggedArtifact`, as its own adapter."""
+"""A logger that has it is called with each ``LoggedArtifact``, as its own adapter."""
 
 
 class LoggerAdapter(Protocol):
@@ -82,7 +82,7 @@ class ArtifactLogging:
 
     Args:
         loggers: Those of the Trainer.
-        choice: See :data:`LogArtifacts`.
+        choice: See ``LogArtifacts``.
         every: Whether ModelCheckpoint keeps all (``save_top_k=-1``): loggers take each checkpoint at once then.
         warn: Called with a sentence where a logger fails.
     """

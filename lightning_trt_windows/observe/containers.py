@@ -2,7 +2,7 @@
 
 A *tree* is a leaf or a container of trees. Containers are dicts, lists, tuples and NamedTuples, dataclasses, attrs
 classes, mappings of other classes, and whatever is registered with ``torch.utils._pytree`` (the outputs of
-transformers, for one). Everything else is a leaf: tensors, :class:`~lightning_trt_windows.shapes.InputSpec`, flags,
+transformers, for one). Everything else is a leaf: tensors, ``InputSpec``, flags,
 numbers, strings, and objects of unknown classes.
 
 A leaf is called by its *dotted name*, the argument followed by keys, indices and field names: ``x``, ``batch.image``,
@@ -41,7 +41,7 @@ _LEAVES = (torch.Tensor, InputSpec, DimRange, Leaf, str, bytes, int, float, type
 
 
 class Parts(NamedTuple):
-    """One container taken apart; :func:`join` is the way back."""
+    """One container taken apart; ``join`` is the way back."""
 
     cls: type
     """Class of the container."""
@@ -85,7 +85,7 @@ def _plain_key(key: Any) -> Any:
 
 
 def _split_by_nature(value: Any) -> Parts | None:
-    """:func:`split` for classes that nobody need have registered."""
+    """``split`` for classes that nobody need have registered."""
     cls = type(value)
     names = _field_names(cls)
     if names is not None:

@@ -43,7 +43,7 @@ class Discovered:
 
     inputs: Mapping[str, InputTree]
     """By argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its name;
-    :func:`call_arguments` makes a call of it."""
+    ``call_arguments`` makes a call of it."""
     sources: Mapping[str, Source]
     """By dotted name of each tensor."""
     notes: tuple[str, ...] = ()

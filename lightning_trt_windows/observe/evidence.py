@@ -68,7 +68,7 @@ def derive(
         kind: Kind of evidence, for the manifest.
         reason: One sentence on where the evidence comes from, for the manifest.
         given: Dotted names that are given explicitly, with all beneath them: contradictions there do not matter.
-        pinned: See :func:`~lightning_trt_windows.observe.ranges.derive_ranges`.
+        pinned: See ``derive_ranges``.
         loader_sizes: Likewise.
         options: Likewise.
 

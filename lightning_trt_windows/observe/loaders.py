@@ -47,7 +47,7 @@ def sample_batches(
             where there is no datamodule; its ``setup`` is not called, for it may make new layers.
         datamodule: A ``LightningDataModule``, anything with its loader methods, or ``None``.
         max_batches: Bound for loaders that are long or never end.
-        stages: The loaders to ask, of :data:`STAGES`.
+        stages: The loaders to ask, of ``STAGES``.
     """
     source = module if datamodule is None else datamodule
     silent: list[str] = []

@@ -51,7 +51,7 @@ class Observer:
         self._enter("")
 
     def attach(self, module: torch.nn.Module) -> None:
-        """Watch ``module`` until :meth:`detach`.
+        """Watch ``module`` until ``detach``.
 
         Raises:
             ConfigurationError: The module has no such method.
@@ -93,7 +93,7 @@ class Observer:
     def calls(self) -> tuple[Observation, ...]:
         """What the method received, by stage.
 
-        Calls before the first :meth:`stage` count only where there is no other: summaries and graph loggers run
+        Calls before the first ``stage`` count only where there is no other: summaries and graph loggers run
         ``forward`` on made-up examples.
         """
         return self._observations("call")

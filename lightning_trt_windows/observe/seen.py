@@ -38,7 +38,7 @@ class SeenConstant(Leaf):
     """A flag, number, string or ``None``."""
 
     values: tuple[Any, ...]
-    """The different values, in order of appearance; at most :data:`MOST_CONSTANTS`."""
+    """The different values, in order of appearance; at most ``MOST_CONSTANTS``."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Observation:
     first: int
     """Number of the batch of the first of them within its stage, from 1."""
     args: tuple[Any, ...]
-    """Trees of :class:`SeenTensor`, :class:`SeenConstant` and :class:`SeenObject`."""
+    """Trees of ``SeenTensor``, ``SeenConstant`` and ``SeenObject``."""
     kwargs: Mapping[str, Any]
 
 
@@ -137,7 +137,7 @@ def _what(value: Any) -> str:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors that :func:`describe` calls tensors, in the same order."""
+    """The tensors that ``describe`` calls tensors, in the same order."""
     if isinstance(value, torch.Tensor):
         if value.layout is torch.strided:
             yield value

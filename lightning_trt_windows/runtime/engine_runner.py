@@ -1,6 +1,6 @@
 """Run one TensorRT engine through the Python bindings, on torch's memory and the caller's CUDA stream.
 
-Everything above this file knows an engine as a callable, tensors in and tensors out (:class:`EngineRunner`).
+Everything above this file knows an engine as a callable, tensors in and tensors out (``EngineRunner``).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class TensorRTRuntime:
 
 
 class _Engine:
-    """One engine; implements :class:`EngineRunner`."""
+    """One engine; implements ``EngineRunner``."""
 
     def __init__(self, runtime: TensorRTRuntime, record: EngineRecord, engine: Any) -> None:
         self._runtime = runtime

@@ -106,7 +106,7 @@ class LoadedModule:
         return outputs
 
     def flat_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """The tensors of a call, as :meth:`call_flat` takes them.
+        """The tensors of a call, as ``call_flat`` takes them.
 
         Raises:
             ConfigurationError: The call does not fit ``forward`` as it was exported.
@@ -115,7 +115,7 @@ class LoadedModule:
         return [leaf for leaf, is_tensor in zip(leaves, self._tensors) if is_tensor]
 
     def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call of ``forward`` that these tensors make: the inverse of :meth:`flat_inputs`."""
+        """The call of ``forward`` that these tensors make: the inverse of ``flat_inputs``."""
         given = iter(tensors)
         leaves = [next(given) if is_tensor else value for is_tensor, value in zip(self._tensors, self._exported)]
         return self._structure.call(leaves)

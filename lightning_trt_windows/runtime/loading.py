@@ -101,7 +101,7 @@ def load(
 def load_program(
     artifact: Artifact, device: torch.device, open_engine: EngineOpener, cache: RuntimeCache | None = None
 ) -> LoadedModule:
-    """:func:`load` with another way to run engines; ``artifact`` must have been checked.
+    """``load`` with another way to run engines; ``artifact`` must have been checked.
 
     Engines are read and opened one after the other, so that one buffer at a time is in memory.
     """

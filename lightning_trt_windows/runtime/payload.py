@@ -82,7 +82,7 @@ def _memory(size: int) -> memoryview:
 
 
 def read_head(stream: BinaryIO, start: int, engine: EngineRecord) -> bytes:
-    """The first bytes of ``engine``, enough for :func:`~lightning_trt_windows.engine_header.read_header`."""
+    """The first bytes of ``engine``, enough for ``read_header``."""
     stream.seek(start + engine.location.offset)
     text = stream.read(min((HEADER_SIZE + 2) // 3 * 4, engine.location.length))
     try:

@@ -61,7 +61,7 @@ class RuntimeCache:
                 self._saved = content
 
     def save_quietly(self) -> None:
-        """Like :meth:`save`, for the end of the process, where nobody is left to tell."""
+        """Like ``save``, for the end of the process, where nobody is left to tell."""
         try:
             self.save()
         except OSError as error:

@@ -125,7 +125,7 @@ class Structure:
         return leaves
 
     def call(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call of which :meth:`flatten` makes ``leaves``."""
+        """The call of which ``flatten`` makes ``leaves``."""
         values: list[Any] = []
         position = 0
         for argument in self.arguments:

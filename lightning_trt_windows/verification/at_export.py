@@ -13,7 +13,7 @@ __all__ = ["failure_of", "raise_if_failed", "verified"]
 
 
 def verified(artifact: Artifact, wanted: bool | Literal["auto"], *, twin: Artifact | None = None) -> Artifact:
-    """Verify and write the verdict into the manifest. The artifact stays whatever it is; see :func:`failure_of`.
+    """Verify and write the verdict into the manifest. The artifact stays whatever it is; see ``failure_of``.
 
     Args:
         artifact: Just written, with goldens.

@@ -66,7 +66,7 @@ class Goldens:
 
 
 def golden_shapes(records: Sequence[InputRecord]) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """For each name in :data:`SETS` the shapes of all inputs; those of the same shapes once."""
+    """For each name in ``SETS`` the shapes of all inputs; those of the same shapes once."""
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name in SETS:
         shapes = tuple(_shape(record, name) for record in records)

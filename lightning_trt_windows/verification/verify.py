@@ -40,7 +40,7 @@ def verify(
     """Check that an artifact, named by its ``.ep`` or its ``.json``, is whole and computes what it should.
 
     The numbers need a GPU, and something to compare with: goldens recorded at the export, or ``reference``. Where they
-    cannot be checked, :attr:`Verification.not_checked` says why, which is not a failure.
+    cannot be checked, ``Verification.not_checked`` says why, which is not a failure.
 
     Args:
         path: Either of the two files.
