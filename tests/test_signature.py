@@ -202,6 +202,8 @@ def test_the_commands(tiny: Artifact, tmp_path: Path, capsys: Any, monkeypatch: 
     assert main(["verify", str(tiny.path), "--key", f"{key}.pub", "--no-numbers", "--json"]) == 0
     out = capsys.readouterr().out
     assert json.loads(out[out.index("{") :])["signed_by"].startswith("SHA256:")
+    assert main(["sign", str(tiny.path), "--key", key, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signature"].endswith("tiny.windows.json.sig")
     monkeypatch.delenv("LIGHTNING_TRT_WINDOWS_KEY_PASSWORD")
     assert main(["sign", str(tiny.path), "--key", key]) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from typing import Any
 
@@ -23,6 +24,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
     parser.add_argument("--key", required=True, metavar="KEY", help="private key, as keygen writes it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_sign)
     parser = commands.add_parser(
         "keygen",
@@ -32,13 +34,15 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         f"A password in {_PASSWORD} encrypts the private key.",
     )
     parser.add_argument("file", metavar="FILE", help="where the private key goes; must not exist")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_keygen)
 
 
 def _sign(arguments: argparse.Namespace) -> int:
     from lightning_trt_windows.signature import sign
 
-    print(f"wrote {sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))}")
+    signature = sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))
+    print(json.dumps({"signature": str(signature)}) if arguments.json else f"wrote {signature}")
     return 0
 
 
@@ -46,5 +50,8 @@ def _keygen(arguments: argparse.Namespace) -> int:
     from lightning_trt_windows.signature import make_key
 
     public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
-    print(f"wrote {arguments.file} (keep it secret) and {public} (give it to those who load)")
+    if arguments.json:
+        print(json.dumps({"private_key": str(arguments.file), "public_key": str(public)}))
+    else:
+        print(f"wrote {arguments.file} (keep it secret) and {public} (give it to those who load)")
     return 0
