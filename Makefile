@@ -29,7 +29,7 @@ help: ## say what there is
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environments and what the demo made"
 	@echo ""
-	@echo "The first of them installs what is needed into $(VENV): about 6 GB, a few minutes. No GPU is needed."
+	@echo "The first of them installs what is needed into $(VENV): about 8 GB, a few minutes. No GPU is needed."
 	@echo "PYTHON=python3.12 chooses another Python; 3.10 to 3.13 will do."
 
 demo: $(INSTALLED)
@@ -85,7 +85,7 @@ $(INSTALLED): pyproject.toml
 	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@if [ -e $(UNFINISHED) ]; then \
 	  echo "The last installation into $(VENV) did not finish: starting it over."; rm -rf $(VENV); fi
-	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk."
+	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 8 GB on disk."
 	@echo "This takes a few minutes, once; towards the end pip copies files and says nothing for a while."
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	@$(PYTHON) -m venv $(VENV)
