@@ -26,7 +26,8 @@ PINS = {
     "2.11": ("torch==2.11.0", "torch-tensorrt-rtx==2.11.0", "tensorrt-rtx==1.4.0.76", "lightning==2.6.6"),
     # the oldest of everything
     "2.12": ("torch==2.12.1", "torch-tensorrt-rtx==2.12.1", "lightning==2.5.0.post0"),
-    "2.13": ("torch==2.13.0", "torch-tensorrt-rtx==2.13.0", "lightning==2.5.6"),
+    # exactly that: an index with builds for CPUs as well would give 2.13.0+cpu
+    "2.13": ("torch===2.13.0", "torch-tensorrt-rtx==2.13.0", "lightning==2.5.6"),
     # the newest of everything
     "2.14": ("torch==2.14.1", "torch-tensorrt-rtx==2.14.0", "lightning==2.6.6"),
 }
@@ -60,6 +61,8 @@ def versions(session: nox.Session, torch: str) -> None:
         session.install("--editable", ".", *PINS[torch], *_tools("rtx", but=PINS[torch]), *_tools("dev", of=TOOLS))
         (libraries,) = Path(session.virtualenv.location).glob("lib/python3.*/site-packages/tensorrt_rtx_libs")
         session.env["LD_LIBRARY_PATH"] = str(libraries)
+        # it imports a module that the bindings of 1.4.0 lack, and Torch-TensorRT imports it where it is there
+        shutil.rmtree(libraries.parent / "tensorrt_rtx" / "plugin", ignore_errors=True)
     else:
         session.install("--editable", ".[rtx]", *PINS[torch], *_tools("dev", of=TOOLS))
     _run(session, torch)
