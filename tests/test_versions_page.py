@@ -21,7 +21,7 @@ PYPROJECT = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
 def pinned(column: str) -> dict[str, str]:
     """The exact versions that a column installs, by distribution."""
     (pins,) = re.findall(rf'^    "{re.escape(column)}": \((.*?)\)', NOXFILE, flags=re.M | re.S)
-    return dict(re.findall(r'"([\w-]+)==([^"]+)"', pins))
+    return dict(re.findall(r'"([\w-]+)===?([^"]+)"', pins))
 
 
 COLUMNS = re.findall(r'^    "(2\.\d+)": \(', NOXFILE, flags=re.M)
