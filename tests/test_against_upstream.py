@@ -24,14 +24,22 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from upstream_reference import MODELS
 
+from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.cpu_build import is_cpu_build
 from lightning_trt_windows._compat.torch_tensorrt import upstream
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.export import _write_program
 from lightning_trt_windows.settings import ExportSettings
 
-pytestmark = pytest.mark.skipif(is_cpu_build(), reason="upstream's own save needs its libraries")
+pytestmark = [
+    pytest.mark.skipif(is_cpu_build(), reason="upstream's own save needs its libraries"),
+    pytest.mark.skipif(
+        minor(installed_version("torch-tensorrt-rtx")) == (2, 11),
+        reason="2.11's own files lack a field that its loader reads: ours cannot be like them",
+    ),
+]
 
 RECORDED_ON_PURPOSE = {
     # the machine that built it may have any GPU or none; the engine runs on Ampere and newer

