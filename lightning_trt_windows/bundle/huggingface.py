@@ -21,7 +21,7 @@ from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.layout import ARTIFACTS, with_folders
 from lightning_trt_windows.bundle.pins import requirements
-from lightning_trt_windows.bundle.texts import code, gpus_of, range_of
+from lightning_trt_windows.bundle.texts import code, gpus_of, interface, range_of
 from lightning_trt_windows.bundle.zipped import Member, file_member, text_member
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.files import explained
@@ -185,8 +185,7 @@ def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
     rows = ["| File | Made of | Size | Takes | Gives | GPUs |", "|---|---|---|---|---|---|"]
     for item, folder in items:
         made = item.manifest
-        takes = "; ".join(f"{i.name} {i.dtype} {range_of(i)}" for i in made.inputs)
-        gives = "; ".join(f"{o.name} {o.dtype} [{', '.join(map(str, o.shape))}]" for o in made.outputs)
+        takes, gives = interface(made)
         source = code(made.checkpoint.file) if made.checkpoint else ""
         roles = f" ({', '.join(item.roles)})" if item.roles else ""
         scores = [f"{s.monitor} {s.value:.6g}" for s in made.checkpoint.scores] if made.checkpoint else []

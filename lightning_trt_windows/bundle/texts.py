@@ -11,7 +11,7 @@ from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.pins import PYTHONS
 from lightning_trt_windows.manifest import InputRecord, Manifest
 
-__all__ = ["code", "gpus_of", "range_of", "readme", "run_script", "template"]
+__all__ = ["code", "gpus_of", "interface", "range_of", "readme", "run_script", "template"]
 
 _ENGINES = "| `engines/` | raw engines for C++ and C#, and `engines.json` with what is bound to them |\n"
 
@@ -38,8 +38,7 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
     rows = ["| Artifact | Made of | Size | Takes | Gives |", "|---|---|---|---|---|"]
     for item, folder in items:
         manifest = item.manifest
-        takes = "; ".join(f"{i.name} {i.dtype} {range_of(i)}" for i in manifest.inputs)
-        gives = "; ".join(f"{o.name} {o.dtype} [{', '.join(map(str, o.shape))}]" for o in manifest.outputs)
+        takes, gives = interface(manifest)
         made_of = code(manifest.checkpoint.file) if manifest.checkpoint else "a module without a checkpoint"
         roles = f" ({', '.join(item.roles)})" if item.roles else ""
         name = f"{folder}/{item.artifact.path.name}"
@@ -86,6 +85,13 @@ def gpus_of(manifest: Manifest) -> str:
 def range_of(record: InputRecord) -> str:
     """The shape of an input with its ranges: ``[batch 1..64, 3, 224]``."""
     return f"[{', '.join(_axis(*axis) for axis in zip(record.symbols, record.min, record.max))}]"
+
+
+def interface(manifest: Manifest) -> tuple[str, str]:
+    """What an artifact takes and what it gives: names, dtypes and shapes, for a table."""
+    takes = "; ".join(f"{i.name} {i.dtype} {range_of(i)}" for i in manifest.inputs)
+    gives = "; ".join(f"{o.name} {o.dtype} [{', '.join(map(str, o.shape))}]" for o in manifest.outputs)
+    return takes, gives
 
 
 def _axis(symbol: str | None, low: int, high: int) -> str:
