@@ -15,6 +15,7 @@ from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.builds.options import RunOptions, one_of
 from lightning_trt_windows.builds.run import Failure, Run
 from lightning_trt_windows.collection import Collection
+from lightning_trt_windows.doctor import installed_versions
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.following import Following
 from lightning_trt_windows.loggers import LogArtifacts
@@ -66,6 +67,8 @@ class WindowsExport(Callback):
         max_pending: Builds that an executor is given at a time; further ones wait as files.
         replace_queued: Let a newer checkpoint take the place of those that still wait for their build.
         build_deadline: Seconds that one build may take in ``executor="process"``.
+        build_memory: Gigabytes (10^9 bytes) that one build may take there; by default four fifths of what the machine
+            has available when it begins.
         retrace: Capture the module for every checkpoint, even where nothing has changed but its weights.
         log_artifacts: What loggers are given besides the manifest's values: ``True`` the files of what is there at the
             end, ``"all"`` each as it is made; by default what their ``log_model`` says. ``False``: nothing at all.
@@ -105,6 +108,7 @@ class WindowsExport(Callback):
         max_pending: int = 16,
         replace_queued: bool = False,
         build_deadline: float | None = None,
+        build_memory: float | None = None,
         retrace: bool = False,
         log_artifacts: LogArtifacts = None,
         preflight: bool = True,
@@ -139,6 +143,7 @@ class WindowsExport(Callback):
         self._options = RunOptions(
             executor,
             build_deadline=build_deadline,
+            build_memory=build_memory,
             max_pending=max_pending,
             replace_queued=replace_queued,
             keep_dropped=keep_dropped,
@@ -172,7 +177,8 @@ class WindowsExport(Callback):
             # names can only be checked against upstream itself, whose import takes seconds
             if self.settings.compile_options or self.settings.compute_capabilities:
                 backend.check(self.settings)
-            check_space(trainer.default_root_dir, pl_module)
+            rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
+            rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
         except ConfigurationError:
             raise
         except LightningTrtError as error:
@@ -229,7 +235,8 @@ class WindowsExport(Callback):
             return
         try:
             with self._following.unobserved():
-                try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
+                said = try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
+            rank_zero_info(f"WindowsExport: {said}.")
         except ShapeDiscoveryError:
             return  # training may show more
         except LightningTrtError as error:

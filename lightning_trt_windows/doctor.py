@@ -16,7 +16,7 @@ from lightning_trt_windows.errors import EnvironmentMismatchError, LightningTrtE
 from lightning_trt_windows.files import readable_size
 from lightning_trt_windows.settings import BackendName, ExportSettings
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "installed_versions"]
 
 _LITTLE_SPACE = 2_000_000_000
 """Bytes below which a directory is worth a word."""
@@ -80,18 +80,19 @@ def _lightning() -> str:
 
 
 def _backend(name: BackendName) -> str:
-    from lightning_trt_windows._compat.bindings import DISTRIBUTIONS, installed_bindings_name
     from lightning_trt_windows.backends import get_backend
 
     backend = get_backend(name)
     backend.check(ExportSettings(backend=name))
-    distributions = (
-        "torch",
-        "torch-tensorrt-rtx",
-        "torch-tensorrt",
-        *filter(None, map(installed_bindings_name, DISTRIBUTIONS)),
-    )
-    return f"{backend.name}, with {', '.join(filter(None, map(_installed, distributions)))}"
+    return f"{backend.name}, with {installed_versions()}"
+
+
+def installed_versions() -> str:
+    """What of PyTorch, Torch-TensorRT and TensorRT is installed, in which versions."""
+    from lightning_trt_windows._compat.bindings import DISTRIBUTIONS, installed_bindings_name
+
+    bindings = filter(None, map(installed_bindings_name, DISTRIBUTIONS))
+    return ", ".join(filter(None, map(_installed, ("torch", "torch-tensorrt-rtx", "torch-tensorrt", *bindings))))
 
 
 def _installed(distribution: str) -> str | None:

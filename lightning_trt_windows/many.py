@@ -113,6 +113,7 @@ def export_checkpoints(
     trust_checkpoint: bool = False,
     max_pending: int = 16,
     build_deadline: float | None = None,
+    build_memory: float | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
     **settings: Any,
 ) -> Exports:
@@ -134,6 +135,7 @@ def export_checkpoints(
         trust_checkpoint: Allow checkpoints to run code while they are read.
         max_pending: Builds that the executor is given at a time.
         build_deadline: Seconds for one build, with ``"process"``.
+        build_memory: Gigabytes for one build, with ``"process"``; by default four fifths of what is available.
         report: Called with how many are done, of how many, and what is being done.
         **settings: Fields of ``ExportSettings``.
 
@@ -145,7 +147,7 @@ def export_checkpoints(
         raise ConfigurationError("no checkpoints were named")
     _refuse_same_names(places, output)
     source = _Source(module_class, datamodule, inputs, RangeOptions.of(ranges), method, trust_checkpoint)
-    own = named_executor(executor, build_deadline=build_deadline) if isinstance(executor, str) else None
+    own = named_executor(executor, build_deadline, build_memory) if isinstance(executor, str) else None
     work = _Work(source, settings_of(settings), own or executor, output, dict(extra or {}), max_pending, report)  # type: ignore[arg-type]
     try:
         work.run(places)

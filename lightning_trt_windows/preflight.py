@@ -15,6 +15,7 @@ from torch import nn
 from lightning_trt_windows.artifact import ArtifactPaths, readable_size
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export import prepare
+from lightning_trt_windows.manifest import InputRecord
 from lightning_trt_windows.noise import unlogged
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
@@ -47,8 +48,8 @@ def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None
         )
 
 
-def check_space(directory: str | os.PathLike[str], module: nn.Module) -> None:
-    """Refuse a disk without room for one artifact.
+def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
+    """Refuse a disk without room for one artifact; otherwise a sentence about it.
 
     Raises:
         OutputError: There is less free space than the weights of ``module`` need twice.
@@ -64,16 +65,24 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> None:
             f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}; "
             "free some, or let ModelCheckpoint write to another disk"
         )
+    return f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
 
 
-def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> None:
-    """Capture ``module`` and keep nothing.
+def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
+    """Capture ``module``, keep nothing, and say in a sentence how it went.
 
     Raises:
         LightningTrtError: What would be raised after the training.
     """
     with unlogged():
-        prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
+        job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
+    inputs = ", ".join(f"{record.name} {record.dtype} {_sizes(record)}" for record in job.inputs)
+    return f"{type(module).__name__} can be captured ({job.capture_seconds:.1f} s), as far as seen with {inputs}"
+
+
+def _sizes(record: InputRecord) -> str:
+    sizes = (str(low) if low == high else f"{low}..{high}" for low, high in zip(record.min, record.max))
+    return f"[{', '.join(sizes)}]"
 
 
 def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +18,14 @@ def crash(job: Any) -> None:
 def killed(job: Any) -> None:
     """End as the kernel ends who takes too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def devours(job: Any) -> None:
+    """Take more and more memory."""
+    pieces = []
+    for _ in range(200):
+        pieces.append(b"x" * 50_000_000)
+        time.sleep(0.1)
 
 
 def hang(job: Any) -> None:
@@ -32,6 +41,7 @@ def surroundings(job: Any) -> dict[str, Any]:
         "pid": os.getpid(),
         "niceness": os.nice(0),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "first to go": Path("/proc/self/oom_score_adj").read_text().strip(),
         "cuda": torch.cuda.is_initialized(),
     }
 

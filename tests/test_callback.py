@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,37 @@ class TestNothingToExport:
         assert export.artifacts == []
         assert "forward" not in module.__dict__
         assert not module._forward_pre_hooks
+
+
+class TestPreflight:
+    """What is known before the training is said before the training."""
+
+    def test_all_is_well(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A sentence each for versions, disk and capture, before the first step."""
+
+        class Told(Regression):
+            told: list[str] | None = None
+
+            def on_train_start(self) -> None:
+                self.told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("WindowsExport: ")]
+
+        module = Told()
+        with caplog.at_level("INFO"):
+            trainer(tmp_path, WindowsExport(), max_epochs=1).fit(module, datamodule=Data())
+        assert module.told is not None
+        engines, space, captured = module.told
+        assert f"engines by tensorrt_rtx, with torch {importlib.metadata.version('torch')}" in engines
+        assert "of free space, an artifact needs about" in space
+        assert re.search(r"Told can be captured \(\d\.\d s\), as far as seen with x float32 \[1\.\.8, 4\]\.$", captured)
+
+    def test_capture_fails(self, tmp_path: Path) -> None:
+        """A module that cannot be captured is told of before the first step, or ends the run there."""
+        with pytest.warns(UserWarning, match="after this training there will be no artifact"):
+            trainer(tmp_path, WindowsExport(), max_epochs=1).fit(Untraceable(), datamodule=Data())
+        run = trainer(tmp_path, WindowsExport(on_error="raise"), max_epochs=1)
+        with pytest.raises(CaptureError):
+            run.fit(Untraceable(), datamodule=Data())
+        assert run.global_step == 0
 
 
 class TestFailures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import time
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import building
-import lightning.pytorch as L
+import psutil
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_models import Data, Regression, trainer
+from unchanged import assert_unchanged
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact import check_artifact, sha256_of
@@ -187,6 +190,31 @@ class TestWhichCheckpoints:
         if "epoch=1" in stems(tmp_path, ".ckpt"):
             assert (tmp_path / "epoch=1.windows.ep").stat().st_mtime_ns == untouched
 
+    def test_renamed(self, tmp_path: Path) -> None:
+        """A run whose directory has another name now is resumed there, and what it has is left as it is."""
+        data, options = Data(), {"filename": "{epoch}", "save_top_k": -1}
+        before, now = tmp_path / "before", tmp_path / "now"
+        trainer(before, ModelCheckpoint(before, **options), each_checkpoint(), max_epochs=2).fit(Regression(), data)
+        before.rename(now)
+        untouched = {path: path.stat().st_mtime_ns for path in now.glob("*.windows.ep")}
+        export = each_checkpoint()
+        run = trainer(now, ModelCheckpoint(now, **options), export, max_epochs=3)
+        run.fit(Regression(), data, ckpt_path=now / "epoch=1.ckpt")
+        assert_complete(now, export)
+        assert stems(now, ".ckpt") == {"epoch=0", "epoch=1", "epoch=2"}
+        assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+        assert not before.exists()
+
+    def test_an_artifact_of_other_weights(self, tmp_path: Path) -> None:
+        """What stands beside a checkpoint and is not of its bytes is built again."""
+        data, options = Data(), {"filename": "{epoch}", "save_top_k": -1}
+        trainer(tmp_path, ModelCheckpoint(tmp_path, **options), each_checkpoint(), max_epochs=2).fit(Regression(), data)
+        (tmp_path / "epoch=0.ckpt").write_bytes((tmp_path / "epoch=1.ckpt").read_bytes())
+        export = each_checkpoint()
+        run = trainer(tmp_path, ModelCheckpoint(tmp_path, **options), export, max_epochs=3)
+        run.fit(Regression(), data, ckpt_path=tmp_path / "epoch=1.ckpt")
+        assert_complete(tmp_path, export)
+
     def test_saved_inside_a_step(self, tmp_path: Path) -> None:
         """A checkpoint that is saved under autocast or in validation is captured as any other."""
 
@@ -250,6 +278,24 @@ class TestEndings:
         assert all(isinstance(f.error, CompileError) for f in export.failures)
         assert {p.name for p in tmp_path.iterdir()} == {"epoch=0.ckpt", "epoch=1.ckpt"}
 
+    def test_terminated(self, tmp_path: Path) -> None:
+        """SIGTERM, as clusters send it, ends training and builds, and nothing half is left."""
+
+        class Terminated(Regression):
+            def on_train_epoch_start(self) -> None:
+                if self.current_epoch == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        export = each_checkpoint(executor="process")
+        saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        with pytest.warns(UserWarning, match="lightning-trt-windows export"), pytest.raises(SIGTERMException):
+            trainer(tmp_path, saver, export, max_epochs=5).fit(Terminated(), datamodule=Data())
+        assert psutil.Process().children() == []
+        made = {a.manifest.checkpoint.file for a in export.artifacts if a.manifest.checkpoint}
+        assert made | {f.checkpoint.name for f in export.failures if f.checkpoint} == {"epoch=0.ckpt", "epoch=1.ckpt"}
+        assert stems(tmp_path, ".windows.json") == {name.removesuffix(".ckpt") for name in made}
+        assert not list(tmp_path.glob(".lightning-trt-windows-*"))
+
     def test_a_build_that_dies(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Training goes on, and the failure names the log."""
         monkeypatch.setattr(pending, "build", building.crash)
@@ -284,25 +330,12 @@ class TestTrainingUnchanged:
     @pytest.mark.parametrize("executor", ["inline", "process", "pool"])
     def test_bit_for_bit(self, tmp_path: Path, executor: str) -> None:
         """Weights, optimizer and random states, with when="checkpoint" and with each executor."""
-        results = []
         given: Any = ProcessPoolExecutor(2, get_context("spawn")) if executor == "pool" else executor
-        for callbacks in ([], [each_checkpoint(executor=given)]):
-            L.seed_everything(3, verbose=False)
-            directory = tmp_path / str(len(callbacks))
-            module = Regression()
-            saver = ModelCheckpoint(directory, filename="{epoch}-{step}", every_n_train_steps=7, save_top_k=-1)
-            run = trainer(directory, saver, *callbacks, max_epochs=3)
-            run.fit(module, datamodule=Data())
-            if callbacks:
-                assert_complete(directory, callbacks[0])
-                assert len(callbacks[0].artifacts) == 2
-            results.append((module.state_dict(), run.optimizers[0].state_dict(), torch.get_rng_state()))
+        export = each_checkpoint(executor=given)
+        assert_complete(assert_unchanged(tmp_path, export), export)
+        assert len(export.artifacts) == 2
         if executor == "pool":
             given.shutdown()
-        without, with_export = results
-        assert all(torch.equal(without[0][key], with_export[0][key]) for key in without[0])
-        assert without[1] == with_export[1]
-        assert torch.equal(without[2], with_export[2])
 
 
 def test_threads_are_refused() -> None:

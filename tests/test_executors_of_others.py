@@ -13,6 +13,7 @@ import building
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_models import Data, Regression, trainer
+from unchanged import assert_unchanged
 
 from lightning_trt_windows import WindowsExport, export_checkpoints
 from lightning_trt_windows.artifact import check_artifact
@@ -55,6 +56,16 @@ def test_executor(tmp_path: Path, make: Any) -> None:
         assert export.failures == []
         assert [check_artifact(a).path.name for a in export.artifacts] == ["epoch=0.windows.ep", "epoch=1.windows.ep"]
         assert executor.submit(int, "3").result() == 3
+
+
+@pytest.mark.parametrize("make", [dask, loky, submitit])
+def test_training_is_unchanged(tmp_path: Path, make: Any) -> None:
+    """Weights, optimizer and random states, bit for bit."""
+    for executor in make(tmp_path / "of the executor"):
+        export = WindowsExport(when="checkpoint", executor=executor)
+        assert_unchanged(tmp_path, export)
+        assert export.failures == []
+        assert len(export.artifacts) == 2
 
 
 @pytest.mark.parametrize("name", ["dask", "loky:2", "submitit"])

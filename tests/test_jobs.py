@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import building
+import psutil
 import pytest
 import torch
 from lightning_models import Data, Regression
@@ -20,6 +21,7 @@ from lightning_models import Data, Regression
 from lightning_trt_windows.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
 from lightning_trt_windows.builds.executors import BuildProcess, Inline, failure_folder
 from lightning_trt_windows.builds.jobs import Job, SavedProgram
+from lightning_trt_windows.builds.memory import MemoryLimit
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
 from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export import build, prepare
@@ -186,6 +188,7 @@ class TestBuildProcess:
         executor.shutdown()
         assert one["pid"] != two["pid"]
         assert (one["gpus"], one["cuda"], one["niceness"]) == ("", False, min(19, building.os.nice(0) + 7))
+        assert one["first to go"] == "1000"  # when memory runs out
 
     @pytest.mark.parametrize(
         ("function", "words"),
@@ -204,6 +207,21 @@ class TestBuildProcess:
         executor.shutdown()
         check_artifact(artifact)
         assert not failure_folder(asked.paths).exists()
+
+    def test_takes_too_much_memory(self, asked: Job) -> None:
+        """It is ended before the machine is full, and the message says how much it took and might have taken."""
+        executor = BuildProcess(memory=2.5)
+        with pytest.raises(CompileError, match=r"took [2-3]\.\d GB of memory, may take 2\.5 GB.*build_memory"):
+            executor.submit(building.devours, asked).result()
+        executor.shutdown()
+
+    def test_may_take_most_of_what_is_free(self) -> None:
+        """Unless it is told otherwise; and the message says so."""
+        limit = MemoryLimit()
+        assert 0.5 < limit.bytes / psutil.virtual_memory().available < 1
+        assert limit.exceeded(building.os.getpid()) == ""
+        limit.bytes = 1
+        assert "four fifths of what was free" in limit.exceeded(building.os.getpid())
 
     def test_failure_can_be_repeated(self, asked: Job, tmp_path: Path) -> None:
         """A build that fails leaves a script that fails in the same way, also in another place."""

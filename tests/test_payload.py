@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,10 +12,20 @@ import pytest
 
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.manifest import EngineRecord, PayloadLocation
-from lightning_trt_windows.runtime.base64_decoder import Decoder
+from lightning_trt_windows.runtime import payload
 from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload, read_without_payloads
 
-SIZES = [0, 1, 2, 3, 23, 24, 25, 47, 48, 1000, Decoder.size // 4 * 3 - 1, Decoder.size // 4 * 3, 5 * Decoder.size + 7]
+PIECE = payload._PIECE
+SIZES = [0, 1, 2, 3, 23, 1000, PIECE // 4 * 3 - 1, PIECE // 4 * 3, PIECE // 4 * 3 + 1, 3 * PIECE + 7]
+
+
+@pytest.fixture(params=["pybase64", "binascii"], autouse=True)
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the library that decodes fast, and on a machine that lacks it."""
+    if request.param == "binascii":
+        monkeypatch.setitem(sys.modules, "pybase64", None)
+    else:
+        pytest.importorskip("pybase64")
 
 
 def archived(
@@ -80,11 +91,11 @@ def test_the_head_of_an_engine(tmp_path: Path) -> None:
         assert read_head(stream, start, records[1]) == b"short"
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 3, 31, 1000, 3 * Decoder.size + 17])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 31, 1000, 3 * PIECE + 17])
 @pytest.mark.parametrize("bad", [b"=", b"\n", b"\xff", b"-"])
 def test_text_that_is_not_base64(tmp_path: Path, at: int, bad: bytes) -> None:
     """At any place, in what is decoded in bulk and at the end."""
-    path, (record,) = archived(tmp_path, bytes(3 * Decoder.size), damage=(at, bad))
+    path, (record,) = archived(tmp_path, bytes(3 * PIECE), damage=(at, bad))
     with pytest.raises(ArtifactError, match="e0: its text is not base64"):
         read_payload(path, start_in(path), record)
 

@@ -6,6 +6,7 @@ Both are ``concurrent.futures`` executors, so that there is one way to hand a bu
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import queue
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -24,6 +26,7 @@ from typing import IO, Any
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import builds_on_a_gpu
 from lightning_trt_windows.builds.jobs import Job, SavedProgram
+from lightning_trt_windows.builds.memory import MemoryLimit
 from lightning_trt_windows.builds.worker import CALL, RESULT, STAGE
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.files import TEMPORARY_PREFIX, link_or_copy
@@ -33,6 +36,8 @@ __all__ = ["BuildProcess", "Inline", "failure_folder"]
 _LOG = "log.txt"
 _LOG_TAIL = 2000
 """Characters of the log that go into the message."""
+_LOOKS = 0.2
+"""Seconds between two looks at a build's memory."""
 
 _REPRODUCE = '''"""Repeats the build that failed, with its messages: python reproduce.py"""
 
@@ -97,16 +102,19 @@ class _Build(Future[Artifact]):
 class BuildProcess(Executor):
     """Builds jobs one after the other, each in a fresh process of low priority that sees no GPU.
 
-    A build that crashes, is killed or takes too long is an exception here, and leaves its log and a script that
-    repeats it beside the artifact (``failure_folder``).
+    A build that crashes, is killed, or takes too long or too much memory is an exception here, and leaves its log and a
+    script that repeats it beside the artifact (``failure_folder``).
 
     Args:
         deadline: Seconds that one build may take; ``None`` for no limit.
+        memory: Gigabytes (10^9 bytes) that one build may take; ``None`` for four fifths of what is available when it
+            begins.
         niceness: Added to the niceness of this process.
     """
 
-    def __init__(self, deadline: float | None = None, niceness: int = 10) -> None:
+    def __init__(self, deadline: float | None = None, memory: float | None = None, *, niceness: int = 10) -> None:
         self.deadline = deadline
+        self.memory = memory
         self.niceness = niceness
         self._queue: queue.SimpleQueue[tuple[_Build, Callable[..., Any], Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -157,7 +165,7 @@ class BuildProcess(Executor):
         try:
             (folder / CALL).write_bytes(pickle.dumps((function, (job,))))
             with (folder / _LOG).open("wb") as log:
-                timed_out = self._run_process(build, folder, log, sees_gpus=_needs_gpu(job))
+                why = self._run_process(build, folder, log, sees_gpus=_needs_gpu(job))
             outcome = _outcome(folder)
             if outcome is not None and outcome[0]:
                 shutil.rmtree(failure_folder(job.paths), ignore_errors=True)
@@ -167,12 +175,12 @@ class BuildProcess(Executor):
             kept = _keep(folder, function, job)
             if outcome is not None:
                 raise outcome[1]
-            raise CompileError(_died(build.process, timed_out, self.deadline, kept))
+            raise CompileError(_died(why or _how_it_ended(build.process), kept))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _run_process(self, build: _Build, folder: Path, log: IO[bytes], *, sees_gpus: bool) -> bool:
-        """Run the worker to its end; whether it was ended for the deadline."""
+    def _run_process(self, build: _Build, folder: Path, log: IO[bytes], *, sees_gpus: bool) -> str:
+        """Run the worker to its end; what it was ended for, or nothing."""
         command = [sys.executable, "-m", "lightning_trt_windows.builds.worker", str(folder), str(self.niceness)]
         # TensorRT-RTX builds without a GPU, and all of its memory belongs to the training
         hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": ""}
@@ -182,15 +190,26 @@ class BuildProcess(Executor):
         try:
             if build.killed:  # between its turn and now
                 _kill(process)
-            process.wait(self.deadline)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            return True
+            return self._watched(process)
         finally:
             _kill(process)
             if process.stdin:
                 process.stdin.close()
-        return False
+
+    def _watched(self, process: subprocess.Popen[bytes]) -> str:
+        """Wait for ``process`` as long as it keeps to its limits; the one that it does not keep to, or nothing."""
+        limit = MemoryLimit(self.memory)
+        last = time.monotonic() + (math.inf if self.deadline is None else self.deadline)
+        while True:
+            try:
+                process.wait(max(0.0, min(_LOOKS, last - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                if time.monotonic() >= last:
+                    return f"did not finish in {self.deadline:g} s and was ended; build_deadline gives it more time"
+                if too_much := limit.exceeded(process.pid):
+                    return too_much
+            else:
+                return ""
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:
@@ -228,16 +247,15 @@ def _needs_gpu(job: Job) -> bool:
     return bool(job.settings.verify) or builds_on_a_gpu(job.settings.backend)
 
 
-def _died(process: subprocess.Popen[bytes] | None, timed_out: bool, deadline: float | None, kept: Path) -> str:
+def _how_it_ended(process: subprocess.Popen[bytes] | None) -> str:
     code = process.returncode if process else None
-    if timed_out:
-        what = f"did not finish in {deadline:g} s and was ended; build_deadline gives it more time"
-    elif code is not None and code < 0:
-        name = signal.Signals(-code).name
-        memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
-        what = f"was ended by {name}{memory}"
-    else:
-        what = f"ended with code {code} and without a result"
+    if code is None or code >= 0:
+        return f"ended with code {code} and without a result"
+    memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-code).name}{memory}"
+
+
+def _died(how: str, kept: Path) -> str:
     log = (kept / _LOG).read_text(encoding="utf-8", errors="replace").strip()
     tail = f". Its last words:\n{log[-_LOG_TAIL:]}" if log else ""
-    return f"the build process {what}. {kept.name}/ has its log, and reproduce.py to repeat it{tail}"
+    return f"the build process {how}. {kept.name}/ has its log, and reproduce.py to repeat it{tail}"

@@ -13,12 +13,13 @@ from lightning_trt_windows.executor_names import check_executor
 __all__ = ["named_executor"]
 
 
-def named_executor(name: str, *, build_deadline: float | None = None) -> Executor:
+def named_executor(name: str, build_deadline: float | None = None, build_memory: float | None = None) -> Executor:
     """The executor called ``name``; whoever asks shuts it down.
 
     Args:
         name: See ``EXECUTORS``.
         build_deadline: Seconds for one build, with ``process``.
+        build_memory: Gigabytes for one build, with ``process``.
 
     Raises:
         ConfigurationError: The name means nothing.
@@ -27,7 +28,7 @@ def named_executor(name: str, *, build_deadline: float | None = None) -> Executo
     check_executor(name)
     kind, _, rest = name.partition(":")
     if kind == "process":
-        return BuildProcess(build_deadline)
+        return BuildProcess(build_deadline, build_memory)
     if kind == "inline":
         return Inline()
     make: dict[str, Callable[[str], Executor]] = {"dask": _dask, "submitit": _submitit, "loky": _loky}

@@ -35,6 +35,7 @@ class RunOptions:
         executor: str | Executor,
         *,
         build_deadline: float | None = None,
+        build_memory: float | None = None,
         max_pending: int = 16,
         replace_queued: bool = False,
         keep_dropped: bool = False,
@@ -49,8 +50,12 @@ class RunOptions:
             )
         if max_pending < 1:
             raise ConfigurationError(f"max_pending must be 1 or more, got {max_pending!r}")
+        for name, value in (("build_deadline", build_deadline), ("build_memory", build_memory)):
+            if value is not None and value <= 0:
+                raise ConfigurationError(f"{name} must be more than 0, got {value!r}")
         self.executor = executor
         self.build_deadline = build_deadline
+        self.build_memory = build_memory
         self.max_pending = max_pending
         self.replace_queued = replace_queued
         self.keep_dropped = keep_dropped
@@ -60,4 +65,4 @@ class RunOptions:
         """The executor, and whether it is ours to shut down."""
         if isinstance(self.executor, Executor):
             return self.executor, False
-        return named_executor(self.executor, build_deadline=self.build_deadline), True
+        return named_executor(self.executor, self.build_deadline, self.build_memory), True

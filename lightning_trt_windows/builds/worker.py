@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.builds.memory import first_to_go
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.noise import told_to
 from lightning_trt_windows.stages import listening
@@ -37,6 +38,7 @@ def main(folder: Path, niceness: int) -> int:
     if hasattr(os, "nice"):  # Windows has none
         with contextlib.suppress(OSError):
             os.nice(niceness)
+    first_to_go()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcome: tuple[bool, Any]
     try:

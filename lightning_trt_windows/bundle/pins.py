@@ -10,18 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["CHECKED_ON", "PYTHONS", "SAFETENSORS", "WHEELS", "requirements"]
+__all__ = ["CHECKED_ON", "PYBASE64", "PYTHONS", "SAFETENSORS", "WHEELS", "requirements"]
 
 CHECKED_ON = "2026-11-23"
 """When the wheels below were last asked for."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 """Versions of Python that all of them exist for."""
+PYBASE64 = "1.5.1"
+"""What makes large engines load faster."""
 SAFETENSORS = "0.8.0"
 """What reads goldens."""
 
 WHEELS: Mapping[str, tuple[str, ...]] = {
     "torch": ("2.12.0", "2.12.1", "2.13.0", "2.14.0", "2.14.1"),
     "tensorrt-rtx": ("1.4.0.76", "1.5.0.114", "1.6.1.120"),
+    "pybase64": (PYBASE64,),
     "safetensors": (SAFETENSORS,),
 }
 """Versions with wheels for Windows on x86-64 on PyPI. ``tensorrt-rtx`` itself has no code: what was asked for are
@@ -58,7 +61,7 @@ def requirements(
         versions = (versions.get(distribution, "") for name, versions in made_with if name == backend)
         if version := _one(distribution, versions, same=str):
             pins.append(f"{distribution}=={version}")
-    pins.append(f"lightning-trt-windows=={package}")
+    pins += [f"lightning-trt-windows=={package}", f"pybase64=={PYBASE64}"]
     pins += [f"safetensors=={SAFETENSORS}"] * goldens + ["cryptography>=43"] * signatures
     build = _cuda_build(torch).partition("+")[2]
     python = _one("Python", (_minor(versions.get("python", "")) for _, versions in made_with), same=lambda _: "")

@@ -1,0 +1,53 @@
+"""How much memory a build may take, so that the training beside it keeps its own."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+from lightning_trt_windows.files import readable_size
+
+__all__ = ["MemoryLimit", "first_to_go"]
+
+_SHARE = 0.8
+"""Of the memory that is free when a build begins: what it may take unless it is told otherwise."""
+
+
+def first_to_go() -> None:
+    """Have the kernel end this process before any other when memory runs out, in a container too. Linux alone."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+class MemoryLimit:
+    """What one build may take.
+
+    Args:
+        gigabytes: Of 10^9 bytes; ``None`` for four fifths of what the machine has available now.
+    """
+
+    def __init__(self, gigabytes: float | None = None) -> None:
+        self._told = gigabytes is not None
+        self.bytes = int(gigabytes * 1e9 if gigabytes is not None else psutil.virtual_memory().available * _SHARE)
+
+    def exceeded(self, pid: int) -> str:
+        """A sentence, if process ``pid`` has taken more; otherwise nothing."""
+        try:
+            taken = _taken(pid)
+        except psutil.Error:  # it has ended
+            return ""
+        if taken <= self.bytes:
+            return ""
+        allowed = "" if self._told else ", four fifths of what was free when it began"
+        return (
+            f"took {readable_size(taken)} of memory, may take {readable_size(self.bytes)}{allowed}, and was ended; "
+            "build_memory allows it more"
+        )
+
+
+def _taken(pid: int) -> int:
+    """Bytes of the process's own: libraries and files that it maps can be dropped at any time."""
+    memory = psutil.Process(pid).memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
