@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_trt_windows import errors
-from lightning_trt_windows.cli import make_parser
+from lightning_trt_windows.cli import CUT_OFF, make_parser
 
 __all__ = ["PAGE", "page"]
 
@@ -44,6 +44,7 @@ def exit_codes() -> str:
         says = (kind.__doc__ or "").splitlines()[0].replace("``", "`")
         if kind.exit_code > 1:
             rows.append(f"| {kind.exit_code} | `{kind.__name__}`: {says.strip().rstrip('.')} |")
+    rows.append(f"| {CUT_OFF} | what read the output ended before it, as `head` does |")
     return "\n".join(rows) + "\n"
 
 

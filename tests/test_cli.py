@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,18 @@ def test_a_console_without_the_letters_gets_escapes(tiny: Path) -> None:
 
 
 # usage
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize("command", [["inspect"], ["inspect", "--json"]])
+def test_output_that_nobody_reads_is_no_fault(tiny: Path, command: list[str]) -> None:
+    """``inspect FILE | head -0`` ends without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    whole = [sys.executable, "-m", "lightning_trt_windows", *command, str(tiny)]
+    done = subprocess.run(whole, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("arguments", [[], ["bake"], ["inspect"], ["export", "x.ckpt"], ["inspect", "x", "--chek"]])

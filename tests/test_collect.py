@@ -18,7 +18,7 @@ import pytest
 import lightning_trt_windows
 from lightning_trt_windows import collect
 from lightning_trt_windows.artifact import ArtifactPaths, read_artifact, sha256_of, write_manifest
-from lightning_trt_windows.bundle.pins import PYTHONS, SAFETENSORS, WHEELS, requirements
+from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
@@ -103,7 +103,9 @@ class TestContent:
             for name, file in listed.items():
                 data = archive.read(name)
                 assert file == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        assert f"safetensors=={SAFETENSORS}" in text(bundle.path, "requirements-windows.txt")
+        assert {f"safetensors=={SAFETENSORS}", f"pybase64=={PYBASE64}"} < set(
+            text(bundle.path, "requirements-windows.txt").splitlines()
+        )
         assert "cryptography" in text(bundle.path, "requirements-windows.txt")
 
     def test_engines_are_raw(self, tmp_path: Path) -> None:

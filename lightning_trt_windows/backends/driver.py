@@ -7,6 +7,7 @@ replaces is the code around them, which sets up engines on a GPU that is not the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -124,20 +125,24 @@ def compile_program(
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
     blocks.CONVERTERS.set_compilation_settings(settings)
     refuse_lstm_states(program)
-    prepared = blocks.pre_export_lowering(program, settings)
-    decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **SEQUENCE_DECOMPOSITIONS})
+    with _failures_explained(program):
+        prepared = blocks.pre_export_lowering(program, settings)
+        decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **SEQUENCE_DECOMPOSITIONS})
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
-    lowered = _run_passes(blocks, decomposed, settings)
+    with _failures_explained(decomposed):
+        lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
     return lowered
 
 
-def _run_passes(blocks: Upstream, program: ExportedProgram, settings: Any) -> GraphModule:
+@contextlib.contextmanager
+def _failures_explained(program: ExportedProgram) -> Iterator[None]:
     try:
-        lowered: GraphModule = blocks.post_lowering(program.module(), settings)
-        return lowered
+        yield
+    except CompileError:
+        raise
     # passes raise whatever they meet
     except Exception as error:
         values = ((node, node.meta.get("val")) for node in program.graph.nodes)

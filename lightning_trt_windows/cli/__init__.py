@@ -1,13 +1,15 @@
 """The ``lightning-trt-windows`` command: the only place that prints and chooses exit codes.
 
-Codes: 0 done, 1 a fault in this package or in the user's code, 2 wrong usage, and those of
-``lightning_trt_windows.errors``. Each command has a module here.
+Codes: 0 done, 1 a fault in this package or in the user's code, 2 wrong usage, 141 where nobody reads the output to its
+end, and those of ``lightning_trt_windows.errors``. Each command has a module here.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +17,10 @@ from collections.abc import Sequence
 from lightning_trt_windows.cli import collect, doctor, export, index, inspect, sign, verify
 from lightning_trt_windows.errors import LightningTrtError
 
-__all__ = ["main", "make_parser"]
+__all__ = ["CUT_OFF", "main", "make_parser"]
+
+CUT_OFF = 141
+"""Exit code where nobody reads the output to its end, as shells have it for other programs."""
 
 _COMMANDS = (export, inspect, verify, collect, sign, index, doctor)
 
@@ -34,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return CUT_OFF
     except LightningTrtError as error:
         if arguments.traceback:
             traceback.print_exception(error)
@@ -55,6 +65,18 @@ def make_parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add(commands, common)
     return parser
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads our output has ended, as ``head`` does; then nothing complains about it at exit either."""
+    if not hasattr(select, "poll"):  # Windows has no such signs
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told of in any case
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 class _Version(argparse.Action):
