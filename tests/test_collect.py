@@ -346,6 +346,7 @@ class TestRequirements:
             "torch==2.14.1+cu130",
             "tensorrt-rtx==1.6.1.120",
             "lightning-trt-windows==0.1.0",
+            f"pybase64=={PYBASE64}",
         ]
         assert any("py -3.12 -m venv" in line for line in lines)
         assert "Nobody looked" not in "\n".join(lines)
