@@ -74,7 +74,8 @@ class WindowsExport(Callback):
             end, ``"all"`` each as it is made; by default what their ``log_model`` says. ``False``: nothing at all.
         progress: Show what training waits for at its end, and a summary, in the style of the Trainer's progress bar;
             where that is switched off, nothing is shown.
-        preflight: After the sanity check, capture the module once, to learn before the training whether it can be.
+        preflight: After the sanity check, or without one after the first step, capture the module once, to learn early
+            whether it can be.
 
     Raises:
         ConfigurationError: An argument outside its choices.
@@ -152,6 +153,7 @@ class WindowsExport(Callback):
         self._observer = Observer(method=method)
         self._report = Report(on_error)
         self._following: Following | None = None
+        self._to_be_captured = False
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -191,6 +193,7 @@ class WindowsExport(Callback):
         """Called when fit begins. Starts to note what ``forward`` receives."""
         self._observer = Observer(method=self.method)
         self._observer.attach(pl_module)
+        self._to_be_captured = self.preflight
         self._report.begin()
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
@@ -230,19 +233,16 @@ class WindowsExport(Callback):
     @override
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called before the first training step. Captures the module once, to say now what would fail later."""
-        seen = self._observer.calls() or self._observer.batches()
-        if not self.preflight or self._following is None or not seen:
-            return
-        try:
-            with self._following.unobserved():
-                said = try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
-            rank_zero_info(f"WindowsExport: {said}.")
-        except ShapeDiscoveryError:
-            return  # training may show more
-        except LightningTrtError as error:
-            if self.on_error == "raise":
-                raise
-            rank_zero_warn(f"WindowsExport: after this training there will be no artifact: {error}")
+        self._capture_once(trainer, pl_module)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Called after a training step. After the first one the module is captured if there was no sanity check."""
+        if self._to_be_captured:
+            self._capture_once(trainer, pl_module)
+            self._to_be_captured = False
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -285,6 +285,22 @@ class WindowsExport(Callback):
         self._observer.detach()
         if self._following is not None:
             self._following.detach()
+
+    def _capture_once(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seen = self._observer.calls() or self._observer.batches()
+        if self._following is None or not self._to_be_captured or not seen:
+            return
+        self._to_be_captured = False
+        try:
+            with self._following.unobserved():
+                said = try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
+            rank_zero_info(f"WindowsExport: {said}.")
+        except ShapeDiscoveryError:
+            return  # training may show more
+        except LightningTrtError as error:
+            if self.on_error == "raise":
+                raise
+            rank_zero_warn(f"WindowsExport: after this training there will be no artifact: {error}")
 
     def _look(self) -> None:
         if self._following is not None:

@@ -23,6 +23,8 @@ from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
 
 __all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
 
+_SMALLEST = 1_000_000
+"""Bytes, about: an artifact of hardly any weights."""
 _SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
@@ -52,13 +54,14 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     """Refuse a disk without room for one artifact; otherwise a sentence about it.
 
     Raises:
-        OutputError: There is less free space than the weights of ``module`` need twice.
+        OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
     """
     # artifacts of checkpoints elsewhere are built in a temporary directory
     place = Path(tempfile.gettempdir() if is_remote(directory) else directory)
     while not place.exists() and place != place.parent:
         place = place.parent
-    needed = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
+    weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
+    needed = _SMALLEST + 2 * weights
     free = shutil.disk_usage(place).free
     if free < needed:
         raise OutputError(

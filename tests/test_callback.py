@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_models import Data, Regression, Untraceable, trainer
+from unchanged import assert_same
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact import Artifact, check_artifact, sha256_of
@@ -193,6 +195,22 @@ class TestPreflight:
         assert f"engines by tensorrt_rtx, with torch {importlib.metadata.version('torch')}" in engines
         assert "of free space, an artifact needs about" in space
         assert re.search(r"Told can be captured \(\d\.\d s\), as far as seen with x float32 \[1\.\.8, 4\]\.$", captured)
+
+    def test_without_a_sanity_check(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """The first training step shows as much, and the training is the same for it."""
+        runs = []
+        for callbacks in ([], [WindowsExport()]):
+            L.seed_everything(1, verbose=False)
+            module = Regression()
+            options: dict[str, Any] = {"limit_val_batches": 0, "max_epochs": 1, "enable_checkpointing": False}
+            with caplog.at_level("INFO"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # there is no checkpoint to export
+                trainer(tmp_path, *callbacks, **options).fit(module, datamodule=Data())
+            runs.append((module.state_dict(), torch.get_rng_state()))
+        told = [r.getMessage() for r in caplog.records if "can be captured" in r.getMessage()]
+        assert len(told) == 1
+        assert told[0].endswith("x float32 [1..8, 4].")
+        assert_same(*runs)
 
     def test_capture_fails(self, tmp_path: Path) -> None:
         """A module that cannot be captured is told of before the first step, or ends the run there."""
