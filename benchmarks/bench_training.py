@@ -57,19 +57,22 @@ def run(side: str, steps: int, every: int, batch: int) -> None:
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step in (WARM_UP, every + WARM_UP, steps):
-                torch.cuda.synchronize()
+                if device == "cuda":
+                    torch.cuda.synchronize()
                 self.at[trainer.global_step] = time.perf_counter()
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
-    images = torch.rand(batch * 20, 3, 224, 224)
-    data = DataLoader(TensorDataset(images, torch.randint(0, 1000, (len(images),))), batch_size=batch, pin_memory=True)
+    # batches that lie where they are used: neither side waits for data
+    images, labels = torch.rand(20, batch, 3, 224, 224), torch.randint(0, 1000, (20, batch))
+    data = DataLoader(TensorDataset(images.to(device), labels.to(device)), batch_size=None)
     clock = Clock()
     with tempfile.TemporaryDirectory() as directory:
         saver = ModelCheckpoint(directory, filename="{step}", every_n_train_steps=every, save_top_k=-1)
         # builds go on all the time; what is queued is replaced, so that the benchmark need not wait for all of them
         ours = [WindowsExport(when="checkpoint", replace_queued=True, max_pending=1)] if side == "with" else []
         trainer = pl.Trainer(
-            max_steps=steps, max_epochs=-1, callbacks=[*ours, clock, saver], logger=False, accelerator="gpu", devices=1,
+            max_steps=steps, max_epochs=-1, callbacks=[*ours, clock, saver], logger=False, devices=1,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=directory,
         )  # fmt: skip
         trainer.fit(Net(), data)

@@ -25,6 +25,8 @@ DOORS = {
     "wandb": ("loggers/",),
     "comet_ml": ("loggers/",),
     "fsspec": ("storage.py",),
+    "psutil": ("builds/",),
+    "pybase64": ("runtime/payload.py",),
     "lightning_trt_windows.callback": ("__init__.py", "lightning_flag.py", "settings_file.py"),
     "lightning_trt_windows.settings_file": ("factory.py",),
     "lightning_trt_windows.cli": ("__main__.py", "cli/"),
