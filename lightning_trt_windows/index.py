@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lightning_trt_windows.errors import ArtifactError, LightningTrtError, Outpu
 from lightning_trt_windows.filenames import illegal_on_windows
 from lightning_trt_windows.files import atomic_file
 from lightning_trt_windows.manifest import Manifest
+from lightning_trt_windows.standings import Order, best_of, last_of, order_of
 from lightning_trt_windows.storage import RemoteFile, place_of
 
 __all__ = [
@@ -87,6 +88,12 @@ class IndexEntry:
                 first = record.scores[0]
                 entry = replace(entry, monitor=first.monitor, mode=first.mode, score=first.value)
         return entry.judged(standing) if standing else entry
+
+    @property
+    def order(self) -> Order:
+        """Its place in the order of training."""
+        step, epoch, called_last = order_of(self.file, self.global_step, self.epoch)
+        return step, epoch, called_last or self.last
 
     def judged(self, standing: Standing) -> IndexEntry:
         """With what the Trainer says now."""
@@ -216,24 +223,20 @@ class RunIndex:
     def _settled(self) -> RunIndex:
         """In order, and with one last and one best of each monitor."""
         entries = sorted(self.entries, key=lambda e: (-1 if e.global_step is None else e.global_step, e.file))
-        latest = max(entries, key=lambda e: (e.global_step or 0, e.last, e.file.startswith("last")), default=None)
+        latest = last_of((e.order, e) for e in entries) if entries else None
         best = {id(entry) for entry in _best(entries)}
         return RunIndex(tuple(replace(e, best=id(e) in best, last=e is latest) for e in entries))
 
 
-def _best(entries: Iterable[IndexEntry]) -> Iterable[IndexEntry]:
-    scored: dict[tuple[str | None, str | None], IndexEntry] = {}
+def _best(entries: Iterable[IndexEntry]) -> Iterator[IndexEntry]:
+    scored: dict[tuple[str | None, str | None], list[tuple[float, Order, IndexEntry]]] = {}
     for entry in entries:
-        if entry.score is None:
-            if entry.best:
-                yield entry
-            continue
-        key = (entry.monitor, entry.mode)
-        other = scored.get(key)
-        gain = 0.0 if other is None or other.score is None else entry.score - other.score
-        if other is None or (gain > 0 if entry.mode == "max" else gain < 0):
-            scored[key] = entry
-    yield from scored.values()
+        if entry.score is not None:
+            scored.setdefault((entry.monitor, entry.mode), []).append((entry.score, entry.order, entry))
+        elif entry.best:
+            yield entry
+    for (_, mode), same in scored.items():
+        yield best_of(same, mode or "min")
 
 
 def directories_with_artifacts(root: str | os.PathLike[str]) -> Sequence[Directory]:

@@ -51,6 +51,7 @@ STANDARD_LIBRARY_ONLY = (
     "bundle/reading.py",
     "archive.py",
     "stages.py",
+    "standings.py",
     "executor_names.py",
     "noise.py",
     "engine_header.py",

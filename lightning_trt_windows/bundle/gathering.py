@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from lightning_trt_windows.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact, sha256_of
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.manifest import Manifest
+from lightning_trt_windows.standings import Order, best_of, last_of, order_of
 
 __all__ = ["Gathered", "Gathering", "Which", "chosen", "gather"]
 
@@ -192,23 +193,20 @@ def _with_roles(found: Sequence[Gathered]) -> Iterator[Gathered]:
 
 
 def _best(items: Sequence[Gathered]) -> Iterator[tuple[Gathered, str]]:
-    """For each metric that was monitored, the artifact with the best score; of several the latest."""
+    """For each metric that was monitored, the artifact with the best score."""
     scored = [(s, item) for item in items if item.manifest.checkpoint for s in item.manifest.checkpoint.scores]
     for monitor, mode in dict.fromkeys((score.monitor, score.mode) for score, _ in scored):
-        sign = 1 if mode == "max" else -1
-        same = [(score, item) for score, item in scored if (score.monitor, score.mode) == (monitor, mode)]
-        yield max(same, key=lambda pair: (sign * pair[0].value, _step(pair[1])))[1], f"best by {monitor}"
+        same = [(s.value, _order(item), item) for s, item in scored if (s.monitor, s.mode) == (monitor, mode)]
+        yield best_of(same, mode), f"best by {monitor}"
 
 
 def _last(items: Iterable[Gathered]) -> Iterator[tuple[Gathered, str]]:
-    """The artifact of the latest step; of several, the one that is called so."""
-    of_checkpoints = [item for item in items if item.manifest.checkpoint]
-    if of_checkpoints:
-        yield max(of_checkpoints, key=lambda item: (_step(item), "last" in item.artifact.path.name.lower())), "last"
+    """The artifact of the latest step."""
+    if placed := [(_order(item), item) for item in items if item.manifest.checkpoint]:
+        yield last_of(placed), "last"
 
 
-def _step(item: Gathered) -> tuple[int, int]:
+def _order(item: Gathered) -> Order:
     checkpoint = item.manifest.checkpoint
     assert checkpoint is not None
-    step, epoch = checkpoint.global_step, checkpoint.epoch
-    return -1 if step is None else step, -1 if epoch is None else epoch
+    return order_of(item.artifact.path.name, checkpoint.global_step, checkpoint.epoch)
