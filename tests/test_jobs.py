@@ -22,11 +22,13 @@ from lightning_trt_windows.artifact import ArtifactPaths, check_artifact, read_a
 from lightning_trt_windows.builds.executors import BuildProcess, Inline, failure_folder
 from lightning_trt_windows.builds.jobs import Job, SavedProgram
 from lightning_trt_windows.builds.memory import MemoryLimit
+from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
 from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export import build, prepare
 from lightning_trt_windows.observe.discover import discover
 from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.shapes import DimRange, InputSpec
 
 
 def checkpoint(path: Path, module: torch.nn.Module, **more: Any) -> Path:
@@ -167,6 +169,56 @@ def test_weights_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
 def asked(tmp_path: Path) -> Job:
     """A job beside a checkpoint."""
     return job(tmp_path, Regression())
+
+
+class TestTracer:
+    """One trace for all checkpoints that differ in nothing but weights."""
+
+    @pytest.mark.parametrize(
+        ("method", "argument"), [("forward", "x"), ("score", "x"), ("net", "input"), ("inner.scaled", "x")]
+    )
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_second_checkpoint(self, tmp_path: Path, method: str, argument: str, compiled: bool) -> None:
+        """It is not captured again, and its program has its weights, whatever part of the module is exported."""
+
+        class Inner(torch.nn.Linear):
+            def scaled(self, x: torch.Tensor) -> torch.Tensor:
+                return 2 * self(x)
+
+        class Module(Regression):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = Inner(4, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(self.inner(x))
+
+            def score(self, x: torch.Tensor) -> torch.Tensor:
+                return self(x).sigmoid()
+
+        module = Module().eval()
+        if compiled:
+            module.net.compile()
+        inputs = {argument: InputSpec((DimRange(1, 4, 8), 4))}
+        tracer = Tracer(ExportSettings(), method=method, extra={}, retrace=False)
+        x = torch.randn(4, 4)
+        for name in ("a", "b"):
+            torch.nn.init.normal_(module.inner.weight)
+            torch.nn.init.normal_(module.net[0].weight)
+            made = tracer.job(
+                module,
+                checkpoint(tmp_path / f"{name}.ckpt", module),
+                lambda: discover(module, inputs=inputs, method=method),
+                (),
+            )
+            program, _ = made.load()
+            wanted = module
+            for part in [] if method == "forward" else method.split("."):
+                wanted = getattr(wanted, part)
+            with torch.compiler.set_stance("force_eager"):
+                torch.testing.assert_close(program.module()(x), wanted(x))
+        assert tracer.traced == 1
+        tracer.close()
 
 
 class TestBuildProcess:

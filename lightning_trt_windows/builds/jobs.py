@@ -51,6 +51,8 @@ class SavedProgram:
     """Written by ``save_program``."""
     weights: Path | None = None
     """Checkpoint whose weights take the place of the program's own."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """What a tensor of the program is called in the checkpoint, where that is another name."""
 
     def load(self) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """The program, and the record of the checkpoint that its weights are from.
@@ -62,16 +64,15 @@ class SavedProgram:
         if self.weights is None:
             return program, None
         checkpoint = read_weights(self.weights)
-        for key, own in program.state_dict.items():
-            _check_fits(key, own, checkpoint.state_dict.get(key), self.weights.name)
         for key, own in list(program.state_dict.items()):
-            tensor = checkpoint.state_dict[key].detach()
+            there = self.keys.get(key, key)
+            tensor = _fitting(there, own, checkpoint.state_dict.get(there), self.weights.name).detach()
             is_parameter = isinstance(own, torch.nn.Parameter)
             program.state_dict[key] = torch.nn.Parameter(tensor, own.requires_grad) if is_parameter else tensor
         return program, checkpoint.record()
 
 
-def _check_fits(key: str, own: torch.Tensor, found: Any, where: str) -> None:
+def _fitting(key: str, own: torch.Tensor, found: Any, where: str) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         raise CheckpointError(f"{where} has no tensor {key!r}, which the captured program needs")
     if (found.shape, found.dtype) != (own.shape, own.dtype):
@@ -79,6 +80,7 @@ def _check_fits(key: str, own: torch.Tensor, found: Any, where: str) -> None:
             f"{key!r} is {found.dtype} {tuple(found.shape)} in {where}, but {own.dtype} {tuple(own.shape)} in the "
             "captured program"
         )
+    return found
 
 
 @dataclass(frozen=True)

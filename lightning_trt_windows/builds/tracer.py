@@ -18,7 +18,8 @@ from torch.export import ExportedProgram
 from lightning_trt_windows.artifact import ArtifactPaths
 from lightning_trt_windows.builds.jobs import Job, SavedProgram
 from lightning_trt_windows.builds.likeness import description
-from lightning_trt_windows.capture.module_state import weights_swapped
+from lightning_trt_windows.capture.module_state import exported_part, original, weights_swapped
+from lightning_trt_windows.capture.program import STAND_IN
 from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
 from lightning_trt_windows.export import prepare
 from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
@@ -37,6 +38,8 @@ class _Trace:
     module: Any
     """Description of the module at that time."""
     inputs: Mapping[str, Any]
+    keys: Mapping[str, str]
+    """As in ``SavedProgram``."""
 
 
 class Tracer:
@@ -87,7 +90,7 @@ class Tracer:
         now = None if self.retrace else description(module)
         trace = self._trace
         if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
-            program = SavedProgram(trace.job.program.path, weights=checkpoint)  # type: ignore[union-attr]  # saved
+            program = SavedProgram(trace.job.program.path, checkpoint, trace.keys)  # type: ignore[union-attr]  # saved
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
         return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
 
@@ -124,8 +127,9 @@ class Tracer:
         assert isinstance(program, ExportedProgram), "prepare captures"
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
-        if now is not None and _plainly_loaded(module, program, checkpoint.state_dict):
-            self._trace = _Trace(saved, now, dict(discovered.inputs))
+        keys = keys_of(module, self.method, program)
+        if now is not None and _plainly_loaded(module, program, checkpoint.state_dict, keys):
+            self._trace = _Trace(saved, now, dict(discovered.inputs), keys)
         return saved
 
     def _file(self, directory: Path) -> Path:
@@ -146,14 +150,25 @@ def _outside_of_steps() -> Iterator[None]:
         yield
 
 
-def _plainly_loaded(module: nn.Module, program: ExportedProgram, state: Mapping[str, Any]) -> bool:
+def keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[str, str]:
+    """What the program's tensors are called in checkpoints of ``module``: a part of it has shorter names of its own."""
+    owner, name = exported_part(module, method)
+    owner = original(owner)
+    path = next((path for path, child in module.named_modules() if child is owner), "")
+    inside = "" if name == "forward" else STAND_IN
+    return {key: f"{path}.{key.removeprefix(inside)}".removeprefix(".") for key in program.state_dict}
+
+
+def _plainly_loaded(
+    module: nn.Module, program: ExportedProgram, state: Mapping[str, Any], keys: Mapping[str, str]
+) -> bool:
     """Whether the program's weights are the checkpoint's, name by name and bit by bit: so are those of the next."""
     if any(m._load_state_dict_pre_hooks or m._load_state_dict_post_hooks for m in module.modules()):
         return False
     return all(
-        isinstance(state.get(key), torch.Tensor)
-        and state[key].dtype == tensor.dtype
-        and torch.equal(state[key], tensor.detach().cpu())
+        isinstance(found := state.get(keys[key]), torch.Tensor)
+        and found.dtype == tensor.dtype
+        and torch.equal(found, tensor.detach().cpu())
         for key, tensor in program.state_dict.items()
     )
 

@@ -30,7 +30,7 @@ from lightning_trt_windows.observe.containers import leaves, map_leaves, registe
 from lightning_trt_windows.observe.discover import call_arguments
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 
-__all__ = ["Captured", "CapturedInput", "DimensionError", "capture"]
+__all__ = ["STAND_IN", "Captured", "CapturedInput", "DimensionError", "capture"]
 
 
 GUARDS_DEFERRED: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True}
@@ -99,8 +99,12 @@ def _specs(inputs: Mapping[str, InputTree]) -> list[tuple[str, InputSpec]]:
     return [(name, leaf) for name, leaf in leaves(inputs) if isinstance(leaf, InputSpec)]
 
 
+STAND_IN = "module."
+"""What names of tensors begin with in programs of a method other than ``forward``."""
+
+
 class _Method(nn.Module):
-    """Stands for a module whose ``forward`` is another of its methods."""
+    """Stands for a module whose ``forward`` is another of its methods; it is called ``STAND_IN`` here."""
 
     def __init__(self, module: nn.Module, method: str) -> None:
         super().__init__()
