@@ -222,7 +222,7 @@ class RunIndex:
 
     def _settled(self) -> RunIndex:
         """In order, and with one last and one best of each monitor."""
-        entries = sorted(self.entries, key=lambda e: (-1 if e.global_step is None else e.global_step, e.file))
+        entries = sorted(self.entries, key=lambda e: (e.order[0], e.file))
         latest = last_of((e.order, e) for e in entries) if entries else None
         best = {id(entry) for entry in _best(entries)}
         return RunIndex(tuple(replace(e, best=id(e) in best, last=e is latest) for e in entries))

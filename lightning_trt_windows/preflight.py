@@ -15,10 +15,10 @@ from torch import nn
 from lightning_trt_windows.artifact import ArtifactPaths, readable_size
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export import prepare
-from lightning_trt_windows.manifest import InputRecord
 from lightning_trt_windows.noise import unlogged
 from lightning_trt_windows.observe.discover import Discovered
 from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.shapes import sizes_text
 from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
 
 __all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
@@ -63,12 +63,10 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
     needed = _SMALLEST + 2 * weights
     free = shutil.disk_usage(place).free
+    said = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
-        raise OutputError(
-            f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}; "
-            "free some, or let ModelCheckpoint write to another disk"
-        )
-    return f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
+        raise OutputError(f"{said}; free some, or let ModelCheckpoint write to another disk")
+    return said
 
 
 def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
@@ -79,13 +77,8 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> st
     """
     with unlogged():
         job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
-    inputs = ", ".join(f"{record.name} {record.dtype} {_sizes(record)}" for record in job.inputs)
+    inputs = ", ".join(f"{record.name} {record.dtype} {sizes_text(record.min, record.max)}" for record in job.inputs)
     return f"{type(module).__name__} can be captured ({job.capture_seconds:.1f} s), as far as seen with {inputs}"
-
-
-def _sizes(record: InputRecord) -> str:
-    sizes = (str(low) if low == high else f"{low}..{high}" for low, high in zip(record.min, record.max))
-    return f"[{', '.join(sizes)}]"
 
 
 def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:

@@ -8,11 +8,14 @@ from typing import Any, Literal, get_args
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["BackendName", "ExportSettings", "IOPrecision", "Precision"]
+__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "IOPrecision", "Precision"]
 
 BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
 Precision = Literal["32", "16", "bf16"]
 IOPrecision = Literal["module", "engine"]
+
+PRECISION_DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
+"""What each ``Precision`` is as a dtype, as torch spells it."""
 
 
 @dataclass(frozen=True, kw_only=True)

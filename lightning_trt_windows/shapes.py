@@ -7,13 +7,13 @@ for a static axis, a ``DimRange`` for a dynamic one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["DTYPES", "DimRange", "InputSpec", "InputTree", "parse_input_spec"]
+__all__ = ["DTYPES", "DimRange", "InputSpec", "InputTree", "parse_input_spec", "sizes_text"]
 
 DTYPES = frozenset(
     {
@@ -128,6 +128,12 @@ class InputSpec:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(str(d) for d in self.shape)}]"
+
+
+def sizes_text(smallest: Sequence[int], largest: Sequence[int]) -> str:
+    """A shape by the bounds of each axis, for people: ``[1..64, 3, 224]``."""
+    sizes = (str(low) if low == high else f"{low}..{high}" for low, high in zip(smallest, largest))
+    return f"[{', '.join(sizes)}]"
 
 
 InputTree: TypeAlias = Any

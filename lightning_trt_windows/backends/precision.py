@@ -29,10 +29,9 @@ from lightning_trt_windows.backends.precision_rules import (
     rule_of,
 )
 from lightning_trt_windows.settings import Precision
+from lightning_trt_windows.tensor_types import dtype_of, fake_in
 
 __all__ = ["apply_precision"]
-
-DTYPES: dict[str, torch.dtype] = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
 
 _to_copy = torch.ops.aten._to_copy.default
 _SIZES = torch.SymInt, torch.SymFloat
@@ -53,7 +52,7 @@ def apply_precision(graph: GraphModule, precision: Precision | None) -> frozense
     if precision is None:
         _transposed_in_single(graph)
         return frozenset()
-    return _Pass(graph, DTYPES[precision]).run()
+    return _Pass(graph, dtype_of(precision)).run()
 
 
 class _Pass:
@@ -237,7 +236,7 @@ class _Pass:
                 copy = graph.call_function(node.target, node.args, {**node.kwargs, "dtype": dtype})
             else:
                 copy = graph.call_function(_to_copy, (node,), {"dtype": dtype})
-        copy.meta = {**node.meta, "val": _fake_in(node.meta["val"], dtype)}
+        copy.meta = {**node.meta, "val": fake_in(node.meta["val"], dtype)}
         copy.meta.pop("tensor_meta", None)
         return copy
 
@@ -253,7 +252,7 @@ class _Pass:
         """Note that the floating results of ``node`` are of ``dtype``."""
         if dtype is not None:
             node.meta["val"] = tree_map_only(
-                Tensor, lambda v: _fake_in(v, dtype) if v.is_floating_point() else v, node.meta["val"]
+                Tensor, lambda v: fake_in(v, dtype) if v.is_floating_point() else v, node.meta["val"]
             )
             node.meta.pop("tensor_meta", None)
 
@@ -285,24 +284,17 @@ def _transposed_in_single(module: GraphModule) -> None:
                     continue
             wide.meta = {**argument.meta}
             if "val" in argument.meta:
-                wide.meta["val"] = _fake_in(argument.meta["val"], torch.float32)
+                wide.meta["val"] = fake_in(argument.meta["val"], torch.float32)
             node.replace_input_with(argument, wide)
         with graph.inserting_after(node):
             narrow = graph.call_function(_to_copy, (node,), {"dtype": value.dtype})
         narrow.meta = {**node.meta}
-        node.meta = {**node.meta, "val": _fake_in(value, torch.float32)}
+        node.meta = {**node.meta, "val": fake_in(value, torch.float32)}
         node.replace_all_uses_with(narrow, delete_user_cb=lambda user, own=narrow: user is not own)
     if found:
         graph.eliminate_dead_code()
         graph.lint()
         module.recompile()
-
-
-def _fake_in(value: Any, dtype: torch.dtype) -> Any:
-    """``value`` in ``dtype``. Not with ``to``, whose choice of strides may leave a guard on a dynamic size."""
-    if value.dtype == dtype:
-        return value
-    return value.new_empty_strided(value.shape, value.stride(), dtype=dtype)
 
 
 def _scale_and_shift(weight: Any, bias: Any, mean: Any, variance: Any, *, eps: float) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ class Tracer:
         assert isinstance(program, ExportedProgram), "prepare captures"
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
-        keys = keys_of(module, self.method, program)
+        keys = _keys_of(module, self.method, program)
         if now is not None and _plainly_loaded(module, program, checkpoint.state_dict, keys):
             self._trace = _Trace(saved, now, dict(discovered.inputs), keys)
         return saved
@@ -150,7 +150,7 @@ def _outside_of_steps() -> Iterator[None]:
         yield
 
 
-def keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[str, str]:
+def _keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[str, str]:
     """What the program's tensors are called in checkpoints of ``module``: a part of it has shorter names of its own."""
     owner, name = exported_part(module, method)
     owner = original(owner)

@@ -18,14 +18,11 @@ from torch.utils._pytree import tree_map_only
 
 from lightning_trt_windows.capture.program import Captured
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.settings import PRECISION_DTYPES, ExportSettings
 from lightning_trt_windows.shapes import InputSpec
+from lightning_trt_windows.tensor_types import REAL, dtype_of, fake_in, is_real
 
 __all__ = ["with_io_precision"]
-
-_DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
-_REAL = ("float16", "bfloat16", "float32", "float64")
-"""What is converted; floats of eight bits are codes of the user's own."""
 
 _to_copy = torch.ops.aten._to_copy.default
 
@@ -40,8 +37,7 @@ def with_io_precision(captured: Captured, settings: ExportSettings) -> Captured:
     """
     if settings.io_precision == "module" or settings.precision is None:
         return captured
-    name = _DTYPES[settings.precision]
-    dtype: torch.dtype = getattr(torch, name)
+    name, dtype = PRECISION_DTYPES[settings.precision], dtype_of(settings.precision)
     for item in captured.inputs:
         _refuse_values(item.name, item.spec, dtype)
     _cast_inputs(captured.program, dtype)
@@ -55,15 +51,15 @@ def with_io_precision(captured: Captured, settings: ExportSettings) -> Captured:
     return replace(
         captured,
         inputs=tuple(
-            replace(item, spec=replace(item.spec, dtype=name)) if item.spec.dtype in _REAL else item
+            replace(item, spec=replace(item.spec, dtype=name)) if item.spec.dtype in REAL else item
             for item in captured.inputs
         ),
-        outputs=tuple(replace(o, dtype=name) if o.dtype in _REAL else o for o in captured.outputs),
+        outputs=tuple(replace(o, dtype=name) if o.dtype in REAL else o for o in captured.outputs),
     )
 
 
 def _refuse_values(name: str, spec: InputSpec, dtype: torch.dtype) -> None:
-    largest = max(map(abs, spec.values)) if spec.values is not None and spec.dtype in _REAL else 0.0
+    largest = max(map(abs, spec.values)) if spec.values is not None and spec.dtype in REAL else 0.0
     if largest > torch.finfo(dtype).max:
         raise ConfigurationError(
             f"io_precision='engine': {name} has values up to {largest:g}, {str(dtype).removeprefix('torch.')} ends at "
@@ -84,7 +80,7 @@ def _cast_inputs(program: ExportedProgram, dtype: torch.dtype) -> None:
             cast = graph.call_function(_to_copy, (node,), {"dtype": value.dtype})
         after.append(cast)
         cast.meta = {**node.meta}
-        node.meta = {**node.meta, "val": _fake_in(value, dtype)}
+        node.meta = {**node.meta, "val": fake_in(value, dtype)}
         node.meta.pop("tensor_meta", None)
         node.replace_all_uses_with(cast, delete_user_cb=lambda user, own=cast: user is not own)
 
@@ -102,7 +98,7 @@ def _cast_outputs(program: ExportedProgram, dtype: torch.dtype) -> None:
             if value not in casts:
                 with graph.inserting_before(output):
                     casts[value] = graph.call_function(_to_copy, (value,), {"dtype": dtype})
-                casts[value].meta = {**value.meta, "val": _fake_in(known, dtype)}
+                casts[value].meta = {**value.meta, "val": fake_in(known, dtype)}
                 casts[value].meta.pop("tensor_meta", None)
             value = values[index] = casts[value]
         if isinstance(known, Tensor):
@@ -113,9 +109,4 @@ def _cast_outputs(program: ExportedProgram, dtype: torch.dtype) -> None:
 
 def _is_cast(value: Any, dtype: torch.dtype) -> bool:
     """Whether ``value`` is a tensor that is converted."""
-    return isinstance(value, Tensor) and value.dtype != dtype and str(value.dtype).removeprefix("torch.") in _REAL
-
-
-def _fake_in(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """``value`` in ``dtype``. Not with ``to``, whose choice of strides may leave a guard on a dynamic size."""
-    return value.new_empty_strided(value.shape, value.stride(), dtype=dtype)
+    return isinstance(value, Tensor) and value.dtype != dtype and is_real(value)

@@ -10,6 +10,7 @@ import torch
 
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.manifest import InputRecord
+from lightning_trt_windows.shapes import sizes_text
 
 __all__ = ["InputCheck"]
 
@@ -52,7 +53,8 @@ class InputCheck:
             record = wanted.record
             if len(shape) != len(record.min):
                 raise ConfigurationError(
-                    f"{record.name} must have {len(record.min)} dimensions {_ranges(record)}, got {list(shape)}"
+                    f"{record.name} must have {len(record.min)} dimensions {sizes_text(record.min, record.max)}, "
+                    f"got {list(shape)}"
                 )
             for axis, size in enumerate(shape):
                 if not record.min[axis] <= size <= record.max[axis]:
@@ -95,12 +97,4 @@ def _step_message(record: InputRecord, axis: int, shape: tuple[int, ...]) -> str
     return (
         f"dimension {axis} ({record.symbols[axis]}) of {record.name} must be a multiple of {step}, got {shape[axis]} "
         f"in {list(shape)}; pad or resize it to {near}"
-    )
-
-
-def _ranges(record: InputRecord) -> str:
-    return (
-        "["
-        + ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in zip(record.min, record.max))
-        + "]"
     )

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.manifest import Manifest
 from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.settings import PRECISION_DTYPES
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
 from lightning_trt_windows.verification.io_types import as_artifact_has, as_module_has
 from lightning_trt_windows.verification.numbers import TOLERANCES, Compared, compare, tolerance_of
@@ -103,7 +104,7 @@ def _allowed(manifest: Manifest, wanted: torch.Tensor, rounding: float | None, t
     if tolerance is not None:
         return tolerance
     kind = str(wanted.dtype).removeprefix("torch.")
-    asked = {"16": "float16", "bf16": "bfloat16"}.get(str(manifest.backend.options.get("precision")))
+    asked = PRECISION_DTYPES.get(str(manifest.backend.options.get("precision")))
     kinds = [kind if kind in TOLERANCES else "float32", asked or "float32"]
     # the coarser of what comes out and of what it was computed in
     return max(tolerance_of(each, rounding) for each in kinds)

@@ -13,11 +13,10 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from lightning_trt_windows.runtime.loaded import LoadedModule
+from lightning_trt_windows.settings import PRECISION_DTYPES
+from lightning_trt_windows.tensor_types import dtype_of, is_real
 
 __all__ = ["as_artifact_has", "as_module_has", "taking_the_modules_types"]
-
-_DTYPES = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
-_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def as_artifact_has(loaded: LoadedModule, value: Any) -> Any:
@@ -30,7 +29,7 @@ def as_module_has(loaded: LoadedModule, module: Callable[..., Any], value: Any) 
     """``value`` with its floating-point tensors in the type of the module's weights; functions take what is given."""
     if _own_dtype(loaded) is None or not isinstance(module, nn.Module):
         return value
-    held = (tensor.dtype for tensor in [*module.parameters(), *module.buffers()] if tensor.dtype in _REAL)
+    held = (tensor.dtype for tensor in [*module.parameters(), *module.buffers()] if is_real(tensor))
     return _converted(value, next(held, torch.float32))
 
 
@@ -48,8 +47,10 @@ def taking_the_modules_types(loaded: LoadedModule) -> Callable[..., Any]:
 def _own_dtype(loaded: LoadedModule) -> torch.dtype | None:
     """Of the artifact's inputs and outputs; ``None`` where they are the module's."""
     options = loaded.manifest.backend.options
-    return _DTYPES.get(str(options.get("precision"))) if options.get("io_precision") == "engine" else None
+    precision = str(options.get("precision"))
+    known = options.get("io_precision") == "engine" and precision in PRECISION_DTYPES
+    return dtype_of(precision) if known else None
 
 
 def _converted(value: Any, dtype: torch.dtype) -> Any:
-    return tree_map_only(torch.Tensor, lambda t: t.to(dtype) if t.dtype in _REAL else t, value)
+    return tree_map_only(torch.Tensor, lambda t: t.to(dtype) if is_real(t) else t, value)
