@@ -116,6 +116,19 @@ class TestRun:
         assert len(bindings.engines[0].contexts) == 5, "one for the thread that loaded, one for each that called"
         assert sorted(map(tuple, results)) == sorted([(2.0 * n, 2.0 * n) for n in range(4)] * 50)
 
+    def test_addresses_stay_for_cuda_graphs(self) -> None:
+        """A recording is of addresses: what goes in and out is copied, and a caller may still keep what it got."""
+        bindings = double()
+        run = opened(bindings, record(), cuda_graphs=True)
+        (context,) = bindings.engines[0].contexts
+        kept, seen = [], set()
+        for value in (1.0, 2.0, 3.0):
+            kept.append(run([torch.full((2,), value)])[0])
+            seen.add((context.addresses["x"], context.addresses["y"]))
+        assert [output.tolist() for output in kept] == [[2, 2], [4, 4], [6, 6]]
+        assert len(seen) == 1
+        assert run([torch.arange(6).view(2, 3).T])[0].tolist() == [[0, 6], [2, 8], [4, 10]]
+
 
 class TestRefusals:
     """What TensorRT does not take is told in its own words."""
@@ -253,7 +266,8 @@ class TestRealBindings:
 
     def test_our_subclasses(self, real: Any) -> None:
         """The logger and the allocator are accepted by the compiled base classes."""
-        from lightning_trt_windows.runtime.engine_runner import _allocator, _logger
+        from lightning_trt_windows.runtime.engine_runner import _logger
+        from lightning_trt_windows.runtime.execution import _allocator
 
         logger = _logger(real)
         logger.log(real.ILogger.ERROR, "a")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lightning_trt_windows._compat.versions import Workaround
 from lightning_trt_windows.noise import stderr_kept
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "LSTM_STATES_GAIN_A_DIMENSION",
     "MULTIPLES_ARE_READ_AS_SYMBOLS",
     "PARTIAL_GRAPH_IS_PRINTED",
+    "STREAMS_ARE_MADE_IN_PYTHON",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
+    "current_stream_handle",
     "lstm_states_are_wrong",
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
@@ -78,6 +82,23 @@ PARTIAL_GRAPH_IS_PRINTED = Workaround(
     test="test_torch.py::test_torch_export_still_prints_its_graph",
     delete="It goes through logging, or has to be asked for.",
 )
+
+STREAMS_ARE_MADE_IN_PYTHON = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="torch.cuda.current_stream makes an object of three classes to say a number, in each call of an engine.",
+    link="https://github.com/pytorch/pytorch/blob/v2.14.0/torch/cuda/__init__.py",
+    test="test_torch.py::test_the_current_stream_is_still_an_object_made_in_python",
+    delete="torch.cuda has a public way to the current stream's handle, or makes its streams in C++.",
+)
+
+
+def current_stream_handle(device: torch.device) -> Callable[[], int]:
+    """Gives the ``cudaStream_t`` of the current stream on ``device``, which has an index; 0 is the default one."""
+    import torch
+
+    return functools.partial(torch._C._cuda_getCurrentRawStream, device.index)
 
 
 def only_symbols_have_ranges(program: ExportedProgram) -> None:

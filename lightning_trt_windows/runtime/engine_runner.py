@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError, LightningTrtError
 from lightning_trt_windows.manifest import EngineRecord
+from lightning_trt_windows.runtime.execution import Binding, Execution
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
 __all__ = ["EngineOpener", "EngineRunner", "TensorRTRuntime"]
@@ -50,33 +49,6 @@ _DTYPES = {
 """TensorRT's names of dtypes; the bindings' own map goes through NumPy, which has no bfloat16."""
 
 
-@dataclass(frozen=True)
-class _Binding:
-    name: str
-    dtype: torch.dtype
-    on_host: bool
-    """TensorRT reads or writes it on the CPU: its values are sizes."""
-
-
-@dataclass
-class _Execution:
-    """What belongs to one thread: TensorRT's context is not thread-safe."""
-
-    context: Any
-    stream: torch.cuda.Stream | None
-    """Runs the engine while the caller is on the default stream, on which TensorRT would synchronize the device."""
-    before: torch.cuda.Event | None = None
-    after: torch.cuda.Event | None = None
-    """Order the two streams. Made once: an event is recorded anew for each call."""
-    shapes: list[tuple[int, ...]] = field(default_factory=list)
-    """Of the inputs, in the last call."""
-    outputs: list[tuple[int, ...]] = field(default_factory=list)
-    """Shapes of the outputs that follow from ``shapes``; -1 where only the data tell."""
-    allocator: Any = None
-    held: list[torch.Tensor] = field(default_factory=list)
-    """Host tensors that TensorRT may still read."""
-
-
 class TensorRTRuntime:
     """Opens engines on one device. TensorRT and TensorRT-RTX have the same bindings as far as this goes.
 
@@ -84,7 +56,8 @@ class TensorRTRuntime:
         bindings: The module ``tensorrt_rtx`` or ``tensorrt``.
         device: Where engines run.
         cache: Compiled kernels of TensorRT-RTX.
-        cuda_graphs: Let TensorRT-RTX record and replay kernels.
+        cuda_graphs: Let TensorRT-RTX record and replay kernels. A recording is of addresses, so that inputs and outputs
+            are copied into and out of memory that stays.
         specialization: How TensorRT-RTX compiles kernels for shapes: a name of its
             ``DynamicShapesKernelSpecializationStrategy`` in small letters; ``None`` for its own choice.
         lean_runtime: Library of the TensorRT version that built the engines, for version-compatible ones.
@@ -106,7 +79,7 @@ class TensorRTRuntime:
         self.bindings = bindings
         self.device = device
         self._cache = cache
-        self._cuda_graphs = cuda_graphs
+        self.cuda_graphs = cuda_graphs
         self._specialization = specialization
         self._lock = threading.Lock()
         self.logger = _logger(bindings)
@@ -136,7 +109,7 @@ class TensorRTRuntime:
     def new_context(self, engine: Any) -> Any:
         """An execution context, with the runtime cache, CUDA graphs and specialization as asked for."""
         with self._lock:
-            if self._cache is None and not self._cuda_graphs and self._specialization is None:
+            if self._cache is None and not self.cuda_graphs and self._specialization is None:
                 context = engine.create_execution_context()
             else:
                 config = engine.create_runtime_config()
@@ -145,7 +118,7 @@ class TensorRTRuntime:
                     config.dynamic_shapes_kernel_specialization_strategy = strategies.__members__[
                         self._specialization.upper()
                     ]
-                if self._cuda_graphs:
+                if self.cuda_graphs:
                     config.cuda_graph_strategy = self.bindings.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 if self._cache is not None:
                     self._cache.attach(config)
@@ -175,108 +148,42 @@ class _Engine:
             )
         self._inputs = [self._binding(name) for name in record.inputs]
         self._outputs = [self._binding(name) for name in record.outputs]
-        self._by_value = any(binding.on_host for binding in self._inputs)
-        self._allocates = False
-        # an address that is valid for a tensor without elements
-        self._somewhere = torch.empty(1, device=self._device)
+        self._switches = runtime.device.type == "cuda" and torch.cuda.device_count() > 1
         self._threads = threading.local()
         # the thread that loads is, as a rule, the one that calls: it must not wait in its first call
         self._threads.execution = self._execution()
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Enqueue the engine on the current stream."""
-        execution = getattr(self._threads, "execution", None)
+        execution: Execution | None = getattr(self._threads, "execution", None)
         if execution is None:
             execution = self._threads.execution = self._execution()
+        if not self._switches:
+            return execution(inputs)
         with _current(self._device):
-            self._set_inputs(execution, inputs)
-            outputs = self._set_outputs(execution)
-            self._enqueue(execution)
-            return [
-                execution.allocator.take(binding.name, binding.dtype) if output is None else output
-                for binding, output in zip(self._outputs, outputs)
-            ]
+            return execution(inputs)
 
-    def _binding(self, name: str) -> _Binding:
+    def _binding(self, name: str) -> Binding:
         dtype = self._engine.get_tensor_dtype(name)
         if dtype.name not in _DTYPES:
             raise ArtifactError(
                 self._name, [f"the binding {name} is of type {dtype.name}, which PyTorch does not have"]
             )
-        host = self._engine.get_tensor_location(name) == self._runtime.bindings.TensorLocation.HOST
-        return _Binding(name, _DTYPES[dtype.name], host or self._engine.is_shape_inference_io(name))
+        on_host = self._engine.get_tensor_location(name) == self._runtime.bindings.TensorLocation.HOST
+        on_host = on_host or self._engine.is_shape_inference_io(name)
+        return Binding(name, _DTYPES[dtype.name], torch.device("cpu") if on_host else self._device, on_host)
 
-    def _execution(self) -> _Execution:
+    def _execution(self) -> Execution:
         with _current(self._device):
-            execution = _Execution(self._runtime.new_context(self._engine), None)
-            execution.allocator = _allocator(self._runtime.bindings, self._device)
-            if self._device.type == "cuda":
-                execution.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-                execution.before, execution.after = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
-            return execution
-
-    def _set_inputs(self, execution: _Execution, inputs: Sequence[torch.Tensor]) -> None:
-        context, held, shapes = execution.context, [], []
-        for binding, value in zip(self._inputs, inputs, strict=True):
-            tensor = value if value.dtype is binding.dtype else value.to(binding.dtype)
-            if binding.on_host:
-                tensor = tensor.cpu()
-            tensor = tensor.contiguous()
-            # memory on the device is freed in the order of the stream, memory on the host at once
-            held.append(tensor)
-            shapes.append(tuple(tensor.shape))
-            address = tensor.data_ptr() if tensor.numel() or binding.on_host else self._somewhere.data_ptr()
-            if not context.set_tensor_address(binding.name, address):
-                raise self._failure(f"does not take {binding.name}")
-        execution.held = held
-        if shapes == execution.shapes and not self._by_value:
-            return
-        execution.shapes = []
-        for binding, shape in zip(self._inputs, shapes):
-            if not context.set_input_shape(binding.name, shape):
-                raise self._failure(f"does not take {binding.name} with the shape {list(shape)}")
-        if missing := context.infer_shapes():
-            raise self._failure(f"does not know the shape of {', '.join(missing)}")
-        execution.outputs = [tuple(context.get_tensor_shape(binding.name)) for binding in self._outputs]
-        execution.shapes = shapes
-
-    def _set_outputs(self, execution: _Execution) -> list[torch.Tensor | None]:
-        outputs: list[torch.Tensor | None] = []
-        for binding, shape in zip(self._outputs, execution.outputs):
-            if -1 in shape:
-                self._allocates = True
-                if not execution.context.set_output_allocator(binding.name, execution.allocator):
-                    raise self._failure(f"takes no allocator for {binding.name}")
-                outputs.append(None)
-                continue
-            device = torch.device("cpu") if binding.on_host else self._device
-            output = torch.empty(shape, dtype=binding.dtype, device=device)
-            address = output.data_ptr() if output.numel() or binding.on_host else self._somewhere.data_ptr()
-            if not execution.context.set_tensor_address(binding.name, address):
-                raise self._failure(f"does not take memory for {binding.name}")
-            outputs.append(output)
-        return outputs
-
-    def _enqueue(self, execution: _Execution) -> None:
-        context, own = execution.context, execution.stream
-        if own is None:
-            done = context.execute_async_v3(0)
-        else:
-            caller = torch.cuda.current_stream(self._device)
-            if caller.cuda_stream:
-                done = context.execute_async_v3(caller.cuda_stream)
-            else:
-                assert execution.before is not None and execution.after is not None
-                execution.before.record(caller)
-                own.wait_event(execution.before)
-                # memory that TensorRT asks for while it runs belongs to the stream that it runs on
-                with torch.cuda.stream(own) if self._allocates else contextlib.nullcontext():
-                    done = context.execute_async_v3(own.cuda_stream)
-                execution.after.record(own)
-                caller.wait_event(execution.after)
-        if not done:
-            execution.shapes = []
-            raise self._failure("failed")
+            return Execution(
+                self._runtime.new_context(self._engine),
+                self._inputs,
+                self._outputs,
+                self._device,
+                self._runtime.bindings,
+                self._failure,
+                same_memory=self._runtime.cuda_graphs,
+            )
 
     def _failure(self, what: str) -> LightningTrtError:
         return LightningTrtError(f"the engine {self._name} {what}{self._runtime.said()}")
@@ -301,31 +208,3 @@ def _logger(bindings: Any) -> Any:
                 self.errors.append(message)
 
     return Logger()
-
-
-def _allocator(bindings: Any, device: torch.device) -> Any:
-    class Allocator(bindings.IOutputAllocator):  # type: ignore[misc]  # as above
-        """Gives TensorRT torch's memory for outputs whose size only the data tell."""
-
-        def __init__(self) -> None:
-            bindings.IOutputAllocator.__init__(self)
-            self._memory: dict[str, torch.Tensor] = {}
-            self._shapes: dict[str, tuple[int, ...]] = {}
-
-        def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, stream: Any) -> int:
-            self._memory[name] = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
-            return self._memory[name].data_ptr()
-
-        def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
-            return self.reallocate_output_async(name, memory, size, alignment, None)
-
-        def notify_shape(self, name: str, shape: Any) -> None:
-            self._shapes[name] = tuple(shape)
-
-        def take(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-            """The output of the last call, which is the caller's from now on."""
-            memory, shape = self._memory.pop(name), self._shapes.pop(name)
-            size = math.prod(shape) * dtype.itemsize
-            return memory[:size].view(dtype).view(shape)
-
-    return Allocator()

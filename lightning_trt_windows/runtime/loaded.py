@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.fx import GraphModule
 
 from lightning_trt_windows.artifact import Artifact
@@ -40,7 +40,8 @@ class LoadedModule:
         self.artifact = artifact
         self.device = device
         self._program = program
-        self._run = program.forward  # past the hooks of nn.Module, which cost time and which nobody can set
+        # past the hooks of nn.Module, which cost time and which nobody can set
+        self._run = program.forward if _only_engines(program) else torch.no_grad()(program.forward)
         self._structure = structure
         self._tensors = tuple(tensors)
         self._exported = tuple(value for argument in structure.arguments for value in argument.values)
@@ -88,9 +89,7 @@ class LoadedModule:
             self._check([leaf for leaf, tensor in zip(leaves, self._tensors) if tensor])
         else:
             self._check(leaves)
-        with torch.no_grad():
-            outputs = self._run(*leaves)
-        return self._structure.unflatten(outputs)
+        return self._structure.unflatten(self._run(*leaves))
 
     def call_flat(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
         """Run on the tensors that the manifest lists, in its order; gives the outputs as it lists them.
@@ -101,8 +100,7 @@ class LoadedModule:
         self._check(tensors)
         given = iter(tensors)
         leaves = [next(given) if is_tensor else value for is_tensor, value in zip(self._tensors, self._exported)]
-        with torch.no_grad():
-            outputs: Sequence[Any] = self._program(*leaves)
+        outputs: Sequence[Any] = self._run(*leaves)
         return outputs
 
     def flat_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
@@ -142,15 +140,10 @@ def _example(record: InputRecord, shape: Sequence[int], device: torch.device) ->
     return torch.rand(shape, dtype=dtype if dtype.is_complex else torch.float32, device=device).to(dtype)
 
 
-class _EngineModule(nn.Module):
-    """An engine as a child of the graph."""
-
-    def __init__(self, runner: EngineRunner) -> None:
-        super().__init__()
-        self.runner = runner
-
-    def forward(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        return self.runner(inputs)
+def _only_engines(program: GraphModule) -> bool:
+    """Whether PyTorch computes nothing in it, so that no gradients could be recorded."""
+    functions = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    return functions <= {operator.getitem}
 
 
 def assemble(
@@ -165,7 +158,8 @@ def assemble(
     Raises:
         ArtifactError: The program and the manifest do not belong together.
     """
-    children: dict[str, Any] = {f"engine_{number}": _EngineModule(runner) for number, runner in enumerate(runners)}
+    # engines are attributes and no modules, whose call would look for hooks
+    children: dict[str, Any] = {f"engine_{number}": runner for number, runner in enumerate(runners)}
     children.update({f"weight_{number}": weight for number, weight in enumerate(program.weights)})
     leaves = program.graph.leaves
     arguments, positional = arguments_of(

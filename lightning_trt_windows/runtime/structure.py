@@ -97,6 +97,7 @@ class Structure:
         self.arguments = tuple(arguments)
         self._positional = positional
         self._out_spec = out_spec
+        self._one_output = out_spec.is_leaf()
         self._plain = all(argument.spec.is_leaf() for argument in arguments)
         self._names = frozenset(argument.name for argument in arguments)
 
@@ -154,6 +155,9 @@ class Structure:
 
     def unflatten(self, outputs: Iterable[Any]) -> Any:
         """What ``forward`` returned, of the program's outputs."""
+        if self._one_output:
+            (output,) = outputs
+            return output
         return self._out_spec.unflatten(outputs)
 
     def _leaves(self, argument: Argument, given: Mapping[str, Any]) -> Sequence[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ def test_convolutions_still_guard_on_the_batch() -> None:
     assert any("16" in guard for guard in guards_of_a_convolution()), "delete cpu_convolution_heuristics_off"
     with compat.cpu_convolution_heuristics_off():
         assert guards_of_a_convolution() == []
+
+
+def test_the_current_stream_is_still_an_object_made_in_python() -> None:
+    """Where PyTorch itself asks for the number only, it calls what we call."""
+    made = "return Stream(" in inspect.getsource(torch.cuda.current_stream)
+    assert made, "delete current_stream_handle: torch.cuda.current_stream(device).cuda_stream costs no more"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="streams need an NVIDIA GPU")
+def test_handle_of_the_current_stream() -> None:
+    """The same number by the public way."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            assert (
+                compat.current_stream_handle(device)() == stream.cuda_stream == torch.cuda.current_stream().cuda_stream
+            )
 
 
 def test_lstm_states_gain_a_dimension_below_the_bound() -> None:

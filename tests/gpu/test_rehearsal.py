@@ -203,6 +203,41 @@ def test_other_streams(folder: Path) -> None:
         assert error(result, wanted) < 5e-3
 
 
+def test_two_streams_in_one_thread(folder: Path) -> None:
+    """A context has one working memory, so that what it does on one stream waits for what it does on another."""
+    module, artifact = exported("resnet18", folder)
+    loaded, reference = load(artifact.path, GPU), copy.deepcopy(module).to(GPU)
+    streams = [torch.cuda.Stream(), torch.cuda.default_stream(), torch.cuda.Stream()]
+    given = [tree_map(lambda t, factor=n + 1: t * factor, arguments("resnet18", 8)) for n in range(3)]
+    with torch.no_grad():
+        wanted = [reference(**item) for item in given]
+    torch.cuda.synchronize()
+    results = []
+    for n in [0, 1, 2, 2, 0, 1, 0, 2] * 5:
+        with torch.cuda.stream(streams[n]):
+            results.append((n, loaded(**given[n])))
+    torch.cuda.synchronize()
+    assert max(error(result, wanted[n]) for n, result in results) < 5e-3
+
+
+def test_recorded_by_pytorch(folder: Path) -> None:
+    """``torch.cuda.graph`` around a call, and calls on other streams before and after."""
+    module, artifact = exported("digits", folder)
+    loaded, reference = load(artifact.path, GPU), copy.deepcopy(module).to(GPU)
+    given = arguments("digits", 8)
+    loaded(**given)
+    recording = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recording):
+        result = loaded(**given)
+    other = tree_map(lambda t: t * 0.5, given)
+    for item in (other, given):
+        tree_map(lambda kept, new: kept.copy_(new), given, tree_map(torch.clone, item))
+        recording.replay()
+        with torch.no_grad():
+            assert error(result, reference(**given)) < 5e-3
+            assert error(loaded(**other), reference(**other)) < 5e-3
+
+
 def test_many_threads(folder: Path) -> None:
     """A context for each thread; a stream for each, too."""
     module, artifact = exported("digits", folder)
@@ -255,8 +290,7 @@ def test_overhead_of_a_call(folder: Path) -> None:
     """What Python adds to the bare execute_async_v3, for a model whose kernels take no time."""
     _, artifact = exported("digits", folder)
     loaded, given = load(artifact.path, GPU), arguments("digits", 1)
-    (engine,) = (m.runner for m in loaded._program.children())  # type: ignore[union-attr]
-    context = engine._threads.execution.context
+    execution = loaded._program.engine_0._threads.execution  # type: ignore[union-attr]
 
     def seconds(call: Any) -> float:
         best = float("inf")
@@ -269,12 +303,11 @@ def test_overhead_of_a_call(folder: Path) -> None:
         return best
 
     with torch.cuda.stream(torch.cuda.Stream()):
-        stream = torch.cuda.current_stream().cuda_stream
-        loaded(**given)
-        bare = seconds(lambda: context.execute_async_v3(stream))
+        kept = loaded(**given)
+        bare = seconds(execution.run_again)
         ours = seconds(lambda: loaded(given["x"]))
     print(f"execute_async_v3 {bare * 1e6:.0f} us, a call {ours * 1e6:.0f} us")
-    assert ours - bare < 50e-6
+    assert ours - bare < 50e-6, kept.shape
 
 
 def test_memory_of_outputs_is_torch_s(folder: Path) -> None:
