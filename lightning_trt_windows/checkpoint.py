@@ -19,7 +19,7 @@ from lightning_trt_windows.errors import CheckpointError
 from lightning_trt_windows.filenames import windows_name
 from lightning_trt_windows.manifest import CheckpointRecord, Score
 
-__all__ = ["Checkpoint", "is_sharded", "read_checkpoint", "read_weights"]
+__all__ = ["Checkpoint", "consolidated_path", "consolidation", "is_sharded", "read_checkpoint", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,31 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     return _checkpoint(path, content)
 
 
+def consolidated_path(path: Path) -> Path:
+    """The one file that is made of the directory ``path``."""
+    return path.with_name(f"{path.name.removesuffix('.ckpt')}-consolidated.ckpt")
+
+
+def consolidation(path: Path, whole: Path) -> dict[str, list[str]]:
+    """Arguments of ``python -m`` that make ``whole`` of the directory ``path``, by the strategy that wrote it.
+
+    Lightning has two programs, and each fails on what the other one is for.
+    """
+    packages = {"FSDPStrategy": "pytorch", "ModelParallelStrategy": "fabric"}
+    return {
+        strategy: [f"lightning.{package}.utilities.consolidate_checkpoint", str(path), "--output_file", str(whole)]
+        for strategy, package in packages.items()
+    }
+
+
 def _sharded(path: Path) -> str:
-    whole = path.with_name(f"{path.name.removesuffix('.ckpt')}-consolidated.ckpt")
-    # Lightning has two programs, and each fails on what the other one is for
-    command = "python -m lightning.{}.utilities.consolidate_checkpoint " + f"{path} --output_file {whole}"
+    commands = consolidation(path, consolidated_path(path)).items()
     return (
-        f"{path} is a directory with a part from each process. Make one file of it, and export that one:\n"
-        f"  {command.format('pytorch')}   (of FSDPStrategy)\n"
-        f"  {command.format('fabric')}   (of ModelParallelStrategy)\n"
-        "FSDPStrategy(state_dict_type='full') and ModelParallelStrategy(save_distributed_checkpoint=False) write one "
+        f"{path} is a directory with a part from each process, and its index is a pickle, which can run code. If you "
+        "made it yourself, allow it with trust_checkpoint=True (--trust-checkpoint on the command line), or make one "
+        "file of it and export that one:\n"
+        + "".join(f"  python -m {' '.join(arguments)}   (of {strategy})\n" for strategy, arguments in commands)
+        + "FSDPStrategy(state_dict_type='full') and ModelParallelStrategy(save_distributed_checkpoint=False) write one "
         "file at once"
     )
 

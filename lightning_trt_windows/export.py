@@ -32,6 +32,7 @@ from lightning_trt_windows.capture.module_state import random_state_kept
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.capture.violations import Suggestion
 from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
+from lightning_trt_windows.consolidation import local_file
 from lightning_trt_windows.destination import Destination
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.files import link_or_copy
@@ -51,7 +52,7 @@ from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.stages import stage
-from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
+from lightning_trt_windows.storage import place_of
 from lightning_trt_windows.twin import copied_for_twin, verified_by_twin
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
@@ -108,7 +109,8 @@ def export_checkpoint(
     """Export the weights in a checkpoint file; the artifact is the one the callback would have made.
 
     Args:
-        checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``).
+        checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``). With ``trust_checkpoint``
+            also a directory of parts, as FSDP and ModelParallel write them: one file is made of it, beside it.
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
         datamodule: A LightningDataModule, or its class, to take shape ranges from.
         inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule shows.
@@ -123,8 +125,7 @@ def export_checkpoint(
         LightningTrtError: See ``lightning_trt_windows.errors``.
     """
     chosen, options = settings_of(settings), RangeOptions.of(ranges)
-    place = place_of(checkpoint)
-    source = download_checkpoint(place, temporary_directory()) if isinstance(place, RemoteFile) else place
+    source, place = local_file(place_of(checkpoint), trusted=trust_checkpoint)
     read = read_checkpoint(source, trusted=trust_checkpoint)
     module = rebuilt(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):

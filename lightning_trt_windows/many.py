@@ -17,6 +17,7 @@ from lightning_trt_windows.builds.pending import Builds, Outcome
 from lightning_trt_windows.builds.run import Failure
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoint import is_sharded, read_checkpoint
+from lightning_trt_windows.consolidation import local_file
 from lightning_trt_windows.destination import Destination
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export import existing, rebuilt, settings_of
@@ -25,7 +26,7 @@ from lightning_trt_windows.observe.discover import discover
 from lightning_trt_windows.range_options import RangeOptions
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.shapes import InputTree
-from lightning_trt_windows.storage import RemoteFile, download_checkpoint, place_of, temporary_directory
+from lightning_trt_windows.storage import RemoteFile, place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
 __all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]
@@ -247,8 +248,10 @@ class _Work:
             tracer.close()
 
     def _start(self, place: Place) -> None:
-        checkpoint = download_checkpoint(place, temporary_directory()) if isinstance(place, RemoteFile) else place
-        item = _Item(place, checkpoint, Destination.of(place, self._output))
+        checkpoint, named = local_file(place, trusted=self._source.trusted)
+        if checkpoint in self._items:  # a directory of parts, and the file that was made of it
+            return
+        item = _Item(place, checkpoint, Destination.of(named, self._output))
         job = self._job(item)
         if artifact := existing(job) or _existing_there(item, job):
             self._done(Export(place, artifact, existed=True))

@@ -39,9 +39,9 @@ def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None
         raise ConfigurationError(
             f"WindowsExport cannot export under {sharded[0]}: no process holds the whole module, so none can capture "
             "it. Train without the callback, and export checkpoints afterwards with: lightning-trt-windows export "
-            "CHECKPOINT --module package.module:Class. They have to be consolidated: save them as one file each "
-            "(FSDPStrategy(state_dict_type='full'), ModelParallelStrategy(save_distributed_checkpoint=False)); for a "
-            "directory of parts the command says how to make one file of it"
+            "CHECKPOINT --module package.module:Class. Those of one file are the simplest "
+            "(FSDPStrategy(state_dict_type='full'), ModelParallelStrategy(save_distributed_checkpoint=False)); "
+            "of a directory of parts the command makes one file, with --trust-checkpoint"
         )
     if trainer.world_size > 1 and when == "checkpoint" and executor == "inline":
         raise ConfigurationError(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import kills
 import pytest
+import torch
 from lightning_models import Data, Regression
 
-from lightning_trt_windows import export_checkpoint
+from lightning_trt_windows import export_checkpoint, export_checkpoints
 from lightning_trt_windows.artifact import check_artifact
+from lightning_trt_windows.consolidation import one_file
 from lightning_trt_windows.errors import CheckpointError
 
 pytestmark = pytest.mark.processes
@@ -90,7 +92,17 @@ def test_parameters_that_are_spread(tmp_path: Path, sharded: bool) -> None:
             export_checkpoint(checkpoint, Regression, Data())
         command = next(line for line in str(error.value).splitlines() if "of ModelParallelStrategy" in line)
         subprocess.run([sys.executable, *command.partition("(")[0].split()[1:]], check=True, capture_output=True)
-        checkpoint = tmp_path / "a-consolidated.ckpt"
+        whole = tmp_path / "a-consolidated.ckpt"
+        by_hand = torch.load(whole, weights_only=True)["state_dict"]
+        whole.unlink()
+        assert one_file(checkpoint, trusted=False) == checkpoint
+        assert one_file(checkpoint, trusted=True) == whole
+        assert all(by_hand[name].equal(value) for name, value in torch.load(whole)["state_dict"].items())
+        made = whole.stat().st_mtime_ns
+        (artifact,) = export_checkpoints([checkpoint], Regression, Data(), trust_checkpoint=True).artifacts
+        assert artifact.path.name == "a-consolidated.windows.ep"
+        assert whole.stat().st_mtime_ns == made, "it is made once"
+        checkpoint = whole
     assert check_artifact(export_checkpoint(checkpoint, Regression, Data())).manifest.checkpoint is not None
 
 
