@@ -127,6 +127,11 @@ class TestRun:
             seen.add((context.addresses["x"], context.addresses["y"]))
         assert [output.tolist() for output in kept] == [[2, 2], [4, 4], [6, 6]]
         assert len(seen) == 1
+        with torch.inference_mode():
+            assert run([torch.ones(4)])[0].tolist() == [2] * 4
+        assert run([torch.ones(4)])[0].tolist() == [2] * 4, "memory from inference mode is written to outside of it"
+        result = run([torch.ones(4, requires_grad=True)])[0]
+        assert not result.requires_grad and not run([torch.ones(4)])[0].requires_grad
         assert run([torch.arange(6).view(2, 3).T])[0].tolist() == [[0, 6], [2, 8], [4, 10]]
 
 

@@ -141,6 +141,7 @@ class Execution:
         return ready
 
     def _readable(self, binding: Binding, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()  # no copy of it shall remember where it comes from
         if binding.on_host:
             return tensor.to(binding.dtype).cpu().contiguous()
         if self._kept is not None:
@@ -172,7 +173,9 @@ class Execution:
         assert self._kept is not None
         kept = self._kept.get(binding.name)
         if kept is None or kept.shape != shape:
-            kept = self._kept[binding.name] = torch.empty(shape, dtype=binding.dtype, device=binding.device)
+            # a tensor made in inference mode could not be written to outside of it
+            with torch.inference_mode(False):
+                kept = self._kept[binding.name] = torch.empty(shape, dtype=binding.dtype, device=binding.device)
         return kept
 
     def _bind(self, binding: Binding, tensor: torch.Tensor) -> None:
