@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
 import pickle
 import re
@@ -98,9 +99,11 @@ def consolidation(path: Path, whole: Path) -> dict[str, list[str]]:
 
     Lightning has two programs, and each fails on what the other one is for.
     """
-    packages = {"FSDPStrategy": "pytorch", "ModelParallelStrategy": "fabric"}
+    packages = {"FSDPStrategy": "pytorch_lightning", "ModelParallelStrategy": "lightning_fabric"}
+    if importlib.util.find_spec("lightning"):
+        packages = {"FSDPStrategy": "lightning.pytorch", "ModelParallelStrategy": "lightning.fabric"}
     return {
-        strategy: [f"lightning.{package}.utilities.consolidate_checkpoint", str(path), "--output_file", str(whole)]
+        strategy: [f"{package}.utilities.consolidate_checkpoint", str(path), "--output_file", str(whole)]
         for strategy, package in packages.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning_models import Data, Regression, trainer
 from lightning_trt_windows import export_checkpoint, export_checkpoints
 from lightning_trt_windows.artifact import check_artifact
 from lightning_trt_windows.builds.named import named_executor
+from lightning_trt_windows.checkpoint import consolidation
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.executor_names import check_executor
@@ -141,6 +143,19 @@ class TestExports:
         (failure,) = export_checkpoints([tmp_path], Regression, executor="inline", trust_checkpoint=True).failures
         assert "that for FSDPStrategy: " in str(failure.error) and "that for ModelPar" in str(failure.error)
         assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"], "nothing half is left"
+
+    @pytest.mark.parametrize("name", ["lightning", "pytorch_lightning"])
+    def test_programs_for_parts(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each Lightning has them under its own name."""
+        pytest.importorskip(name)
+        find = importlib.util.find_spec
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda module: find(module) if module == name else None)
+            programs = consolidation(Path("a.ckpt"), Path("b.ckpt"))
+        assert [arguments[1:] for arguments in programs.values()] == [["a.ckpt", "--output_file", "b.ckpt"]] * 2
+        for module, *_ in programs.values():
+            assert module.startswith("lightning.") == (name == "lightning")
+            assert find(module) is not None
 
 
 class TestCommand:
