@@ -54,10 +54,10 @@ processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)
 
 fuzz: $(INSTALLED)
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/test_fuzz.py tests/test_bundle_reading.py --hypothesis-show-statistics $(ARGS)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py --hypothesis-show-statistics $(ARGS)
 
 pins: $(INSTALLED)
-	@$(VENV)/bin/python tests/windows_wheels.py
+	@$(VENV)/bin/python tests/support/windows_wheels.py
 
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(IN_VENV) mkdocs build --quiet --strict $(ARGS)

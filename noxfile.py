@@ -36,15 +36,15 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BY_HAND = "2.11"
 
 COMPILE_PATH = (
-    "tests/compat",
-    "tests/test_against_upstream.py",
-    "tests/test_backend.py",
-    "tests/test_callback.py",
-    "tests/test_capture.py",
-    "tests/test_doctor.py",
+    "tests/_compat",
+    "tests/backends/test_against_upstream.py",
+    "tests/backends/test_compiler.py",
+    "tests/training/test_callback.py",
+    "tests/capture/test_program.py",
+    "tests/training/test_doctor.py",
     "tests/test_options_page.py",
-    "tests/test_precision.py",
-    "tests/test_program_reader.py",
+    "tests/backends/test_precision.py",
+    "tests/runtime/test_program_reader.py",
 )
 """What PyTorch, Torch-TensorRT and Lightning could break. The rest of the tests is about this package alone."""
 
@@ -100,4 +100,4 @@ def _run(session: nox.Session, column: str) -> None:
     session.run("python", "examples/digits.py", "--directory", str(runs), success_codes=nothing_fails)
     # CI looks whether it holds, and leaves the files alone
     what = "check" if os.environ.get("CI") else "record"
-    session.run("python", "tests/versions_page.py", what, column, str(report), str(runs))
+    session.run("python", "tests/support/versions_page.py", what, column, str(report), str(runs))

@@ -36,7 +36,7 @@ def run(model: str, side: str, checkpoints: int) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from lightning_trt_windows import WindowsExport
-    from lightning_trt_windows.following import Following
+    from lightning_trt_windows.training.session import Following
 
     class Net(pl.LightningModule):
         def __init__(self) -> None:

@@ -73,7 +73,7 @@ def write_checkpoint(path: Path) -> None:
 def ours(checkpoint: Path) -> dict[str, Any]:
     """Checkpoint to artifact."""
     from lightning_trt_windows._compat.torch_tensorrt import upstream as import_upstream
-    from lightning_trt_windows.export import export_checkpoint
+    from lightning_trt_windows.export.pipeline import export_checkpoint
 
     import_upstream()
 
@@ -89,7 +89,7 @@ def ours(checkpoint: Path) -> dict[str, Any]:
 def upstream(checkpoint: Path) -> dict[str, Any]:
     """Checkpoint to a compiled module in memory."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import upstream_reference
+    from support import upstream_reference
 
     torch_tensorrt = upstream_reference.import_mended()
 

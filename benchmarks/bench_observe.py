@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_trt_windows.observe.observer import Observer
+from lightning_trt_windows.discovery.observer import Observer
 
 __all__ = ["main"]
 

@@ -76,7 +76,7 @@ def _status(key: str) -> int:
 def ours(name: str, path: Path) -> dict[str, Any]:
     """Our writer, as ``export.build`` calls it."""
     from lightning_trt_windows.backends import get_backend
-    from lightning_trt_windows.export import _write_program
+    from lightning_trt_windows.export.pipeline import _write_program
     from lightning_trt_windows.settings import ExportSettings
 
     program = capture(model(name), INPUTS).program
@@ -89,7 +89,7 @@ def ours(name: str, path: Path) -> dict[str, Any]:
 def upstream(name: str, path: Path) -> dict[str, Any]:
     """Upstream's function and its save, patched until they work."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import upstream_reference
+    from support import upstream_reference
 
     torch_tensorrt = upstream_reference.import_mended()
     program = capture(model(name), INPUTS).program

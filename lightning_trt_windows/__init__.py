@@ -9,20 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_trt_windows.artifact import Artifact
+    from lightning_trt_windows.artifact.artifact import Artifact
+    from lightning_trt_windows.artifact.inspection import inspect
+    from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+    from lightning_trt_windows.artifact.signing import sign
+    from lightning_trt_windows.builds.batch import export_checkpoints
     from lightning_trt_windows.bundle.collecting import Bundle, collect
     from lightning_trt_windows.bundle.report import report
-    from lightning_trt_windows.callback import WindowsExport
-    from lightning_trt_windows.export import export_checkpoint, export_module
-    from lightning_trt_windows.inspection import inspect
-    from lightning_trt_windows.lightning_cli import WindowsExportCLI
-    from lightning_trt_windows.lightning_flag import add_windows_export
-    from lightning_trt_windows.many import export_checkpoints
-    from lightning_trt_windows.range_options import RangeOptions
-    from lightning_trt_windows.remote_artifact import fetch
+    from lightning_trt_windows.discovery.options import RangeOptions
+    from lightning_trt_windows.export.pipeline import export_checkpoint, export_module
+    from lightning_trt_windows.integrations.lightning_cli import WindowsExportCLI
+    from lightning_trt_windows.integrations.lightning_flag import add_windows_export
     from lightning_trt_windows.runtime.loading import load
-    from lightning_trt_windows.shapes import DimRange, InputSpec
-    from lightning_trt_windows.signature import sign
+    from lightning_trt_windows.storage.remote_artifact import fetch
+    from lightning_trt_windows.training.callback import WindowsExport
     from lightning_trt_windows.verification.metric import verify_metric
     from lightning_trt_windows.verification.verify import verify
 
@@ -49,23 +49,23 @@ __all__ = [
 ]
 
 _HOME = {
-    "Artifact": "artifact",
+    "Artifact": "artifact.artifact",
     "Bundle": "bundle.collecting",
-    "DimRange": "shapes",
-    "InputSpec": "shapes",
-    "RangeOptions": "range_options",
-    "WindowsExport": "callback",
-    "WindowsExportCLI": "lightning_cli",
-    "add_windows_export": "lightning_flag",
+    "DimRange": "artifact.shapes",
+    "InputSpec": "artifact.shapes",
+    "RangeOptions": "discovery.options",
+    "WindowsExport": "training.callback",
+    "WindowsExportCLI": "integrations.lightning_cli",
+    "add_windows_export": "integrations.lightning_flag",
     "collect": "bundle.collecting",
-    "export_checkpoint": "export",
-    "export_checkpoints": "many",
-    "export_module": "export",
-    "fetch": "remote_artifact",
-    "inspect": "inspection",
+    "export_checkpoint": "export.pipeline",
+    "export_checkpoints": "builds.batch",
+    "export_module": "export.pipeline",
+    "fetch": "storage.remote_artifact",
+    "inspect": "artifact.inspection",
     "load": "runtime.loading",
     "report": "bundle.report",
-    "sign": "signature",
+    "sign": "artifact.signing",
     "verify": "verification.verify",
     "verify_metric": "verification.metric",
 }

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import commands_page
 import pytest
 import yaml
+from support import commands_page
+from support.paths import REPOSITORY
 
 import lightning_trt_windows
 from lightning_trt_windows.cli import make_parser
 
-REPOSITORY = Path(__file__).parents[1]
 PAGES = [*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")]
 
 
@@ -140,7 +140,7 @@ def test_troubleshooting_quotes_real_messages() -> None:
 
 
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
-    """When this fails: python tests/commands_page.py."""
+    """When this fails: python tests/support/commands_page.py."""
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()
 
 

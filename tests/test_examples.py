@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import REPOSITORY
 
-from lightning_trt_windows.artifact import check_artifact
+from lightning_trt_windows.artifact.artifact import check_artifact
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = REPOSITORY / "examples"
 
 
 def run(directory: Path, *command: str | Path, status: int = 0) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-DATA = Path(__file__).parent / "data"
+from support.paths import DATA
 
 HEAVY = ("torch", "torch_tensorrt", "tensorrt", "tensorrt_rtx", "lightning", "pytorch_lightning", "numpy")
 
@@ -39,7 +37,8 @@ def heavy_after(statement: str) -> list[str]:
     [
         "import lightning_trt_windows",
         "from lightning_trt_windows import DimRange, InputSpec, inspect",
-        "import lightning_trt_windows.artifact, lightning_trt_windows.settings, lightning_trt_windows.archive",
+        "import lightning_trt_windows.artifact.artifact, lightning_trt_windows.settings",
+        "import lightning_trt_windows.artifact.payload_writer",
         "import lightning_trt_windows.cli",
     ],
 )
@@ -50,7 +49,7 @@ def test_the_middle_brings_nothing_heavy(statement: str) -> None:
 
 def test_heavy_imports_would_be_seen() -> None:
     """The test above is able to fail."""
-    assert "torch" in heavy_after("import lightning_trt_windows.export")
+    assert "torch" in heavy_after("import lightning_trt_windows.export.pipeline")
 
 
 def test_the_callback_does_not_bring_torch_tensorrt() -> None:
@@ -91,6 +90,6 @@ def test_inspect_works_where_there_is_no_torch() -> None:
 
 def test_torch_is_really_refused_there() -> None:
     """The test above is able to fail."""
-    done = python(NO_TORCH.format(heavy=HEAVY) + "import lightning_trt_windows.export")
+    done = python(NO_TORCH.format(heavy=HEAVY) + "import lightning_trt_windows.export.pipeline")
     assert done.returncode == 1
     assert "torch is refused here" in done.stderr

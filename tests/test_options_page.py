@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from options_page import PAGE, REFUSED, with_table
+from support.options_page import PAGE, REFUSED, with_table
 
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.settings import ExportSettings
@@ -21,7 +21,7 @@ def documented(heading: str) -> set[str]:
 
 
 def test_refused_options_are_those_of_the_backend() -> None:
-    """When this fails: python tests/options_page.py."""
+    """When this fails: python tests/support/options_page.py."""
     assert with_table(TEXT) == TEXT
     assert documented("Refused") == {option for refused in REFUSED.values() for option in refused}
 

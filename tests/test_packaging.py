@@ -13,8 +13,8 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "lightning_trt_windows"
 
 

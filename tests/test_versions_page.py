@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from versions_page import DISTRIBUTIONS, PAGE, rows, with_tables
+from support.paths import REPOSITORY
+from support.versions_page import DISTRIBUTIONS, PAGE, rows, with_tables
 
 from lightning_trt_windows._compat.versions import minor
 
-REPOSITORY = Path(__file__).parents[1]
 TEXT = PAGE.read_text(encoding="utf-8")
 NOXFILE = (REPOSITORY / "noxfile.py").read_text(encoding="utf-8")
 PYPROJECT = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
@@ -28,7 +27,7 @@ COLUMNS = re.findall(r'^    "(2\.\d+)": \(', NOXFILE, flags=re.M)
 
 
 def test_tables_are_those_of_the_data() -> None:
-    """When this fails: python tests/versions_page.py."""
+    """When this fails: python tests/support/versions_page.py."""
     assert with_tables(TEXT) == TEXT
 
 

@@ -1,7 +1,7 @@
 """Everything that works around an upstream release, one file per upstream.
 
 The rule for each workaround: a constant of the class ``Workaround`` with
-the interval of versions it was seen in, the reason with a link, a test in ``tests/compat/`` that fails when the
+the interval of versions it was seen in, the reason with a link, a test in ``tests/_compat/`` that fails when the
 installed upstream no longer needs it, and the condition for deletion. Tests hold the constants to it, and
 ``docs/versions.md`` lists them. The rest of the package calls these functions as if upstream behaved.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lightning_trt_windows._compat.versions import Workaround
-from lightning_trt_windows.noise import stderr_kept
+from lightning_trt_windows.progress.upstream_output import stderr_kept
 
 if TYPE_CHECKING:
     import torch

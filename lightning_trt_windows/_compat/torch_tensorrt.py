@@ -20,7 +20,7 @@ from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.no_gpu import no_gpu_needed
 from lightning_trt_windows._compat.versions import Workaround, minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.noise import quiet, said
+from lightning_trt_windows.progress.upstream_output import quiet, said
 
 __all__ = [
     "ATTENTION_DECOMPOSES",

@@ -29,7 +29,7 @@ class Workaround:
     link: str
     """Upstream's issue, or the lines that are at fault."""
     test: str
-    """The test in ``tests/compat/`` that fails when the installed upstream no longer needs it."""
+    """The test in ``tests/_compat/`` that fails when the installed upstream no longer needs it."""
     delete: str
     """When it can go."""
 

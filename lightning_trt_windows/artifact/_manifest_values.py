@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from lightning_trt_windows import _schema as schema
-from lightning_trt_windows._schema import Place
-from lightning_trt_windows.filenames import illegal_on_windows
-from lightning_trt_windows.shapes import DTYPES
+from lightning_trt_windows.artifact import _schema as schema
+from lightning_trt_windows.artifact._schema import Place
+from lightning_trt_windows.artifact.shapes import DTYPES
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows
 
 __all__ = ["FileName", "FormatVersion", "InputDtype", "Name", "OutputDtype", "Sha256", "SizeOrExpression"]
 

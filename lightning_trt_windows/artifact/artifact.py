@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_trt_windows.artifact.files import HashingFile, atomic_file, explained, readable_size, sha256_of
+from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows, legal_form, mark
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
-from lightning_trt_windows.filenames import illegal_on_windows, legal_form, mark
-from lightning_trt_windows.files import HashingFile, atomic_file, explained, readable_size, sha256_of
-from lightning_trt_windows.manifest import Manifest
 
 __all__ = [
     "Artifact",

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trt_windows.artifact import readable_size
-from lightning_trt_windows.inspection import Inspection
-from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, Manifest
+from lightning_trt_windows.artifact.artifact import readable_size
+from lightning_trt_windows.artifact.inspection import Inspection
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest
 
 __all__ = ["Description", "Section", "as_text", "described", "printable"]
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from lightning_trt_windows.artifact import Artifact, archive_members, artifact_issues, read_artifact
-from lightning_trt_windows.engine_header import HEADER_SIZE, EngineHeader, read_header
+from lightning_trt_windows.artifact.artifact import Artifact, archive_members, artifact_issues, read_artifact
+from lightning_trt_windows.artifact.engine_header import HEADER_SIZE, EngineHeader, read_header
+from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import EngineRecord, Manifest
 
 __all__ = ["Inspection", "inspect"]
 
@@ -63,7 +63,7 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        from lightning_trt_windows.description import as_text, described
+        from lightning_trt_windows.artifact.description import as_text, described
 
         return as_text(described(self))
 

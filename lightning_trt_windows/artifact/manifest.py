@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from lightning_trt_windows import _schema as schema
-from lightning_trt_windows._manifest_values import (
+from lightning_trt_windows.artifact import _schema as schema
+from lightning_trt_windows.artifact._manifest_values import (
     FileName,
     FormatVersion,
     InputDtype,
@@ -25,7 +25,7 @@ from lightning_trt_windows._manifest_values import (
     Sha256,
     SizeOrExpression,
 )
-from lightning_trt_windows._schema import Place
+from lightning_trt_windows.artifact._schema import Place
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 
 __all__ = [

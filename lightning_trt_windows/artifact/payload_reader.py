@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lightning_trt_windows.engine_header import HEADER_SIZE
+from lightning_trt_windows.artifact.engine_header import HEADER_SIZE
+from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import EngineRecord
 
 __all__ = ["member_start", "read_head", "read_payload", "read_without_payloads"]
 

@@ -19,8 +19,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
+from lightning_trt_windows.artifact.manifest import PayloadLocation
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import PayloadLocation
 
 __all__ = ["Joined", "join_payloads"]
 

@@ -15,9 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, manifest_bytes, parse_manifest, read_artifact
+from lightning_trt_windows.artifact.artifact import (
+    Artifact,
+    ArtifactPaths,
+    manifest_bytes,
+    parse_manifest,
+    read_artifact,
+)
+from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.files import atomic_file
 
 __all__ = ["PublicKeyLike", "check_signature", "fingerprint", "make_key", "sign", "signature_path"]
 

@@ -15,8 +15,8 @@ from lightning_trt_windows.settings import ExportSettings
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from lightning_trt_windows.artifact.manifest import OperatorCounts, Target
     from lightning_trt_windows.backends.engine import Engine
-    from lightning_trt_windows.manifest import OperatorCounts, Target
 
 __all__ = ["BACKENDS", "Backend", "CompiledProgram", "builds_on_a_gpu", "get_backend"]
 

@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
+from lightning_trt_windows.artifact.manifest import OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.kept import kept_in_torch
@@ -27,7 +28,8 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
-from lightning_trt_windows.backends.refusals import (
+from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
+from lightning_trt_windows.backends.unsupported import (
     refuse_changed_outputs,
     refuse_cpu_operators,
     refuse_dtypes,
@@ -35,10 +37,8 @@ from lightning_trt_windows.backends.refusals import (
     refuse_lstm_states,
     refuse_mutations,
 )
-from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
 from lightning_trt_windows.errors import CompileError
-from lightning_trt_windows.manifest import OperatorCounts
-from lightning_trt_windows.noise import quiet
+from lightning_trt_windows.progress.upstream_output import quiet
 from lightning_trt_windows.settings import Precision
 
 __all__ = ["LINUX", "WINDOWS", "Build", "compile_program"]

@@ -28,8 +28,8 @@ from lightning_trt_windows.backends.precision_rules import (
     loses_little,
     rule_of,
 )
+from lightning_trt_windows.modules.dtypes import dtype_of, fake_in
 from lightning_trt_windows.settings import Precision
-from lightning_trt_windows.tensor_types import dtype_of, fake_in
 
 __all__ = ["apply_precision"]
 

@@ -15,14 +15,14 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
+from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.backends import CompiledProgram
-from lightning_trt_windows.backends.driver import LINUX, WINDOWS, compile_program
+from lightning_trt_windows.backends.compiler import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
 from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.manifest import TWIN
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["REFUSED", "TensorRT"]

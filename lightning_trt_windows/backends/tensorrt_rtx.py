@@ -9,11 +9,11 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
+from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.backends import CompiledProgram
-from lightning_trt_windows.backends.driver import compile_program
+from lightning_trt_windows.backends.compiler import compile_program
 from lightning_trt_windows.backends.engine import Engine
 from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
-from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 

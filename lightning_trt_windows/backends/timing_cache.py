@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.errors import OutputError
-from lightning_trt_windows.files import atomic_file
 
 __all__ = ["default_path", "timing_cache"]
 

@@ -10,23 +10,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.builds.jobs import Job, answers
-from lightning_trt_windows.builds.named import named_executor
-from lightning_trt_windows.builds.pending import Builds, Outcome
-from lightning_trt_windows.builds.run import Failure
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.shapes import InputTree
+from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.queue import Builds, Outcome
 from lightning_trt_windows.builds.tracer import Tracer, same_values
-from lightning_trt_windows.checkpoint import is_sharded, read_checkpoint
-from lightning_trt_windows.consolidation import local_file
-from lightning_trt_windows.destination import Destination
+from lightning_trt_windows.checkpoints.consolidate import local_file
+from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
+from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
-from lightning_trt_windows.export import existing, rebuilt, settings_of
-from lightning_trt_windows.files import sha256_of
-from lightning_trt_windows.observe.discover import discover
-from lightning_trt_windows.range_options import RangeOptions
+from lightning_trt_windows.export.job import Job, answers
+from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import InputTree
-from lightning_trt_windows.storage import RemoteFile, place_of
+from lightning_trt_windows.storage.destination import Destination
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
+from lightning_trt_windows.training.checkpoint_exports import Failure
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
 __all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]

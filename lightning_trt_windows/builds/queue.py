@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, Executor, Future, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
-from lightning_trt_windows.builds.executors import failure_folder
-from lightning_trt_windows.builds.jobs import Job
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
+from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
-from lightning_trt_windows.export import build
-from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.noise import log_file
+from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.pipeline import build
+from lightning_trt_windows.progress.upstream_output import log_file
 
 __all__ = ["Builds", "Outcome", "remove_artifact"]
 

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.builds.executors import failure_folder
-from lightning_trt_windows.builds.jobs import Job, answers
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
-from lightning_trt_windows.files import sha256_of
-from lightning_trt_windows.noise import log_file
-from lightning_trt_windows.remote_artifact import RemoteArtifact
-from lightning_trt_windows.storage import RemoteFile, download_checkpoint, staging_directory
+from lightning_trt_windows.export.job import Job, answers
+from lightning_trt_windows.progress.upstream_output import log_file
+from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
+from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, staging_directory
 
 __all__ = ["Mirror"]
 

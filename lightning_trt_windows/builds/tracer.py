@@ -15,15 +15,15 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from lightning_trt_windows.artifact import ArtifactPaths
-from lightning_trt_windows.builds.jobs import Job, SavedProgram
-from lightning_trt_windows.builds.likeness import description
-from lightning_trt_windows.capture.module_state import exported_part, original, weights_swapped
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.builds.trace_key import description
 from lightning_trt_windows.capture.program import STAND_IN
-from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
-from lightning_trt_windows.export import prepare
-from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
-from lightning_trt_windows.observe.discover import Discovered
+from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
+from lightning_trt_windows.discovery.discover import Discovered
+from lightning_trt_windows.export.job import Job, SavedProgram
+from lightning_trt_windows.export.pipeline import prepare
+from lightning_trt_windows.modules.state import exported_part, original, weights_swapped
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["STALE_AFTER", "Tracer", "same_values", "sweep"]

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, readable_size, sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, readable_size, sha256_of
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.layout import with_folders
@@ -19,7 +19,7 @@ from lightning_trt_windows.bundle.report import report_page
 from lightning_trt_windows.bundle.texts import readme, run_script
 from lightning_trt_windows.bundle.zipped import Member, file_member, text_member, write_archive
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.remote_artifact import fetch_run
+from lightning_trt_windows.storage.remote_artifact import fetch_run
 
 __all__ = ["BUNDLE_FORMAT", "CONTENTS", "Bundle", "Place", "collect", "directories", "package_version"]
 

@@ -13,14 +13,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.manifest import EngineRecord
+from lightning_trt_windows.artifact.payload_reader import member_start
+from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.layout import ENGINES
 from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.manifest import EngineRecord
-from lightning_trt_windows.runtime.payload import member_start
 
 __all__ = ["engine_members", "engine_pieces"]
 

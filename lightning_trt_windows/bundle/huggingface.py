@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import atomic_file, readable_size
+from lightning_trt_windows.artifact.artifact import atomic_file, readable_size
+from lightning_trt_windows.artifact.files import explained
 from lightning_trt_windows.bundle.collecting import directories, package_version
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
@@ -24,7 +25,6 @@ from lightning_trt_windows.bundle.pins import requirements
 from lightning_trt_windows.bundle.texts import code, gpus_of, interface, range_of
 from lightning_trt_windows.bundle.zipped import Member, file_member, text_member
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
-from lightning_trt_windows.files import explained
 
 __all__ = ["BEGIN", "END", "HubFolder", "collect_for_hub", "model_card_section", "with_section"]
 

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows, windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
-from lightning_trt_windows.filenames import illegal_on_windows, windows_name
 
 __all__ = ["ARTIFACTS", "ENGINES", "key_of", "safe_issue", "with_folders"]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows import _schema as schema
-from lightning_trt_windows._manifest_values import Name, Sha256
+from lightning_trt_windows.artifact import _schema as schema
+from lightning_trt_windows.artifact._manifest_values import Name, Sha256
+from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.collecting import BUNDLE_FORMAT, CONTENTS
 from lightning_trt_windows.bundle.layout import safe_issue
 from lightning_trt_windows.bundle.zipped import content_of, extract_archive, members_of
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
-from lightning_trt_windows.manifest import Manifest
 
 __all__ = ["BundleInspection", "BundledArtifact", "extract_bundle", "inspect_bundle"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lightning_trt_windows.artifact import atomic_file, readable_size
+from lightning_trt_windows.artifact.artifact import atomic_file, readable_size
+from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.bundle.figures import Range, range_figure, shares
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import gpus_of, range_of, template
-from lightning_trt_windows.manifest import InputRecord, Manifest
-from lightning_trt_windows.remote_artifact import fetch_run
+from lightning_trt_windows.storage.remote_artifact import fetch_run
 
 __all__ = ["ranges_of", "report", "report_page"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
-from lightning_trt_windows.artifact import readable_size
+from lightning_trt_windows.artifact.artifact import readable_size
+from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.pins import PYTHONS
-from lightning_trt_windows.manifest import InputRecord, Manifest
 
 __all__ = ["code", "gpus_of", "interface", "range_of", "readme", "run_script", "template"]
 

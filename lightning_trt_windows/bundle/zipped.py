@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
 from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.errors import ArtifactError, OutputError
-from lightning_trt_windows.files import TEMPORARY_PREFIX, explained
 
 __all__ = ["Member", "content_of", "extract_archive", "file_member", "members_of", "text_member", "write_archive"]
 

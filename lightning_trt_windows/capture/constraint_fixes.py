@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lightning_trt_windows.shapes import DimRange
+from lightning_trt_windows.artifact.shapes import DimRange
 
 __all__ = ["Suggestion", "only_truisms", "suggestions"]
 

@@ -19,14 +19,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils._pytree import tree_map
 
-from lightning_trt_windows.capture.module_state import random_state_kept
-from lightning_trt_windows.files import explained
-from lightning_trt_windows.manifest import FileRecord, InputRecord, OutputRecord
+from lightning_trt_windows.artifact.files import explained
+from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
+from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
 from lightning_trt_windows.verification.numbers import relative_norm
 
 if TYPE_CHECKING:
-    from lightning_trt_windows.builds.jobs import Job
+    from lightning_trt_windows.export.job import Job
 
 __all__ = ["Recorded", "record_goldens"]
 

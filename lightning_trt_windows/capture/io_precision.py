@@ -16,11 +16,11 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.fx import Node
 from torch.utils._pytree import tree_map_only
 
+from lightning_trt_windows.artifact.shapes import InputSpec
 from lightning_trt_windows.capture.program import Captured
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.modules.dtypes import REAL, dtype_of, fake_in, is_real
 from lightning_trt_windows.settings import PRECISION_DTYPES, ExportSettings
-from lightning_trt_windows.shapes import InputSpec
-from lightning_trt_windows.tensor_types import REAL, dtype_of, fake_in, is_real
 
 __all__ = ["with_io_precision"]
 

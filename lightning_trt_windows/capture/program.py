@@ -21,14 +21,14 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed
-from lightning_trt_windows.capture.module_state import as_it_was, exported_part, original, state_kept
-from lightning_trt_windows.capture.violations import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.artifact.manifest import OutputRecord
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.discovery.discover import call_arguments
 from lightning_trt_windows.errors import CaptureError, ConfigurationError
-from lightning_trt_windows.manifest import OutputRecord
-from lightning_trt_windows.noise import quiet
-from lightning_trt_windows.observe.containers import leaves, map_leaves, register_containers, registration_code
-from lightning_trt_windows.observe.discover import call_arguments
-from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.modules.containers import leaves, map_leaves, register_containers, registration_code
+from lightning_trt_windows.modules.state import as_it_was, exported_part, original, state_kept
+from lightning_trt_windows.progress.upstream_output import quiet
 
 __all__ = ["STAND_IN", "Captured", "CapturedInput", "DimensionError", "capture"]
 

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lightning_trt_windows.description import Description, Section, as_text, printable
+from lightning_trt_windows.artifact.description import Description, Section, as_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

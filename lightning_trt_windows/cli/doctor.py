@@ -27,7 +27,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from lightning_trt_windows.doctor import examine
+    from lightning_trt_windows.training.doctor import examine
 
     findings = examine(arguments.directory, arguments.backend)
     if arguments.json:

@@ -6,14 +6,14 @@ import argparse
 import inspect as python_inspect
 from typing import Any, get_args
 
+from lightning_trt_windows.artifact.inspection import inspect
+from lightning_trt_windows.builds.executors.names import EXECUTORS, check_executor
 from lightning_trt_windows.cli.exported import display, export_several
 from lightning_trt_windows.cli.imported import imported
 from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree, json_object
 from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.executor_names import EXECUTORS, check_executor
-from lightning_trt_windows.inspection import inspect
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 
 __all__ = ["add"]
@@ -101,9 +101,9 @@ def _export(arguments: argparse.Namespace) -> int:
         "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
     }
     # here and not above: this brings torch, which takes seconds
-    from lightning_trt_windows.export import export_checkpoint
-    from lightning_trt_windows.many import checkpoints_in
-    from lightning_trt_windows.progress import Progress
+    from lightning_trt_windows.builds.batch import checkpoints_in
+    from lightning_trt_windows.export.pipeline import export_checkpoint
+    from lightning_trt_windows.progress.display import Progress
 
     places = checkpoints_in(arguments.checkpoint)
     progress = Progress(display(quiet=arguments.quiet))

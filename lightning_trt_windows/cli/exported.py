@@ -7,19 +7,19 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.errors import LightningTrtError
-from lightning_trt_windows.files import readable_size
 
 if TYPE_CHECKING:
-    from lightning_trt_windows.many import Exports
-    from lightning_trt_windows.progress import Display, Progress
+    from lightning_trt_windows.builds.batch import Exports
+    from lightning_trt_windows.progress.display import Display, Progress
 
 __all__ = ["display", "export_several"]
 
 
 def display(*, quiet: bool) -> Display:
     """Stages with time on standard error, where that is a terminal."""
-    from lightning_trt_windows.progress import RichDisplay, Silent
+    from lightning_trt_windows.progress.display import RichDisplay, Silent
 
     if quiet or not sys.stderr.isatty():
         return Silent()
@@ -32,7 +32,7 @@ def display(*, quiet: bool) -> Display:
 
 def export_several(arguments: argparse.Namespace, module: type, options: dict[str, Any], progress: Progress) -> int:
     """Export, print what came of it, and give back the exit code."""
-    from lightning_trt_windows.many import export_checkpoints
+    from lightning_trt_windows.builds.batch import export_checkpoints
 
     executor = arguments.executor or "process"
     with progress.shown():
@@ -48,7 +48,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def _text(exports: Exports) -> str:
-    from lightning_trt_windows.progress import HEADER, summary_row, table
+    from lightning_trt_windows.progress.display import HEADER, summary_row, table
 
     rows = [
         (str(made.checkpoint), *summary_row(made.artifact)[1:-1], "there" if made.existed else _seconds(made.artifact))
@@ -61,7 +61,7 @@ def _text(exports: Exports) -> str:
 
 
 def _seconds(artifact: Any) -> str:
-    from lightning_trt_windows.progress import summary_row
+    from lightning_trt_windows.progress.display import summary_row
 
     return summary_row(artifact)[-1]
 

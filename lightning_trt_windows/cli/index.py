@@ -6,9 +6,15 @@ import argparse
 import json
 from typing import Any
 
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.files import readable_size
-from lightning_trt_windows.index import INDEX_NAME, Directory, IndexEntry, RunIndex, directories_with_artifacts
+from lightning_trt_windows.storage.run_index import (
+    INDEX_NAME,
+    Directory,
+    IndexEntry,
+    RunIndex,
+    directories_with_artifacts,
+)
 
 __all__ = ["add"]
 

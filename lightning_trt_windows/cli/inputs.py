@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 __all__ = ["EPILOG", "INPUT_HELP", "input_tree", "json_object", "parse_axis", "parse_input"]
 

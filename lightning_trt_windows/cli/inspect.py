@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import readable_size
+from lightning_trt_windows.artifact.artifact import readable_size
+from lightning_trt_windows.artifact.description import Description, Section, described
+from lightning_trt_windows.artifact.inspection import inspect
+from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.bundle.reading import inspect_bundle
 from lightning_trt_windows.cli.console import show
-from lightning_trt_windows.description import Description, Section, described
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.inspection import inspect
-from lightning_trt_windows.manifest import Manifest
 
 __all__ = ["add"]
 

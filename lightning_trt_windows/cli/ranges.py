@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lightning_trt_windows.artifact.shapes import DimRange
 from lightning_trt_windows.cli.inputs import parse_axis
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["EPILOG", "add_ranges", "range_options"]
 

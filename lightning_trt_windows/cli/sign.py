@@ -39,7 +39,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    from lightning_trt_windows.signature import sign
+    from lightning_trt_windows.artifact.signing import sign
 
     signature = sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))
     print(json.dumps({"signature": str(signature)}) if arguments.json else f"wrote {signature}")
@@ -47,7 +47,7 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
-    from lightning_trt_windows.signature import make_key
+    from lightning_trt_windows.artifact.signing import make_key
 
     public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
     if arguments.json:

@@ -1,1 +1,1 @@
-"""What the data looks like: datamodule and batches to ranges of shapes."""
+"""Ranges of inputs: what was observed, what the datamodule and the loaders tell, what the user says."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
+from lightning_trt_windows.discovery.observations import SeenConstant
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.observe.containers import Parts, split
-from lightning_trt_windows.observe.seen import SeenConstant
+from lightning_trt_windows.modules.containers import Parts, split
 
 __all__ = ["Mapped", "described", "map_batch", "required"]
 

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from lightning_trt_windows.artifact.shapes import DimRange
+from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.observe.seen import SeenTensor
-from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["Axis", "Group", "Sample", "group_axes", "spelled"]
 

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.capture.module_state import exported_part, original
-from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.observe.containers import dotted, leaves, map_leaves, register_containers
-from lightning_trt_windows.observe.evidence import Derived, derive
-from lightning_trt_windows.observe.explicit import (
+from lightning_trt_windows.artifact.manifest import Source
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.discovery.arguments import described, required
+from lightning_trt_windows.discovery.evidence import Derived, derive
+from lightning_trt_windows.discovery.explicit import (
     Explicit,
     HasInputSpecs,
     disagreements,
@@ -27,12 +26,13 @@ from lightning_trt_windows.observe.explicit import (
     name_symbols,
     overlay,
 )
-from lightning_trt_windows.observe.mapping import described, required
-from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.observe.seen import SeenTensor
-from lightning_trt_windows.observe.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.discovery.observations import SeenTensor
+from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.discovery.options import RangeOptions
+from lightning_trt_windows.discovery.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
+from lightning_trt_windows.errors import ShapeDiscoveryError
+from lightning_trt_windows.modules.containers import dotted, leaves, map_leaves, register_containers
+from lightning_trt_windows.modules.state import exported_part, original
 
 __all__ = ["Discovered", "HasInputSpecs", "call_arguments", "discover", "leaves", "register_containers"]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from lightning_trt_windows.artifact.manifest import Source, SourceKind
+from lightning_trt_windows.artifact.shapes import DTYPES, DimRange, InputSpec
+from lightning_trt_windows.discovery.axes import Axis, Sample
+from lightning_trt_windows.discovery.observations import SeenConstant, SeenObject, SeenTensor, same_constant
+from lightning_trt_windows.discovery.options import RangeOptions
+from lightning_trt_windows.discovery.ranges import Ranges, counted, derive_ranges
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.manifest import Source, SourceKind
-from lightning_trt_windows.observe.axes import Axis, Sample
-from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, registration_code, split
-from lightning_trt_windows.observe.ranges import Ranges, counted, derive_ranges
-from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor, same_constant
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DTYPES, DimRange, InputSpec
+from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, registration_code, split
 
 __all__ = ["Call", "Derived", "derive"]
 

@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from inspect import Parameter, Signature
 from typing import Any, Protocol, runtime_checkable
 
+from lightning_trt_windows.artifact.manifest import Source
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree, parse_input_spec
+from lightning_trt_windows.discovery.arguments import described
+from lightning_trt_windows.discovery.axes import Axis
+from lightning_trt_windows.discovery.observations import SeenTensor
+from lightning_trt_windows.discovery.ranges import Ranges
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.observe.axes import Axis
-from lightning_trt_windows.observe.containers import dotted, join, leaves, map_leaves, split
-from lightning_trt_windows.observe.mapping import described
-from lightning_trt_windows.observe.ranges import Ranges
-from lightning_trt_windows.observe.seen import SeenTensor
-from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree, parse_input_spec
+from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, split
 
 __all__ = ["Explicit", "HasInputSpecs", "disagreements", "explicit_inputs", "name_symbols", "overlay"]
 

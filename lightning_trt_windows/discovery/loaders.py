@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from lightning_trt_windows.discovery.observer import Observer, batch_sizes
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.observe.observer import Observer, batch_sizes
 
 __all__ = ["Sampled", "sample_batches", "transferred"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.observe.containers import Leaf, Parts, join, split
+from lightning_trt_windows.modules.containers import Leaf, Parts, join, split
 
 __all__ = ["Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table", "same_constant"]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.capture.module_state import exported_part
-from lightning_trt_windows.observe.seen import MOST_CONSTANTS, Observation, Table
+from lightning_trt_windows.discovery.observations import MOST_CONSTANTS, Observation, Table
+from lightning_trt_windows.modules.state import exported_part
 
 __all__ = ["Observer", "batch_sizes"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+from lightning_trt_windows.artifact.shapes import DimRange
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["RangeOptions"]
 

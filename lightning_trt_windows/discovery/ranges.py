@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lightning_trt_windows.artifact.shapes import DimRange
+from lightning_trt_windows.discovery.axes import Axis, Group, Sample, group_axes, spelled
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.observe.axes import Axis, Group, Sample, group_axes, spelled
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DimRange
 
 __all__ = ["EXAMPLE", "MOST_SIZES", "Ranges", "counted", "derive_ranges"]
 

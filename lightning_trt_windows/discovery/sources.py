@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_trt_windows.artifact.manifest import SourceKind
+from lightning_trt_windows.discovery.arguments import described, map_batch
+from lightning_trt_windows.discovery.evidence import Call
+from lightning_trt_windows.discovery.loaders import STAGES, sample_batches, transferred
+from lightning_trt_windows.discovery.observations import Observation, SeenTensor, Table
+from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.discovery.ranges import EXAMPLE
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.manifest import SourceKind
-from lightning_trt_windows.observe.containers import leaves
-from lightning_trt_windows.observe.evidence import Call
-from lightning_trt_windows.observe.loaders import STAGES, sample_batches, transferred
-from lightning_trt_windows.observe.mapping import described, map_batch
-from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.observe.ranges import EXAMPLE
-from lightning_trt_windows.observe.seen import Observation, SeenTensor, Table
+from lightning_trt_windows.modules.containers import leaves
 
 __all__ = ["Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from torch.export import ExportedProgram
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import Backend, CompiledProgram
-from lightning_trt_windows.builds.travelling import load_program, save_program
-from lightning_trt_windows.capture.module_state import random_state_kept
+from lightning_trt_windows.export.saved_program import load_program, save_program
+from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.stages import stage
 from lightning_trt_windows.verification.at_export import verified
 
 __all__ = ["copied_for_twin", "verified_by_twin"]

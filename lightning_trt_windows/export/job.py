@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact
-from lightning_trt_windows.builds.travelling import load_program, save_program
-from lightning_trt_windows.checkpoint import read_weights
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, OutputRecord
+from lightning_trt_windows.checkpoints.reader import read_weights
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
-from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, OutputRecord
+from lightning_trt_windows.export.saved_program import load_program, save_program
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["REQUEST", "Job", "SavedProgram", "answers", "existing_artifact", "request_of", "same_weights"]

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_trt_windows.archive import Joined, join_payloads
-from lightning_trt_windows.artifact import (
+from lightning_trt_windows.artifact.artifact import (
     Artifact,
     ArtifactPaths,
     atomic_file,
@@ -24,19 +23,8 @@ from lightning_trt_windows.artifact import (
     sha256_of,
     write_manifest,
 )
-from lightning_trt_windows.backends import CompiledProgram, get_backend
-from lightning_trt_windows.builds.jobs import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
-from lightning_trt_windows.capture.golden import Recorded, record_goldens
-from lightning_trt_windows.capture.io_precision import with_io_precision
-from lightning_trt_windows.capture.module_state import random_state_kept
-from lightning_trt_windows.capture.program import Captured, DimensionError, capture
-from lightning_trt_windows.capture.violations import Suggestion
-from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
-from lightning_trt_windows.consolidation import local_file
-from lightning_trt_windows.destination import Destination
-from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
-from lightning_trt_windows.files import link_or_copy
-from lightning_trt_windows.manifest import (
+from lightning_trt_windows.artifact.files import link_or_copy
+from lightning_trt_windows.artifact.manifest import (
     BackendRecord,
     CheckpointRecord,
     EngineRecord,
@@ -45,15 +33,27 @@ from lightning_trt_windows.manifest import (
     Manifest,
     Timings,
 )
-from lightning_trt_windows.noise import log_beside
-from lightning_trt_windows.observe.containers import leaves
-from lightning_trt_windows.observe.discover import Discovered, discover
-from lightning_trt_windows.range_options import RangeOptions
+from lightning_trt_windows.artifact.payload_writer import Joined, join_payloads
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.capture.constraint_fixes import Suggestion
+from lightning_trt_windows.capture.goldens import Recorded, record_goldens
+from lightning_trt_windows.capture.io_precision import with_io_precision
+from lightning_trt_windows.capture.program import Captured, DimensionError, capture
+from lightning_trt_windows.checkpoints.consolidate import local_file
+from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
+from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.options import RangeOptions
+from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
+from lightning_trt_windows.export.host_check import copied_for_twin, verified_by_twin
+from lightning_trt_windows.export.job import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
+from lightning_trt_windows.modules.containers import leaves
+from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.progress.events import stage
+from lightning_trt_windows.progress.upstream_output import log_beside
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import DimRange, InputSpec, InputTree
-from lightning_trt_windows.stages import stage
-from lightning_trt_windows.storage import place_of
-from lightning_trt_windows.twin import copied_for_twin, verified_by_twin
+from lightning_trt_windows.storage.destination import Destination
+from lightning_trt_windows.storage.remote_file import place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
 __all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare", "rebuilt", "settings_of"]

@@ -26,6 +26,6 @@ def callbacks() -> list[Any]:
     value = os.environ.get(VARIABLE, "").strip()
     if value.lower() in _OFF:
         return []
-    from lightning_trt_windows.settings_file import export_described_in
+    from lightning_trt_windows.integrations.yaml_config import export_described_in
 
     return [export_described_in(None if value.lower() in _ON else value, VARIABLE)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_trt_windows._compat.lightning import cli
-from lightning_trt_windows.lightning_flag import add_windows_export
+from lightning_trt_windows.integrations.lightning_flag import add_windows_export
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI

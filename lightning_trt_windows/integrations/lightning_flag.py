@@ -16,8 +16,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from lightning_trt_windows._compat.lightning import Callback
-from lightning_trt_windows.callback import WindowsExport
 from lightning_trt_windows.errors import EnvironmentMismatchError
+from lightning_trt_windows.training.callback import WindowsExport
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.callback import WindowsExport
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.training.callback import WindowsExport
 
 __all__ = ["export_described_in", "read_settings"]
 

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.files import atomic_file
+from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.loggers.record import LoggedArtifact
-from lightning_trt_windows.storage import place_of
+from lightning_trt_windows.storage.remote_file import place_of
 
 __all__ = ["FILE_NAME", "Adapter"]
 

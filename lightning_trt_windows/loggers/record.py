@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.manifest import InputRecord, Manifest
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 
 __all__ = ["LoggedArtifact", "Value", "markdown"]
 

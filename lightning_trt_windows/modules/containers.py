@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.shapes import DimRange, InputSpec
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 
 __all__ = [
     "Leaf",

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.files import readable_size
-from lightning_trt_windows.stages import listening
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.progress.events import listening
 
 __all__ = [
     "Display",

@@ -1,7 +1,7 @@
 """What long work is doing at the moment, told to whoever wants to show it. Standard library only.
 
 Work says ``stage("compile", of=…)`` where it begins something long; it does not know who listens, and mostly nobody
-does. A listener hears what happens in its own thread; a process passes it on (``builds/worker.py``).
+does. A listener hears what happens in its own thread; a process passes it on (``builds/executors/worker.py``).
 """
 
 from __future__ import annotations

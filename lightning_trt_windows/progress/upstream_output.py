@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 
 __all__ = ["KEEP_LOG", "log_beside", "log_file", "quiet", "said", "stderr_kept", "told_to", "unlogged"]

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
+from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError, LightningTrtError
-from lightning_trt_windows.manifest import EngineRecord
 from lightning_trt_windows.runtime.execution import Binding, Execution
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 

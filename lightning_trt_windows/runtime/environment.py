@@ -22,10 +22,10 @@ from lightning_trt_windows._compat.bindings import (
     lean_runtime,
 )
 from lightning_trt_windows._compat.versions import minor
-from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.engine_header import EngineHeader
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.engine_header import EngineHeader
+from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.manifest import TWIN
 
 __all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from lightning_trt_windows.artifact.manifest import InputRecord
+from lightning_trt_windows.artifact.shapes import sizes_text
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.manifest import InputRecord
-from lightning_trt_windows.shapes import sizes_text
 
 __all__ = ["InputCheck"]
 

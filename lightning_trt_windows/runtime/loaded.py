@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch.fx import GraphModule
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.manifest import InputRecord, Manifest
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.input_check import InputCheck
 from lightning_trt_windows.runtime.program_reader import Program

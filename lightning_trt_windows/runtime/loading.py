@@ -12,12 +12,12 @@ import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lightning_trt_windows.artifact import Artifact, check_artifact, read_artifact
-from lightning_trt_windows.engine_header import EngineHeader, read_header
+from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
+from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
+from lightning_trt_windows.artifact.payload_reader import member_start, read_head, read_payload
+from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
-from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload
-from lightning_trt_windows.signature import PublicKeyLike, check_signature
 
 if TYPE_CHECKING:
     import torch

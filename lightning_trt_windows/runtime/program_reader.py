@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.payload_reader import member_start, read_without_payloads
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.runtime.operators import tree_issues
-from lightning_trt_windows.runtime.payload import member_start, read_without_payloads
 from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
 from lightning_trt_windows.runtime.structure import with_known_classes
 

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.files import atomic_file
+from lightning_trt_windows.artifact.files import atomic_file
 
 __all__ = ["RuntimeCache"]
 

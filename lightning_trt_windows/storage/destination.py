@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.errors import LightningTrtError
-from lightning_trt_windows.index import RunIndex
-from lightning_trt_windows.remote_artifact import RemoteArtifact
-from lightning_trt_windows.storage import RemoteFile, place_of, temporary_directory
+from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of, temporary_directory
+from lightning_trt_windows.storage.run_index import RunIndex
 
 __all__ = ["Destination"]
 

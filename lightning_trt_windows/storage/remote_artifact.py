@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, check_artifact, parse_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, check_artifact, parse_manifest
+from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
-from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.files import readable_size
-from lightning_trt_windows.storage import RemoteFile, place_of, temporary_directory
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of, temporary_directory
 
 __all__ = ["RemoteArtifact", "fetch", "fetch_run"]
 

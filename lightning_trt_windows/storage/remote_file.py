@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError
-from lightning_trt_windows.files import TEMPORARY_PREFIX
 
 __all__ = [
     "PAUSES",

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, parse_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, parse_manifest
+from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError, OutputError, UnsupportedFormatError
-from lightning_trt_windows.filenames import illegal_on_windows
-from lightning_trt_windows.files import atomic_file
-from lightning_trt_windows.manifest import Manifest
-from lightning_trt_windows.standings import Order, best_of, last_of, order_of
-from lightning_trt_windows.storage import RemoteFile, place_of
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
+from lightning_trt_windows.storage.standings import Order, best_of, last_of, order_of
 
 __all__ = [
     "INDEX_NAME",

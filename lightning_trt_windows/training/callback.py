@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import override
 
 from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
-from lightning_trt_windows.builds.options import RunOptions, one_of
-from lightning_trt_windows.builds.run import Failure, Run
-from lightning_trt_windows.collection import Collection
-from lightning_trt_windows.doctor import installed_versions
+from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
-from lightning_trt_windows.following import Following
 from lightning_trt_windows.loggers import LogArtifacts
-from lightning_trt_windows.observe.discover import Discovered, discover
-from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.preflight import check_space, check_strategy, try_capture
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.reporting import Report
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
-from lightning_trt_windows.several import check_alone, stands_back
-from lightning_trt_windows.shapes import InputTree
+from lightning_trt_windows.training.checkpoint_exports import Failure, Run
+from lightning_trt_windows.training.conflicts import check_alone, stands_back
+from lightning_trt_windows.training.doctor import installed_versions
+from lightning_trt_windows.training.options import RunOptions, one_of
+from lightning_trt_windows.training.outcomes import Report
+from lightning_trt_windows.training.preflight import check_space, check_strategy, try_capture
+from lightning_trt_windows.training.publisher import Collection
+from lightning_trt_windows.training.session import Following
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import Artifact
-from lightning_trt_windows.builds.jobs import SavedProgram
-from lightning_trt_windows.builds.mirror import Mirror
-from lightning_trt_windows.builds.options import RunOptions
-from lightning_trt_windows.builds.pending import Builds, Outcome, remove_artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
+from lightning_trt_windows.builds.staging import Mirror
 from lightning_trt_windows.builds.tracer import Tracer, sweep
-from lightning_trt_windows.checkpoint import Checkpoint, read_checkpoint
+from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
+from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
-from lightning_trt_windows.export import existing
-from lightning_trt_windows.observe.discover import Discovered
+from lightning_trt_windows.export.job import SavedProgram
+from lightning_trt_windows.export.pipeline import existing
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.storage import RemoteFile
+from lightning_trt_windows.storage.remote_file import RemoteFile
+from lightning_trt_windows.training.options import RunOptions
 
 __all__ = ["Failure", "Run", "distinct", "interrupted"]
 

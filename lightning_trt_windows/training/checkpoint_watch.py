@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.storage import RemoteFile, place_of
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 
 __all__ = ["CheckpointWatch"]
 

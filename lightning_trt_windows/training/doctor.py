@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.errors import EnvironmentMismatchError, LightningTrtError
-from lightning_trt_windows.files import readable_size
 from lightning_trt_windows.settings import BackendName, ExportSettings
 
 __all__ = ["Finding", "examine", "installed_versions"]
@@ -114,8 +114,8 @@ def _directory(place: Path) -> str:
 def _export(backend: BackendName) -> str:
     import torch
 
-    from lightning_trt_windows.export import export_module
-    from lightning_trt_windows.shapes import DimRange, InputSpec
+    from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+    from lightning_trt_windows.export.pipeline import export_module
 
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
     with tempfile.TemporaryDirectory() as folder:

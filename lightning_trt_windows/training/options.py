@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from lightning_trt_windows.builds.named import named_executor
+from lightning_trt_windows.builds.executors.names import check_executor
+from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.executor_names import check_executor
 
 __all__ = ["RunOptions", "one_of"]
 

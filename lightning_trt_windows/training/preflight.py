@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from lightning_trt_windows.artifact import ArtifactPaths, readable_size
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, readable_size
+from lightning_trt_windows.artifact.shapes import sizes_text
+from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, OutputError
-from lightning_trt_windows.export import prepare
-from lightning_trt_windows.noise import unlogged
-from lightning_trt_windows.observe.discover import Discovered
+from lightning_trt_windows.export.pipeline import prepare
+from lightning_trt_windows.progress.upstream_output import unlogged
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import sizes_text
-from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
+from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
 
 __all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows._compat.lightning import rank_zero_warn
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.builds.mirror import Mirror
-from lightning_trt_windows.capture.module_state import random_state_kept
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.builds.staging import Mirror
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError, UnsupportedFormatError
-from lightning_trt_windows.filenames import windows_name
-from lightning_trt_windows.index import RunIndex, Standing
 from lightning_trt_windows.loggers import ArtifactLogging, LogArtifacts
 from lightning_trt_windows.loggers.record import LoggedArtifact
-from lightning_trt_windows.storage import RemoteFile, place_of
+from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
+from lightning_trt_windows.storage.run_index import RunIndex, Standing
 
 __all__ = ["Collection"]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
-from lightning_trt_windows.builds.run import Run, distinct, interrupted
-from lightning_trt_windows.builds.watch import CheckpointWatch
+from lightning_trt_windows.discovery.discover import Discovered
+from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import CheckpointError, LightningTrtError
-from lightning_trt_windows.observe.discover import Discovered
-from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.preflight import checkpoint_paths
-from lightning_trt_windows.progress import Progress, Silent, display_like
-from lightning_trt_windows.reporting import Report
+from lightning_trt_windows.progress.display import Progress, Silent, display_like
+from lightning_trt_windows.training.checkpoint_exports import Run, distinct, interrupted
+from lightning_trt_windows.training.checkpoint_watch import CheckpointWatch
+from lightning_trt_windows.training.outcomes import Report
+from lightning_trt_windows.training.preflight import checkpoint_paths
 
 __all__ = ["Following"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.errors import VerificationError
 from lightning_trt_windows.verification.verify import record_verification, verify
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import atomic_file, sha256_of
+from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError
-from lightning_trt_windows.files import atomic_file, sha256_of
-from lightning_trt_windows.manifest import FileRecord, InputRecord
 
 __all__ = [
     "Golden",

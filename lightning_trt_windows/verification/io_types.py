@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from lightning_trt_windows.modules.dtypes import dtype_of, is_real
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.settings import PRECISION_DTYPES
-from lightning_trt_windows.tensor_types import dtype_of, is_real
 
 __all__ = ["as_artifact_has", "as_module_has", "taking_the_modules_types"]
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lightning_trt_windows.artifact import write_manifest
+from lightning_trt_windows.artifact.artifact import write_manifest
 from lightning_trt_windows.errors import ConfigurationError, VerificationError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.errors import (
     ArtifactError,
     EnvironmentMismatchError,

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.manifest import EngineRecord, InputRecord, OutputRecord
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import EngineRecord, InputRecord, OutputRecord
 from lightning_trt_windows.runtime.loaded import assemble
 from lightning_trt_windows.runtime.program_graph import DTYPES, Leaf
 from lightning_trt_windows.runtime.program_reader import Program, damage_explained, read_program

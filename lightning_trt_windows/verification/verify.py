@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_trt_windows.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.inspection import inspect
+from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, LightningTrtError
-from lightning_trt_windows.inspection import inspect
 from lightning_trt_windows.runtime.environment import Machine, mismatches
-from lightning_trt_windows.signature import PublicKeyLike, check_signature
-from lightning_trt_windows.verification.report import Call, Difference, Verification
+from lightning_trt_windows.verification.result import Call, Difference, Verification
 
 if TYPE_CHECKING:
     import torch

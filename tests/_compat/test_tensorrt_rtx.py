@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import compile_for_test
+from support.simulation import compile_for_test
 from torch import nn
 from torch.export import Dim
 

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.paths import DATA
 
-from lightning_trt_windows.artifact import (
+from lightning_trt_windows.artifact.artifact import (
     Artifact,
     ArtifactPaths,
     atomic_file,
@@ -28,10 +29,8 @@ from lightning_trt_windows.artifact import (
     sha256_of,
     write_manifest,
 )
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows, windows_name
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
-from lightning_trt_windows.filenames import illegal_on_windows, windows_name
-
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
@@ -187,7 +186,7 @@ def test_a_killed_process_leaves_no_file_of_that_name(tmp_path: Path) -> None:
     """Only a temporary file that can be told by its name."""
     code = (
         "import os, signal, sys\n"
-        "from lightning_trt_windows.artifact import atomic_file\n"
+        "from lightning_trt_windows.artifact.artifact import atomic_file\n"
         "with atomic_file(sys.argv[1]) as file:\n"
         "    file.write(bytes(1000))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -242,7 +241,7 @@ def test_a_full_disk_says_how_much_was_needed(tmp_path: Path) -> None:
     """A file size limit stands in for the disk: the write stops half way, as there."""
     code = (
         "import errno, resource, signal, sys\n"
-        "from lightning_trt_windows.artifact import atomic_file\n"
+        "from lightning_trt_windows.artifact.artifact import atomic_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "with atomic_file(sys.argv[1]) as file:\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import DATA, REPOSITORY
 
-from lightning_trt_windows.manifest import FORMAT_VERSION
-from lightning_trt_windows.shapes import DTYPES
+from lightning_trt_windows.artifact.manifest import FORMAT_VERSION
+from lightning_trt_windows.artifact.shapes import DTYPES
 
-DATA = Path(__file__).parent / "data"
-TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+TEXT = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
 
 
 def keys(value: Any) -> set[str]:

@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import Sample, mutated, sample_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.fuzzing import Sample, mutated, sample_of
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module, inspect
-from lightning_trt_windows.artifact import check_artifact, read_artifact
+from lightning_trt_windows.artifact.artifact import check_artifact, read_artifact
+from lightning_trt_windows.artifact.signing import check_signature
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.runtime.loading import load_program
-from lightning_trt_windows.signature import check_signature
 from lightning_trt_windows.verification.golden_file import read_goldens
 from lightning_trt_windows.verification.verify import verify
 

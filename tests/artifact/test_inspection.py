@@ -11,14 +11,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import DATA
 
 import lightning_trt_windows
-from lightning_trt_windows.artifact import Artifact, read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.inspection import inspect
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest, OutputRecord, Source
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.inspection import inspect
-from lightning_trt_windows.manifest import CheckpointRecord, InputRecord, Manifest, OutputRecord, Source
-
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import dataclasses
 import json
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import DATA
 
+from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, Manifest
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
-from lightning_trt_windows.manifest import FORMAT_VERSION, Manifest
 
-FOLDER = Path(__file__).parent / "data"
+FOLDER = DATA
 SAMPLE = (FOLDER / "manifest_v1_1.json").read_text(encoding="utf-8")
 OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
 """Of version 1.0, frozen."""

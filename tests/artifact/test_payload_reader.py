@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lightning_trt_windows.artifact import payload_reader as payload
+from lightning_trt_windows.artifact.manifest import EngineRecord, PayloadLocation
+from lightning_trt_windows.artifact.payload_reader import member_start, read_head, read_payload, read_without_payloads
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import EngineRecord, PayloadLocation
-from lightning_trt_windows.runtime import payload
-from lightning_trt_windows.runtime.payload import member_start, read_head, read_payload, read_without_payloads
 
 PIECE = payload._PIECE
 SIZES = [0, 1, 2, 3, 23, 1000, PIECE // 4 * 3 - 1, PIECE // 4 * 3, PIECE // 4 * 3 + 1, 3 * PIECE + 7]

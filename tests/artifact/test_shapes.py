@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, parse_input_spec
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.shapes import DimRange, InputSpec, parse_input_spec
 
 
 @pytest.mark.parametrize("bounds", [(1, 1, 1), (1, 8, 32), (8, 8, 32), (1, 32, 32)])

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from support.paths import DATA
 
 from lightning_trt_windows import load, sign, verify
-from lightning_trt_windows.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.signing import check_signature, fingerprint, make_key, signature_path
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.signature import check_signature, fingerprint, make_key, signature_path
-
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture

@@ -19,18 +19,18 @@ from typing import Any
 
 import pytest
 import torch
-import upstream_reference
+from support import upstream_reference
+from support.upstream_reference import MODELS
 from torch.export import ExportedProgram
 from torch.fx import Node
-from upstream_reference import MODELS
 
 from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.cpu_build import is_cpu_build
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows._compat.versions import minor
+from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.backends import CompiledProgram, get_backend
-from lightning_trt_windows.engine_header import read_header
-from lightning_trt_windows.export import _write_program
+from lightning_trt_windows.export.pipeline import _write_program
 from lightning_trt_windows.settings import ExportSettings
 
 pytestmark = [

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
-from simulation import Simulated, compile_for_test
+from support.simulation import Simulated, compile_for_test
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -20,10 +20,11 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows import DimRange, InputSpec, export_module
 from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
-from lightning_trt_windows.archive import join_payloads
-from lightning_trt_windows.backends import get_backend, refusals
+from lightning_trt_windows.artifact.engine_header import read_header
+from lightning_trt_windows.artifact.payload_writer import join_payloads
+from lightning_trt_windows.backends import get_backend
+from lightning_trt_windows.backends import unsupported as refusals
 from lightning_trt_windows.backends.inline import inline_modules
-from lightning_trt_windows.engine_header import read_header
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import Simulated, compile_for_test
+from support.simulation import Simulated, compile_for_test
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from zoo.sequences import Codec
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.backends.precision_rules import Rule, fits, loses_little, rule_of
 from lightning_trt_windows.errors import CompileError, ConfigurationError
-from lightning_trt_windows.export import export_module
+from lightning_trt_windows.export.pipeline import export_module
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 ERROR = {"16": 2e-3, "bf16": 1e-2, "32": 1e-5}
 """Largest relative norm of the error against eager float32."""

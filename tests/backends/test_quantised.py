@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import partitions_kept
+from support.simulation import partitions_kept
 from torch import nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.builds.travelling import load_program, save_program
 from lightning_trt_windows.capture.program import capture
 from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.export.saved_program import load_program, save_program
 
 pytest.importorskip("modelopt", reason="quantises with nvidia-modelopt")
 

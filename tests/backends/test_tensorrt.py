@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.backends import builds_on_a_gpu, get_backend, tensorrt, tensorrt_rtx, windows_builder
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource

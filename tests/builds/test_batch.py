@@ -11,19 +11,20 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
+from support.paths import MODELS as MODELS_FILE
 
 from lightning_trt_windows import export_checkpoint, export_checkpoints
-from lightning_trt_windows.artifact import check_artifact
-from lightning_trt_windows.builds.named import named_executor
-from lightning_trt_windows.checkpoint import consolidation
+from lightning_trt_windows.artifact.artifact import check_artifact
+from lightning_trt_windows.builds.batch import checkpoints_in
+from lightning_trt_windows.builds.executors.names import check_executor
+from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.checkpoints.reader import consolidation
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.executor_names import check_executor
-from lightning_trt_windows.many import checkpoints_in
-from lightning_trt_windows.stages import listening
+from lightning_trt_windows.progress.events import listening
 
-MODELS = str(Path(__file__).parent / "lightning_models.py")
+MODELS = str(MODELS_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_no_scheduler() -> None:
     """A Dask scheduler that does not answer is an error that names it."""
     import distributed
 
-    import lightning_trt_windows.builds.named as named
+    import lightning_trt_windows.builds.executors.registry as named
 
     real: Any = distributed.Client
     try:

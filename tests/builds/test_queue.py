@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lightning_trt_windows.artifact import ArtifactPaths
-from lightning_trt_windows.builds.jobs import Job, SavedProgram
-from lightning_trt_windows.builds.pending import Builds
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.builds.queue import Builds
+from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.settings import ExportSettings
 
 

@@ -14,18 +14,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import DATA, REPOSITORY
 
 import lightning_trt_windows
 from lightning_trt_windows import collect
-from lightning_trt_windows.artifact import ArtifactPaths, read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, FileRecord, OperatorCounts, Score
 from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
-from lightning_trt_windows.files import TEMPORARY_PREFIX
-from lightning_trt_windows.manifest import CheckpointRecord, FileRecord, OperatorCounts, Score
-
-DATA = Path(__file__).parent / "data"
 
 
 def put(
@@ -149,7 +148,7 @@ class TestContent:
         bundle = collect(tmp_path / "run", tmp_path / "b.zip").path
         assert len(text(bundle, "run.py").splitlines()) <= 90
         (tmp_path / "run.py").write_text(text(bundle, "run.py"), encoding="utf-8")
-        root = Path(__file__).parents[1]
+        root = REPOSITORY
         command = [sys.executable, "-m", "ruff", "check", "--config", root / "pyproject.toml", tmp_path / "run.py"]
         assert subprocess.run(command, check=False).returncode == 0
         compile(text(bundle, "run.py"), "run.py", "exec")

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from test_collect import put
 
 from lightning_trt_windows import inspect
-from lightning_trt_windows.artifact import read_artifact
+from lightning_trt_windows.artifact.artifact import read_artifact
 from lightning_trt_windows.bundle.huggingface import BEGIN, END, collect_for_hub, with_section
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ConfigurationError

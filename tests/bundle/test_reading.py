@@ -19,7 +19,7 @@ import pytest
 from test_collect import put
 
 from lightning_trt_windows import collect
-from lightning_trt_windows.artifact import read_artifact
+from lightning_trt_windows.artifact.artifact import read_artifact
 from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.errors import ArtifactError, OutputError, UnsupportedFormatError

@@ -15,11 +15,11 @@ from PIL import Image
 from test_collect import put
 
 from lightning_trt_windows import report
-from lightning_trt_windows.artifact import read_artifact
+from lightning_trt_windows.artifact.artifact import read_artifact
+from lightning_trt_windows.artifact.manifest import InputRecord, OperatorCounts, Source
 from lightning_trt_windows.bundle.figures import Range, range_figure
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.manifest import InputRecord, OperatorCounts, Source
 
 NASTY = "</script><script>console.log('owned')</script><img src=x onerror=console.log('owned')>"
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.capture.violations import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.artifact.manifest import Source
+from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CaptureError
-from lightning_trt_windows.export import _capture_what_can_be
-from lightning_trt_windows.manifest import Source
-from lightning_trt_windows.observe.discover import Discovered
+from lightning_trt_windows.export.pipeline import _capture_what_can_be
 
 BATCH = DimRange(1, 4, 16, name="batch")
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
-from stand_in import export_for_test
+from support.lightning_models import Data, Regression, trainer
+from support.stand_in import export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact
-from lightning_trt_windows.capture import golden as recording
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.capture import goldens as recording
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.files import sha256_of
 from lightning_trt_windows.verification.golden_file import Goldens, golden_issues, golden_shapes, read_goldens
 
 BATCH = DimRange(1, 4, 16, name="batch")

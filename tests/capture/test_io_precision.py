@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from stand_in import StandIn, export_for_test
+from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module, verify, verify_metric
-from lightning_trt_windows.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.export import build, prepare
-from lightning_trt_windows.observe.discover import discover
+from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.settings import ExportSettings
 
 BATCH = DimRange(1, 4, 8, name="batch")

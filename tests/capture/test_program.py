@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_trt_windows.capture.module_state import weights_swapped
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.capture.program import capture
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
-from lightning_trt_windows.shapes import DimRange, InputSpec
+from lightning_trt_windows.modules.state import weights_swapped
 
 BATCH = DimRange(1, 4, 16, name="batch")
 

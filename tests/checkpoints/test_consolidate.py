@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 from torch import Tensor, nn
 
 from lightning_trt_windows import Artifact, WindowsExport
 from lightning_trt_windows.cli import main
+from support.paths import MODELS
 
 EXTRA = {"classes": ["cat", "dog"], "mean": [0.485, 0.456, 0.406], "nested": {"threshold": 0.5}}
 
@@ -75,7 +76,7 @@ def test_the_command_takes_a_method_and_extra_values(checkpoint: Path, capsys: p
     extra.write_text(json.dumps(EXTRA), encoding="utf-8")
     here = Path(__file__)
     command = ["export", str(checkpoint), "--module", f"{here}:WithSteps", "--method", "predict_step"]
-    data = ["--datamodule", f"{here.with_name('lightning_models.py')}:Data"]
+    data = ["--datamodule", f"{MODELS}:Data"]
     assert main([*command, *data, "--extra", str(extra)]) == 0
     manifest = json.loads(checkpoint.with_name("m.windows.json").read_text(encoding="utf-8"))
     assert next(record["name"] for record in manifest["inputs"]) == "batch.0"

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
-from lightning_trt_windows.observe.ranges import MOST_SIZES, counted
+from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
+from lightning_trt_windows.discovery.ranges import MOST_SIZES, counted
 
 
 class Scored(L.LightningModule):

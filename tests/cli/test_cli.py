@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import DATA
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.cli.inputs import parse_input
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.shapes import DimRange, InputSpec
-
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from test_collect import put
 
 from lightning_trt_windows import collect, inspect
+from lightning_trt_windows.artifact.manifest import OperatorCounts
 from lightning_trt_windows.cli import main
-from lightning_trt_windows.manifest import OperatorCounts
 
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from lightning_trt_windows.cli import main; main(sys.argv[1:])"
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_trt_windows import DimRange, InputSpec, RangeOptions, export_module
+from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.observe.discover import discover
-from lightning_trt_windows.observe.observer import Observer
 
 
 class Net(nn.Module):

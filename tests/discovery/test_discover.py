@@ -11,19 +11,19 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from support.watching import Model, Rows, Watch, fit, loader
 from torch.utils.data import DataLoader, IterableDataset
-from watching import Model, Rows, Watch, fit, loader
 
-from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.observe.discover import (
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.discovery.discover import (
     HasInputSpecs,
     call_arguments,
     discover,
     leaves,
 )
-from lightning_trt_windows.observe.observer import Observer
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DimRange, InputSpec
+from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.discovery.options import RangeOptions
+from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

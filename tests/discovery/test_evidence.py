@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.discovery.evidence import Call, Derived, derive
+from lightning_trt_windows.discovery.observations import SeenConstant, SeenObject, SeenTensor
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
-from lightning_trt_windows.observe.evidence import Call, Derived, derive
-from lightning_trt_windows.observe.seen import SeenConstant, SeenObject, SeenTensor
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 
 def tensor(*shape: int, dtype: str = "float32", values: tuple[int, int] | None = None) -> SeenTensor:

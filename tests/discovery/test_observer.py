@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
+from support.watching import Model, Watch, fit, loader
 from torch.utils import _pytree as pytree
-from watching import Model, Watch, fit, loader
 
-from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.observe.observer import Observer, batch_sizes
-from lightning_trt_windows.observe.seen import (
+from lightning_trt_windows.discovery.observations import (
     MOST_CONSTANTS,
     MOST_SHAPES,
     Observation,
@@ -28,6 +26,8 @@ from lightning_trt_windows.observe.seen import (
     SeenObject,
     SeenTensor,
 )
+from lightning_trt_windows.discovery.observer import Observer, batch_sizes
+from lightning_trt_windows.errors import ConfigurationError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),

@@ -12,15 +12,16 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
+from support.paths import MODELS as MODELS_FILE
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_trt_windows import DimRange, InputSpec, RangeOptions, WindowsExport, export_checkpoint, export_module
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
+from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.observe.discover import discover
 
 
 class Lengths(L.LightningDataModule):
@@ -237,7 +238,7 @@ def test_the_command_takes_options(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
     run.fit(Regression(), datamodule=Data())
     run.save_checkpoint(tmp_path / "m.ckpt")
-    here = str(Path(__file__).parent / "lightning_models.py")
+    here = str(MODELS_FILE)
     command = ["export", str(tmp_path / "m.ckpt"), "--module", f"{here}:Regression", "--datamodule", f"{here}:Data"]
     assert main([*command, "--cap", "batch=4"]) == 0
     text = (tmp_path / "m.windows.json").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_models import Data, Regression, Untraceable, trainer
+from support.lightning_models import Data, Regression, Untraceable, trainer
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_checkpoint, export_module

@@ -12,23 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import building
 import psutil
 import pytest
 import torch
-from lightning_models import Data, Regression
+from support import building
+from support.lightning_models import Data, Regression
 
-from lightning_trt_windows.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
-from lightning_trt_windows.builds.executors import BuildProcess, Inline, failure_folder
-from lightning_trt_windows.builds.jobs import Job, SavedProgram
-from lightning_trt_windows.builds.memory import MemoryLimit
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
+from lightning_trt_windows.builds.executors.process import BuildProcess, Inline, failure_folder
 from lightning_trt_windows.builds.tracer import Tracer
-from lightning_trt_windows.checkpoint import read_checkpoint, read_weights
+from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
+from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import CheckpointError, CompileError
-from lightning_trt_windows.export import build, prepare
-from lightning_trt_windows.observe.discover import discover
+from lightning_trt_windows.export.job import Job, SavedProgram
+from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 
 def checkpoint(path: Path, module: torch.nn.Module, **more: Any) -> Path:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from lightning_trt_windows import DimRange, InputSpec
-from lightning_trt_windows.artifact import ArtifactPaths
-from lightning_trt_windows.builds.jobs import Job
-from lightning_trt_windows.builds.travelling import load_program, save_program
-from lightning_trt_windows.export import prepare
-from lightning_trt_windows.observe.discover import discover
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.pipeline import prepare
+from lightning_trt_windows.export.saved_program import load_program, save_program
 from lightning_trt_windows.settings import ExportSettings
 
 
@@ -79,7 +79,7 @@ def trees(path: Path) -> tuple[str, str, Any]:
 
 def elsewhere(code: str, folder: Path) -> None:
     """Run ``code`` in a process that has no user code, neither imported nor on its path."""
-    head = "import pickle, sys; from lightning_trt_windows.builds.travelling import *; import torch\n"
+    head = "import pickle, sys; from lightning_trt_windows.export.saved_program import *; import torch\n"
     check = "\nassert not {'test_travelling', 'transformers', 'attrs'} & set(sys.modules)"
     command = [sys.executable, "-c", head + textwrap.dedent(code) + check]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

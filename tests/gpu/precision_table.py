@@ -46,8 +46,8 @@ def build(folder: Path, names: Sequence[str]) -> None:
     from zoo.exporting import call, export
     from zoo.models import ZOO
 
-    from lightning_trt_windows.artifact import ArtifactPaths
-    from lightning_trt_windows.export import prepare
+    from lightning_trt_windows.artifact.artifact import ArtifactPaths
+    from lightning_trt_windows.export.pipeline import prepare
     from lightning_trt_windows.settings import ExportSettings
 
     for name in names:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 
 ALONE = torch.cuda.device_count() < 2
 SHARED: dict[str, Any] = {"devices": 1, "num_nodes": 2} if ALONE else {"devices": 2}
@@ -80,7 +80,7 @@ def train_fsdp(directory: Path, kind: str) -> None:
 def export(directory: Path) -> None:
     """Export what ``train_fsdp`` has left, after the command of the message where it is a directory."""
     from lightning_trt_windows import export_checkpoint
-    from lightning_trt_windows.artifact import check_artifact
+    from lightning_trt_windows.artifact.artifact import check_artifact
     from lightning_trt_windows.errors import CheckpointError
 
     sharded = directory / "sharded.ckpt"

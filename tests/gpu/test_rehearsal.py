@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from lightning_trt_windows import DimRange, InputSpec, export_module, load
-from lightning_trt_windows.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.runtime.loaded import LoadedModule
 
 pytestmark = [

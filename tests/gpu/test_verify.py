@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module, load, sign, verify, verify_metric
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths, read_artifact, write_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact, write_manifest
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.signing import make_key
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, VerificationError
-from lightning_trt_windows.files import sha256_of
-from lightning_trt_windows.signature import make_key
 from lightning_trt_windows.verification.golden_file import Golden, read_goldens, write_goldens
 
 pytestmark = [

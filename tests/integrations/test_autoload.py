@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 
 from lightning_trt_windows import DimRange, RangeOptions, WindowsExport
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.factory import VARIABLE
+from lightning_trt_windows.integrations.autoload import VARIABLE
 
 BOTH = pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 
@@ -127,7 +127,7 @@ import {name} as L
 assert not any(name.startswith("lightning_trt_windows") for name in sys.modules)
 L.Trainer(logger=False)
 ours = [name for name in sys.modules if name.startswith("lightning_trt_windows")]
-assert set(ours) <= {{"lightning_trt_windows", "lightning_trt_windows.factory"}}, ours
+assert set(ours) <= {{"lightning_trt_windows", "lightning_trt_windows.integrations.autoload"}}, ours
 (entry,) = (e for e in importlib.metadata.entry_points(group="{name}.callbacks_factory") if "trt" in e.name)
 start = time.perf_counter()
 for _ in range(1000):

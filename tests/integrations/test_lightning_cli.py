@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import MODELS, REPOSITORY
 from test_both_lightnings import classes
 
 from lightning_trt_windows import DimRange, RangeOptions, WindowsExport, WindowsExportCLI, add_windows_export
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.lightning_flag import NoWindowsExport, WindowsExportByFlag, WindowsExportOptions
+from lightning_trt_windows.integrations.lightning_flag import NoWindowsExport, WindowsExportByFlag, WindowsExportOptions
 
 BOTH = pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 
@@ -228,7 +229,7 @@ class TestFlag:
 
     def test_an_old_jsonargparse_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where links do not make objects, the flag would be silently off."""
-        monkeypatch.setattr("lightning_trt_windows.lightning_flag.version", lambda name: "4.40.0")
+        monkeypatch.setattr("lightning_trt_windows.integrations.lightning_flag.version", lambda name: "4.40.0")
         with pytest.raises(EnvironmentMismatchError, match=r"needs jsonargparse 4\.46 or newer, found 4\.40\.0"):
             with_flag("lightning.pytorch")
 
@@ -241,7 +242,7 @@ def test_the_flag_makes_room_for_a_configured_one() -> None:
     assert not isinstance(export_of(made), WindowsExportByFlag)
 
 
-PAGE = (Path(__file__).parents[1] / "docs" / "lightning-cli.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "lightning-cli.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python train\.py (fit .+)$", PAGE, flags=re.M)
 FILES = re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.S | re.M)
 
@@ -278,7 +279,7 @@ def test_a_script_that_knows_nothing_of_it(tmp_path: Path) -> None:
     """The path of the class is enough in any LightningCLI: a real command line leaves artifact and configuration."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    shutil.copy(Path(__file__).parent / "lightning_models.py", tmp_path)
+    shutil.copy(MODELS, tmp_path)
     trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
     export = ["--trainer.callbacks+=lightning_trt_windows.WindowsExport", "--trainer.callbacks.on_error=raise"]
     command = [sys.executable, script, "fit", *trainer, *export]

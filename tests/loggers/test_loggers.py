@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
+from support.paths import DATA
 
 from lightning_trt_windows import WindowsExport, loggers
-from lightning_trt_windows.artifact import check_artifact
+from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LoggedArtifact, register
 
@@ -172,10 +173,10 @@ import os
 os.environ.update(COMET_START_ONLINE="0", COMET_API_KEY="0" * 25, COMET_OFFLINE_DIRECTORY={str(tmp_path)!r})
 import comet_ml
 from lightning.pytorch.loggers import CometLogger
-from lightning_trt_windows.artifact import read_artifact
+from lightning_trt_windows.artifact.artifact import read_artifact
 from lightning_trt_windows.loggers import ArtifactLogging, LoggedArtifact
 logger = CometLogger(project="p", log_code=False, log_env_details=False)
-record = LoggedArtifact(read_artifact({str(Path(__file__).with_name("data") / "tiny.windows.ep")!r}), 7, best=True)
+record = LoggedArtifact(read_artifact({str(DATA / "tiny.windows.ep")!r}), 7, best=True)
 logging = ArtifactLogging([logger], True, every=False, warn=print)
 logging.made(record)
 logging.finish(lambda record: record)
@@ -269,7 +270,7 @@ class TestOthers:
 def test_loggers_are_imported_when_there_is_one() -> None:
     """The callback imports no package of a logger."""
     script = (
-        "import sys, lightning_trt_windows.callback; "
+        "import sys, lightning_trt_windows.training.callback; "
         "print(sorted({'mlflow', 'wandb', 'comet_ml', 'tensorboard', 's3fs'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

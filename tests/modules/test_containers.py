@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.observe.containers import (
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.modules.containers import (
     dotted,
     join,
     leaves,
@@ -21,7 +22,6 @@ from lightning_trt_windows.observe.containers import (
     registration_code,
     split,
 )
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 SPEC = InputSpec((DimRange(1, 2, 3), 4))
 Old = namedtuple("Old", ["a", "b"])

@@ -11,13 +11,13 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
-from lightning_models import Data, Regression, Untraceable
 from rich.console import Console
+from support.lightning_models import Data, Regression, Untraceable
 
 from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.builds.executors import BuildProcess
-from lightning_trt_windows.progress import Progress, RichDisplay, Silent, TqdmDisplay, display_like
-from lightning_trt_windows.stages import listening, stage
+from lightning_trt_windows.builds.executors.process import BuildProcess
+from lightning_trt_windows.progress.display import Progress, RichDisplay, Silent, TqdmDisplay, display_like
+from lightning_trt_windows.progress.events import listening, stage
 
 
 def fit(directory: Path, module: L.LightningModule, *callbacks: Any, **options: Any) -> WindowsExport:
@@ -109,7 +109,7 @@ def test_listeners_hear_their_own_thread() -> None:
 
 def test_stages_of_another_process(tmp_path: Path) -> None:
     """What a build process is doing is known while it runs."""
-    import building
+    from support import building
     from test_jobs import job
 
     executor = BuildProcess()

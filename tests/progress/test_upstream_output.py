@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning_models import Data, Regression, Untraceable
+from support.lightning_models import Data, Regression, Untraceable
 
 from lightning_trt_windows import export_module
-from lightning_trt_windows.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.errors import ArtifactError, CaptureError, CompileError
-from lightning_trt_windows.noise import KEEP_LOG, log_beside, log_file, quiet, said, stderr_kept, told_to
+from lightning_trt_windows.progress.upstream_output import (
+    KEEP_LOG,
+    log_beside,
+    log_file,
+    quiet,
+    said,
+    stderr_kept,
+    told_to,
+)
 
 
 def elsewhere(action: Callable[[], Any]) -> None:

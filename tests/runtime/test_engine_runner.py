@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from bindings_stand_in import make_bindings
+from support.bindings_stand_in import make_bindings
 from torch import Tensor
 
+from lightning_trt_windows.artifact.manifest import EngineRecord, PayloadLocation
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError, LightningTrtError
-from lightning_trt_windows.manifest import EngineRecord, PayloadLocation
 from lightning_trt_windows.runtime.engine_runner import _DTYPES, EngineRunner, TensorRTRuntime
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 

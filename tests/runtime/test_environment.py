@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import DATA
 
 from lightning_trt_windows._compat import bindings
-from lightning_trt_windows.artifact import Artifact, read_artifact
-from lightning_trt_windows.engine_header import EngineHeader
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
+from lightning_trt_windows.artifact.engine_header import EngineHeader
+from lightning_trt_windows.artifact.manifest import BackendRecord
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.manifest import BackendRecord
 from lightning_trt_windows.runtime import environment
 from lightning_trt_windows.runtime.environment import Machine, check_environment, mismatches
 
@@ -33,7 +34,7 @@ HEADERS = {"e": EngineHeader((1, 6, 1, 120), PORTABLE, 1000, 13040)}
 @pytest.fixture
 def artifact() -> Artifact:
     """The frozen artifact, as one of PyTorch 2.14 and TensorRT-RTX 1.6 for every GPU from Ampere on."""
-    read = read_artifact(Path(__file__).parent / "data" / "tiny.windows.ep")
+    read = read_artifact(DATA / "tiny.windows.ep")
     return with_capabilities(read, PORTABLE)
 
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from stand_in import StandIn, export_for_test
+from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lightning_trt_windows import DimRange, InputSpec, load
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.observe.containers import register_containers
+from lightning_trt_windows.modules.containers import register_containers
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.loading import load_program
 
@@ -366,7 +366,7 @@ class TestLoad:
         """Half of what torch.export.load costs is importing; Lightning and Torch-TensorRT need not be there at all."""
         script = (
             "import sys, torch\n"
-            "from lightning_trt_windows.artifact import check_artifact\n"
+            "from lightning_trt_windows.artifact.artifact import check_artifact\n"
             "from lightning_trt_windows.runtime.loading import load_program\n"
             "load_program(check_artifact(sys.argv[1]), torch.device('cpu'), lambda record, plan: lambda inputs: [])\n"
             "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"

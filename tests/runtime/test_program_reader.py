@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from stand_in import StandIn, export_for_test
+from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec
-from lightning_trt_windows.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.manifest import PayloadLocation
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.manifest import PayloadLocation
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.program_graph import DTYPES
 

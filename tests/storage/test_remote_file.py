@@ -11,15 +11,17 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
+from support.paths import DATA, MODELS
 
-from lightning_trt_windows import WindowsExport, export_checkpoint, storage
-from lightning_trt_windows.artifact import ArtifactPaths, check_artifact
+from lightning_trt_windows import WindowsExport, export_checkpoint
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
-from lightning_trt_windows.index import RunIndex
-from lightning_trt_windows.remote_artifact import RemoteArtifact, fetch, fetch_run
-from lightning_trt_windows.storage import RemoteFile, is_remote, place_of
+from lightning_trt_windows.storage import remote_file as storage
+from lightning_trt_windows.storage.remote_artifact import RemoteArtifact, fetch, fetch_run
+from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
+from lightning_trt_windows.storage.run_index import RunIndex
 
 
 @pytest.fixture
@@ -183,8 +185,8 @@ class TestWithoutTrainer:
         assert here.url is None
         assert here.path == tmp_path / "a.windows.ep"
         assert check_artifact(here).manifest.ep == artifact.manifest.ep
-        module = f"{Path(__file__).with_name('lightning_models.py')}:Regression"
-        data = f"{Path(__file__).with_name('lightning_models.py')}:Data"
+        module = f"{MODELS}:Regression"
+        data = f"{MODELS}:Data"
         code = main(["export", f"{memory}/a.ckpt", "--module", module, "--datamodule", data, "--output", "memory://b"])
         assert code == 0
         assert "wrote memory://b/a.windows.ep" in capsys.readouterr().out
@@ -243,7 +245,7 @@ class TestFiles:
 
     def test_fetched(self, memory: str, tmp_path: Path) -> None:
         """A damaged artifact elsewhere is refused, and one that is whole arrives with its manifest."""
-        paths = ArtifactPaths.of(Path(__file__).with_name("data") / "tiny.windows.ep")
+        paths = ArtifactPaths.of(DATA / "tiny.windows.ep")
         for path in (paths.ep, paths.manifest):
             RemoteFile(f"{memory}/{path.name}").upload(path)
         url = f"{memory}/{paths.ep.name}"
@@ -269,7 +271,7 @@ class TestFiles:
 
 def test_collected_from_elsewhere(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run elsewhere is collected as one of this machine."""
-    tiny = ArtifactPaths.of(Path(__file__).with_name("data") / "tiny.windows.ep")
+    tiny = ArtifactPaths.of(DATA / "tiny.windows.ep")
     for path in (tiny.ep, tiny.manifest):
         RemoteFile(f"{memory}/version_0/checkpoints/{path.name}").upload(path)
     assert main(["collect", memory, "--out", str(tmp_path / "bundle.zip")]) == 0

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
+from support.paths import DATA
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, CheckpointRecord, Manifest, Score
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
-from lightning_trt_windows.index import INDEX_NAME, IndexEntry, RunIndex, Standing
-from lightning_trt_windows.manifest import FORMAT_VERSION, CheckpointRecord, Manifest, Score
-from lightning_trt_windows.storage import RemoteFile
+from lightning_trt_windows.storage.remote_file import RemoteFile
+from lightning_trt_windows.storage.run_index import INDEX_NAME, IndexEntry, RunIndex, Standing
 
-TINY = Path(__file__).with_name("data") / "tiny.windows.ep"
+TINY = DATA / "tiny.windows.ep"
 
 
 def assert_agrees(directory: Path | str) -> RunIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_trt_windows.standings import best_of, last_of, order_of
+from lightning_trt_windows.storage.standings import best_of, last_of, order_of
 
 
 @pytest.mark.parametrize(

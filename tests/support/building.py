@@ -48,7 +48,7 @@ def surroundings(job: Any) -> dict[str, Any]:
 
 def says_what_it_does(job: Any) -> None:
     """Say what a build says, and never come back."""
-    from lightning_trt_windows.stages import stage
+    from lightning_trt_windows.progress.events import stage
 
     stage("compile", job.paths.ep.name)
     time.sleep(600)

@@ -11,12 +11,12 @@ from lightning_trt_windows.cli import CUT_OFF, make_parser
 
 __all__ = ["PAGE", "page"]
 
-PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 
 HEAD = """\
 # Commands
 
-<!-- written by tests/commands_page.py from the commands' own help -->
+<!-- written by tests/support/commands_page.py from the commands' own help -->
 
 `lightning-trt-windows COMMAND`, or `python -m lightning_trt_windows COMMAND`. Each takes `--help`, and `--traceback`,
 which shows where in the code an error comes from, and all its causes. Results go to standard output, everything else to

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 
 __all__ = ["Sample", "mutated", "sample_of"]
 

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, of trainers and of their builders: ``python tests/kills.py [COUNT]``.
+"""SIGKILL at random moments, of trainers and of their builders: ``python tests/support/kills.py [COUNT]``.
 
 After each kill nothing half stands under a final name. A run is killed ten times, resumed in between, and then left
 alone: it completes what is missing. The suite does one kill of each kind; a release wants 200, which take an hour.
@@ -18,16 +18,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact import check_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import check_artifact, sha256_of
 
 TRAIN = """
 import sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.builds.executors import BuildProcess
+from lightning_trt_windows.builds.executors.process import BuildProcess
 print("begins", flush=True)
 names = {{"filename": "{{epoch}}", "enable_version_counter": False}}
 saver = ModelCheckpoint({directory!r}, save_top_k=-1, save_last=True, **names)
@@ -45,9 +45,7 @@ FAILURES = 7
 
 def train(directory: Path, epochs: int, *, resume: bool = False) -> subprocess.Popen[Any]:
     """A training of its own, which has begun when this returns."""
-    code = TRAIN.format(
-        tests=str(Path(__file__).parent), directory=str(directory), epochs=epochs, resume=resume, failures=FAILURES
-    )
+    code = TRAIN.format()
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

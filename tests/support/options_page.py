@@ -8,8 +8,8 @@ from lightning_trt_windows.backends import tensorrt, tensorrt_rtx
 
 __all__ = ["BEGIN", "END", "PAGE", "REFUSED", "refused_table", "with_table"]
 
-PAGE = Path(__file__).parent.parent / "docs" / "options.md"
-BEGIN = "<!-- written by tests/options_page.py from backends/tensorrt_rtx.py and backends/tensorrt.py -->\n"
+PAGE = Path(__file__).parents[2] / "docs" / "options.md"
+BEGIN = "<!-- written by tests/support/options_page.py from backends/tensorrt_rtx.py and backends/tensorrt.py -->\n"
 END = "<!-- end -->\n"
 REFUSED = {"tensorrt_rtx": tensorrt_rtx.REFUSED, "tensorrt": tensorrt.REFUSED}
 

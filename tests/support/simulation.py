@@ -18,7 +18,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_unflatten
 
-from lightning_trt_windows.backends import CompiledProgram, driver, get_backend
+from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.backends import compiler as driver
 from lightning_trt_windows.settings import ExportSettings
 
 

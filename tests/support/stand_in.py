@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from simulation import partitions_kept
+from support.simulation import partitions_kept
 from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
-from lightning_trt_windows.artifact import Artifact, check_artifact
-from lightning_trt_windows.manifest import EngineRecord
+from lightning_trt_windows.artifact.artifact import Artifact, check_artifact
+from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.loading import load_program

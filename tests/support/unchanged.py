@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 
 from lightning_trt_windows import WindowsExport
 

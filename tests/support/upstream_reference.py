@@ -3,7 +3,7 @@
 ``cross_compile_for_windows`` and ``save_cross_compiled_exported_program`` fail as they come (the comments below say
 where). Their faults are patched away here, for the whole process, so this runs in a process of its own::
 
-    python tests/upstream_reference.py DIRECTORY
+    python tests/support/upstream_reference.py DIRECTORY
 
 compiles each of ``MODELS`` to ``DIRECTORY/<name>.ep``.
 """
@@ -25,8 +25,8 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map
 from torch.utils._sympy.value_ranges import bound_sympy
 
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.capture.program import capture
-from lightning_trt_windows.shapes import DimRange, InputSpec
 
 __all__ = ["MODELS", "Model", "cross_compile", "import_mended", "save"]
 

@@ -1,9 +1,9 @@
 """The tables of ``docs/versions.md``; run as a program, it writes them there.
 
-    python tests/versions_page.py                                  from the data as they are
-    python tests/versions_page.py record COLUMN REPORT.xml RUNS    with a new row: what this Python has, what pytest
-                                                                   reported, and the artifacts that the demo left
-    python tests/versions_page.py check COLUMN REPORT.xml RUNS     the row is made and shown, and nothing written
+    python tests/support/versions_page.py                              from the data as they are
+    python tests/support/versions_page.py record COLUMN REPORT.xml RUNS    with a new row: what this Python has, what
+    pytest reported, and the artifacts that the demo left
+    python tests/support/versions_page.py check COLUMN REPORT.xml RUNS     the row is shown, and nothing written
 
 ``nox`` runs the latter two in each column's environment (``noxfile.py``); they fail when the row has failures.
 """
@@ -25,10 +25,10 @@ from xml.etree import ElementTree
 
 __all__ = ["DATA", "PAGE", "rows", "with_tables", "workarounds"]
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "versions.md"
 DATA = REPOSITORY / "tests" / "data" / "versions.json"
-BEGIN = "<!-- {} written by tests/versions_page.py -->\n"
+BEGIN = "<!-- {} written by tests/support/versions_page.py -->\n"
 END = "<!-- end of {} -->\n"
 DISTRIBUTIONS = ("torch", "torch-tensorrt-rtx", "tensorrt-rtx", "lightning")
 

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_trt_windows.observe.observer import Observer
+from lightning_trt_windows.discovery.observer import Observer
 
 __all__ = ["Model", "Rows", "Watch", "fit", "loader"]
 

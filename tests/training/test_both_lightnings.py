@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from support.paths import TESTS
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact import check_artifact
+from lightning_trt_windows.artifact.artifact import check_artifact
 
 BOTH = pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
-TESTS = Path(__file__).parent
 
 
 def classes(name: str) -> tuple[Any, Any, Any]:

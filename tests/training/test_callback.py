@@ -12,11 +12,11 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, Untraceable, trainer
-from unchanged import assert_same
+from support.lightning_models import Data, Regression, Untraceable, trainer
+from support.unchanged import assert_same
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact import Artifact, check_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, sha256_of
 from lightning_trt_windows.errors import CaptureError, ConfigurationError, EnvironmentMismatchError
 
 

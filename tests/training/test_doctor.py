@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_trt_windows.cli import main
-from lightning_trt_windows.doctor import _backend
+from lightning_trt_windows.training.doctor import _backend
 
 
 def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import building
 import psutil
 import pytest
 import torch
@@ -19,14 +18,15 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCh
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning_models import Data, Regression, trainer
-from unchanged import assert_unchanged
+from support import building
+from support.lightning_models import Data, Regression, trainer
+from support.unchanged import assert_unchanged
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact import check_artifact, sha256_of
-from lightning_trt_windows.builds import pending
+from lightning_trt_windows.artifact.artifact import check_artifact, sha256_of
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.builds import queue as pending
 from lightning_trt_windows.errors import CompileError, ConfigurationError
-from lightning_trt_windows.files import TEMPORARY_PREFIX
 
 
 def stems(directory: Path, suffix: str) -> set[str]:
@@ -346,7 +346,7 @@ def test_threads_are_refused() -> None:
 
 def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
     """Where no process holds the whole module, setup says so."""
-    from lightning_trt_windows.preflight import check_strategy
+    from lightning_trt_windows.training.preflight import check_strategy
 
     class Trainer:
         strategy = FSDPStrategy()

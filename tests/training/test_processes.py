@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kills
 import pytest
 import torch
-from lightning_models import Data, Regression
+from support import kills
+from support.lightning_models import Data, Regression
+from support.paths import TESTS
 
 from lightning_trt_windows import export_checkpoint, export_checkpoints
-from lightning_trt_windows.artifact import check_artifact
-from lightning_trt_windows.consolidation import one_file
+from lightning_trt_windows.artifact.artifact import check_artifact
+from lightning_trt_windows.checkpoints.consolidate import one_file
 from lightning_trt_windows.errors import CheckpointError
 
 pytestmark = pytest.mark.processes
@@ -25,9 +26,9 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.builds.executors import BuildProcess
+from lightning_trt_windows.builds.executors.process import BuildProcess
 if __name__ == "__main__":
     saver = ModelCheckpoint({directory!r}, filename="{{epoch}}", save_top_k=-1)
     export = WindowsExport(when={when!r}, executor=BuildProcess(niceness=0))
@@ -41,7 +42,7 @@ if __name__ == "__main__":
 def test_two_processes(tmp_path: Path, when: str, count: int) -> None:
     """Under DDP the first process exports, the other one waits for nothing, and both end well."""
     script = tmp_path / "train.py"
-    script.write_text(TWO.format(tests=str(Path(__file__).parent), directory=str(tmp_path / "run"), when=when))
+    script.write_text(TWO.format(tests=str(TESTS), directory=str(tmp_path / "run"), when=when))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert f"rank 0: {count} artifacts, []" in done.stdout
@@ -57,7 +58,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.errors import ConfigurationError
 class Parallel(Regression):
@@ -81,7 +82,7 @@ if __name__ == "__main__":
 def test_parameters_that_are_spread(tmp_path: Path, sharded: bool) -> None:
     """ModelParallelStrategy is refused by every process; its checkpoints are exported afterwards, as one file."""
     script = tmp_path / "train.py"
-    script.write_text(SHARDED.format(tests=str(Path(__file__).parent), directory=str(tmp_path), sharded=sharded))
+    script.write_text(SHARDED.format(tests=str(TESTS), directory=str(tmp_path), sharded=sharded))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):

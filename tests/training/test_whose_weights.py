@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint, StochasticWeightAveraging
-from lightning_models import Data, Regression, trainer
+from support.lightning_models import Data, Regression, trainer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 

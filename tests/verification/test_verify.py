@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_models import Data, Regression, trainer
-from stand_in import StandIn, export_for_test
+from support.lightning_models import Data, Regression, trainer
+from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module, inspect, verify, verify_metric
-from lightning_trt_windows.artifact import ArtifactPaths, read_artifact, write_manifest
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.verification.at_export import failure_of, verified
 from lightning_trt_windows.verification.numbers import compare, tolerance_of
-from lightning_trt_windows.verification.report import Verification
+from lightning_trt_windows.verification.result import Verification
 from lightning_trt_windows.verification.verify import record_verification
 
 BATCH = DimRange(1, 4, 16, name="batch")
@@ -464,4 +464,4 @@ def test_the_public_name_is_this_function() -> None:
     import lightning_trt_windows.verification
 
     assert callable(lightning_trt_windows.verify) and isinstance(verify, type(test_the_public_name_is_this_function))
-    assert Verification.__module__ == "lightning_trt_windows.verification.report"
+    assert Verification.__module__ == "lightning_trt_windows.verification.result"

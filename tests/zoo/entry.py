@@ -12,10 +12,10 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from lightning_trt_windows.observe.discover import call_arguments
-from lightning_trt_windows.observe.mapping import map_batch
-from lightning_trt_windows.range_options import RangeOptions
-from lightning_trt_windows.shapes import InputTree
+from lightning_trt_windows.artifact.shapes import InputTree
+from lightning_trt_windows.discovery.arguments import map_batch
+from lightning_trt_windows.discovery.discover import call_arguments
+from lightning_trt_windows.discovery.options import RangeOptions
 
 __all__ = ["ZOO", "Batches", "Entry", "images", "rows", "sane", "series", "tokens", "zoo"]
 

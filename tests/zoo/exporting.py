@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from zoo.entry import Entry
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.capture.module_state import original
-from lightning_trt_windows.export import build, prepare
-from lightning_trt_windows.manifest import InputRecord
-from lightning_trt_windows.observe.containers import map_leaves, split
-from lightning_trt_windows.observe.discover import Discovered, call_arguments, discover
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.manifest import InputRecord
+from lightning_trt_windows.artifact.shapes import InputSpec
+from lightning_trt_windows.discovery.discover import Discovered, call_arguments, discover
+from lightning_trt_windows.export.pipeline import build, prepare
+from lightning_trt_windows.modules.containers import map_leaves, split
+from lightning_trt_windows.modules.state import original
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.shapes import InputSpec
 
 __all__ = ["SIZES", "Exported", "allowed", "call", "difference", "export"]
 

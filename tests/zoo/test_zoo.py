@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import partitions_kept
-from stand_in import StandIn
+from support.simulation import partitions_kept
+from support.stand_in import StandIn
 from zoo.entry import Entry
 from zoo.exporting import SIZES, Exported, allowed, call, difference, export
 from zoo.models import ZOO

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from lightning_trt_windows.files import readable_size
+from lightning_trt_windows.artifact.files import readable_size
 
 __all__ = ["MemoryLimit", "first_to_go"]
 

@@ -23,13 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_trt_windows.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, link_or_copy
 from lightning_trt_windows.backends import builds_on_a_gpu
-from lightning_trt_windows.builds.jobs import Job, SavedProgram
-from lightning_trt_windows.builds.memory import MemoryLimit
-from lightning_trt_windows.builds.worker import CALL, RESULT, STAGE
+from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
+from lightning_trt_windows.builds.executors.worker import CALL, RESULT, STAGE
 from lightning_trt_windows.errors import CompileError
-from lightning_trt_windows.files import TEMPORARY_PREFIX, link_or_copy
+from lightning_trt_windows.export.job import Job, SavedProgram
 
 __all__ = ["BuildProcess", "Inline", "failure_folder"]
 
@@ -45,7 +45,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_trt_windows.export import build
+from lightning_trt_windows.export.pipeline import build
 
 here = Path(__file__).resolve().parent
 function, (job,) = pickle.loads((here / "call.pickle").read_bytes())
@@ -181,7 +181,13 @@ class BuildProcess(Executor):
 
     def _run_process(self, build: _Build, folder: Path, log: IO[bytes], *, sees_gpus: bool) -> str:
         """Run the worker to its end; what it was ended for, or nothing."""
-        command = [sys.executable, "-m", "lightning_trt_windows.builds.worker", str(folder), str(self.niceness)]
+        command = [
+            sys.executable,
+            "-m",
+            "lightning_trt_windows.builds.executors.worker",
+            str(folder),
+            str(self.niceness),
+        ]
         # TensorRT-RTX builds without a GPU, and all of its memory belongs to the training
         hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": ""}
         environment = {**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from lightning_trt_windows.builds.executors import BuildProcess, Inline
+from lightning_trt_windows.builds.executors.names import check_executor
+from lightning_trt_windows.builds.executors.process import BuildProcess, Inline
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.executor_names import check_executor
 
 __all__ = ["named_executor"]
 
@@ -66,7 +66,7 @@ def _dask(address: str) -> Executor:
 
 
 def _submitit(folder: str) -> Executor:
-    from lightning_trt_windows.builds.submitit import SubmititExecutor
+    from lightning_trt_windows.builds.executors.submitit import SubmititExecutor
 
     return SubmititExecutor(folder)
 

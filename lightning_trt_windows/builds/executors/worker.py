@@ -1,4 +1,6 @@
-"""The process that builds: ``python -m lightning_trt_windows.builds.worker FOLDER``. It knows no code of the user's.
+"""The process that builds: ``python -m lightning_trt_windows.builds.executors.worker FOLDER``.
+
+It knows no code of the user's.
 
 It unpickles a call from ``FOLDER``, runs it, and pickles what came of it. It ends when the process that started it
 does, so that no build goes on for a training that was killed.
@@ -17,10 +19,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.builds.memory import first_to_go
+from lightning_trt_windows.builds.executors.memory_limit import first_to_go
 from lightning_trt_windows.errors import CompileError
-from lightning_trt_windows.noise import told_to
-from lightning_trt_windows.stages import listening
+from lightning_trt_windows.progress.events import listening
+from lightning_trt_windows.progress.upstream_output import told_to
 
 __all__ = ["CALL", "RESULT", "STAGE", "main"]
 

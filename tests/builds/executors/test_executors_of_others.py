@@ -9,15 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import building
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_models import Data, Regression, trainer
-from unchanged import assert_unchanged
+from support import building
+from support.lightning_models import Data, Regression, trainer
+from support.unchanged import assert_unchanged
 
 from lightning_trt_windows import WindowsExport, export_checkpoints
-from lightning_trt_windows.artifact import check_artifact
-from lightning_trt_windows.builds.submitit import SubmititExecutor
+from lightning_trt_windows.artifact.artifact import check_artifact
+from lightning_trt_windows.builds.executors.submitit import SubmititExecutor
 from lightning_trt_windows.errors import CompileError
 
 pytestmark = pytest.mark.processes

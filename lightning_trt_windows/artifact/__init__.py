@@ -1,0 +1,1 @@
+"""The artifact: files, names, manifest, engine payloads, inspection and signatures. Standard library only."""

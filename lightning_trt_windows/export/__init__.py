@@ -1,0 +1,1 @@
+"""From a module or a checkpoint to an artifact, without a Trainer."""

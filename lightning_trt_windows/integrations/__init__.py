@@ -1,0 +1,1 @@
+"""How WindowsExport is switched on without writing it into the Trainer: LightningCLI, flags, environment, YAML."""

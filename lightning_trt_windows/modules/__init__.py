@@ -1,0 +1,1 @@
+"""Facts about modules, containers of tensors and dtypes that the Linux half shares."""

@@ -1,0 +1,1 @@
+"""Files that may be elsewhere: remote files and artifacts, destinations, the index of a run."""

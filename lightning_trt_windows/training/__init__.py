@@ -1,0 +1,1 @@
+"""The callback and what it does while a Trainer fits: preflight, checkpoints, outcomes, publishing."""

@@ -1,0 +1,1 @@
+"""What tests share: models, stand-ins for what cannot exist here, and pages that tests keep up to date."""
