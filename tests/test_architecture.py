@@ -15,81 +15,94 @@ import lightning_trt_windows
 PACKAGE = Path(lightning_trt_windows.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
 
+LAYERS = (
+    "integrations",
+    "cli",
+    "training",
+    "builds",
+    "export",
+    "capture",
+    "verification",
+    "backends",
+    "runtime",
+    "discovery",
+    "checkpoints",
+    "bundle",
+    "loggers",
+    "_compat",
+    "modules",
+    "progress",
+    "storage",
+    "artifact",
+    "settings",
+    "errors",
+)
+"""The rooms from the top down. A room imports only what stands below it, inside functions and for types as well."""
+
+FACE = ("__init__", "__main__")
+"""The public face stands above all rooms, and nothing imports it."""
+
 DOORS = {
     "torch_tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
     "tensorrt": ("backends/", "_compat/", "runtime/loading.py"),
     "tensorrt_rtx": ("backends/", "_compat/", "runtime/loading.py"),
-    "lightning": ("callback.py", "lightning_cli.py", "lightning_flag.py", "_compat/"),
-    "pytorch_lightning": ("callback.py", "_compat/"),
+    "lightning": ("training/callback.py", "integrations/", "_compat/"),
+    "pytorch_lightning": ("training/callback.py", "_compat/"),
     "mlflow": ("loggers/",),
     "wandb": ("loggers/",),
     "comet_ml": ("loggers/",),
-    "fsspec": ("storage.py",),
+    "fsspec": ("storage/remote_file.py",),
     "psutil": ("builds/",),
     "pybase64": ("artifact/payload_reader.py",),
-    "lightning_trt_windows.training.callback": ("__init__.py", "lightning_flag.py", "settings_file.py"),
-    "lightning_trt_windows.integrations.yaml_config": ("factory.py",),
+    "lightning_trt_windows.training.callback": ("__init__.py", "integrations/"),
+    "lightning_trt_windows.integrations.yaml_config": ("integrations/autoload.py",),
     "lightning_trt_windows.cli": ("__main__.py", "cli/"),
 }
 """What is imported, and the files or folders that may do it."""
 
 STANDARD_LIBRARY_ONLY = (
     "errors.py",
-    "shapes.py",
     "settings.py",
-    "range_options.py",
-    "manifest.py",
-    "artifact.py",
-    "inspection.py",
-    "storage.py",
-    "remote_artifact.py",
-    "destination.py",
-    "index.py",
+    "artifact/",
+    "storage/",
+    "progress/events.py",
+    "progress/upstream_output.py",
+    "discovery/options.py",
     "loggers/record.py",
     "bundle/collecting.py",
     "bundle/huggingface.py",
     "bundle/reading.py",
-    "archive.py",
-    "stages.py",
-    "standings.py",
-    "executor_names.py",
-    "noise.py",
-    "engine_header.py",
-    "signature.py",
-    "factory.py",
+    "builds/executors/names.py",
+    "integrations/autoload.py",
     "verification/result.py",
     "verification/verify.py",
     "capture/constraint_fixes.py",
     "cli/__init__.py",
 )
+"""Files and rooms that need nothing but Python when they are imported."""
 
 WINDOWS_HALF = (
     "runtime/loading.py",
-    "inspection.py",
+    "artifact/inspection.py",
+    "artifact/signing.py",
     "bundle/collecting.py",
     "bundle/huggingface.py",
     "bundle/reading.py",
-    "signature.py",
     "verification/verify.py",
     "verification/metric.py",
 )
 """What a Windows machine runs, and all that it needs ..."""
 
 LINUX_HALF = (
-    "capture/",
-    "export.py",
-    "callback.py",
-    "following.py",
-    "reporting.py",
-    "many.py",
-    "preflight.py",
-    "lightning_cli.py",
-    "lightning_flag.py",
-    "settings_file.py",
+    "integrations/",
+    "training/",
     "builds/",
-    "checkpoint.py",
-    "observe/",
+    "export/",
+    "capture/",
     "backends/",
+    "network/",
+    "discovery/",
+    "checkpoints/",
 )
 """... has none of these: they need Lightning or Torch-TensorRT."""
 
@@ -131,10 +144,61 @@ def test_upstream_is_imported_behind_its_doors_only(module: str) -> None:
 
 def test_trespassers_are_found() -> None:
     """The rule above is able to fail, inside functions too."""
-    assert trespassers("export.py", "import torch\ndef f():\n    from torch_tensorrt.dynamo import compile")
+    assert trespassers("export/job.py", "import torch\ndef f():\n    from torch_tensorrt.dynamo import compile")
     assert trespassers("capture/program.py", "import lightning.pytorch as pl")
     assert trespassers("export.py", "from lightning_trt_windows.training.callback import WindowsExport")
     assert trespassers("backends/new.py", "import torch_tensorrt") == []
+
+
+def room_of(module: str) -> str:
+    """The room that a file stands in: its folder, or its own name at the top."""
+    return module.partition("/")[0].removesuffix(".py")
+
+
+def rooms_imported(source: str) -> Iterator[tuple[str, str]]:
+    """Each import of ours in ``source``, wherever it stands, with its room."""
+    for name in imports(source):
+        top, _, rest = name.partition(".")
+        if top == "lightning_trt_windows":
+            room = rest.partition(".")[0]
+            yield room if room in LAYERS else "__init__", name
+
+
+def climbers(module: str, source: str) -> list[str]:
+    """Imports of ``module`` that go to a room which does not stand below its own."""
+    own = room_of(module)
+    if own in FACE:
+        return []
+    floor = LAYERS.index(own)
+    return [
+        f"{module} imports {name}, but {room} does not stand below {own}"
+        for room, name in rooms_imported(source)
+        if room != own and (room in FACE or LAYERS.index(room) <= floor)
+    ]
+
+
+def test_every_room_has_its_floor() -> None:
+    """Folders and files at the top are in the table or are the public face; no room in the table is gone."""
+    rooms = {room_of(module) for module in MODULES}
+    assert rooms == {*LAYERS, *FACE}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_rooms_import_only_what_stands_below_them(module: str) -> None:
+    """No import goes up, so no two rooms import each other; lazy and type-only imports count."""
+    assert climbers(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+def test_climbing_is_found() -> None:
+    """The rule above is able to fail: at the top of a file, in a function, for types, and by way of the public face."""
+    assert climbers("artifact/files.py", "from lightning_trt_windows.storage.remote_file import RemoteFile")
+    lazily = "def f():\n    from lightning_trt_windows.export.job import Job"
+    assert climbers("capture/goldens.py", lazily)
+    for_types = "if TYPE_CHECKING:\n    from lightning_trt_windows.training import options"
+    assert climbers("builds/batch.py", for_types)
+    assert climbers("builds/batch.py", "import lightning_trt_windows.training.options")
+    assert climbers("cli/export.py", "from lightning_trt_windows import export_module")
+    assert climbers("training/session.py", "from lightning_trt_windows.builds.queue import Failure") == []
 
 
 def needed_by(module: str, *, at_import: bool = False) -> Iterator[tuple[str, str]]:
@@ -171,11 +235,11 @@ def test_the_windows_half_needs_nothing_of_the_linux_half(module: str) -> None:
 
 def test_crossing_the_halves_is_found() -> None:
     """The rule above is able to fail: the callback needs the Linux half."""
-    with pytest.raises(AssertionError, match=r"which callback\.py needs, imports"):
-        test_the_windows_half_needs_nothing_of_the_linux_half("callback.py")
+    with pytest.raises(AssertionError, match=r"which training/callback\.py needs, imports"):
+        test_the_windows_half_needs_nothing_of_the_linux_half("training/callback.py")
 
 
-@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
+@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if module.startswith(STANDARD_LIBRARY_ONLY)])
 def test_the_middle_needs_the_standard_library_only(module: str) -> None:
     """At import: nothing but the standard library, and modules of ours that keep to it as well."""
     for current, name in needed_by(module, at_import=True):

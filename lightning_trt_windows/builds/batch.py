@@ -14,7 +14,7 @@ from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.registry import named_executor
-from lightning_trt_windows.builds.queue import Builds, Outcome
+from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
@@ -26,7 +26,6 @@ from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
-from lightning_trt_windows.training.checkpoint_exports import Failure
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
 __all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,22 @@ from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.pipeline import build
 from lightning_trt_windows.progress.upstream_output import log_file
+from lightning_trt_windows.storage.remote_file import RemoteFile
 
-__all__ = ["Builds", "Outcome", "remove_artifact"]
+__all__ = ["Builds", "Failure", "Outcome", "remove_artifact"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An artifact that could not be made."""
+
+    checkpoint: Path | RemoteFile | None
+    """The checkpoint it was for; ``None`` where it failed before there was one."""
+    error: Exception
+
+    def __str__(self) -> str:
+        name = self.checkpoint.name if self.checkpoint else "this run"
+        return f"no Windows artifact for {name}: {type(self.error).__name__}: {self.error}"
 
 
 class Outcome(NamedTuple):

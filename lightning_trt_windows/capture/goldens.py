@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -22,11 +22,9 @@ from torch.utils._pytree import tree_map
 from lightning_trt_windows.artifact.files import explained
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
 from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
 from lightning_trt_windows.verification.numbers import relative_norm
-
-if TYPE_CHECKING:
-    from lightning_trt_windows.export.job import Job
 
 __all__ = ["Recorded", "record_goldens"]
 
@@ -68,16 +66,29 @@ class Recorded:
         return None
 
 
-def record_goldens(program: ExportedProgram, job: Job) -> Recorded:
-    """Inputs and outputs of ``program`` at the usual, the smallest and the largest sizes and between them.
+def record_goldens(
+    program: ExportedProgram,
+    inputs: tuple[InputRecord, ...],
+    outputs: Sequence[OutputRecord],
+    values: tuple[tuple[float, float] | None, ...],
+    settings: ExportSettings,
+) -> Recorded:
+    """Run ``program`` at the usual, the smallest and the largest sizes and between them, and keep what goes in and out.
 
-    Nothing is recorded where the settings of ``job`` do not ask for it. ``program`` is on the CPU and is not changed.
+    Args:
+        program: On the CPU; it is not changed.
+        inputs: Its inputs, with their ranges.
+        outputs: Its outputs, in order.
+        values: Lowest and highest value of each input, as far as they are known.
+        settings: Nothing is recorded where they do not ask for goldens or for verification.
+
+    Returns:
+        The inputs and outputs, or notes on why there are none.
     """
-    settings = job.settings
     if not (settings.golden or settings.verify):
-        return Recorded(job.inputs)
+        return Recorded(inputs)
     bits = _mantissa_bits(program, settings.precision)
-    recorder = _Recorder(program, job.inputs, job.outputs, job.values, bits)
+    recorder = _Recorder(program, inputs, outputs, values, bits)
     with random_state_kept(), torch.no_grad(), _exact():
         return recorder.record()
 

@@ -202,7 +202,7 @@ def build(job: Job) -> Artifact:
     if job.skip_existing and (artifact := existing(job)):
         return artifact
     program, checkpoint = job.load()
-    recorded = record_goldens(program, job)
+    recorded = record_goldens(program, job.inputs, job.outputs, job.values, job.settings)
     job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
     stage("compile", job.paths.ep.name)

@@ -13,13 +13,14 @@ from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, ra
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
+from lightning_trt_windows.builds.queue import Failure
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
-from lightning_trt_windows.training.checkpoint_exports import Failure, Run
+from lightning_trt_windows.training.checkpoint_exports import Run
 from lightning_trt_windows.training.conflicts import check_alone, stands_back
 from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.options import RunOptions, one_of

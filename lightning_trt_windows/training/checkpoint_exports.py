@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,7 @@ from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile
 from lightning_trt_windows.training.options import RunOptions
 
-__all__ = ["Failure", "Run", "distinct", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An artifact that could not be made."""
-
-    checkpoint: Path | RemoteFile | None
-    """The checkpoint it was for; ``None`` where it failed before there was one."""
-    error: Exception
-
-    def __str__(self) -> str:
-        name = self.checkpoint.name if self.checkpoint else "this run"
-        return f"no Windows artifact for {name}: {type(self.error).__name__}: {self.error}"
+__all__ = ["Run", "distinct", "interrupted"]
 
 
 class Run:

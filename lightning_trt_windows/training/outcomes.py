@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.builds.queue import Failure
 from lightning_trt_windows.progress.display import Display, first_words, summary_row
 from lightning_trt_windows.storage.remote_file import RemoteFile
-from lightning_trt_windows.training.checkpoint_exports import Failure
 from lightning_trt_windows.training.publisher import Collection
 from lightning_trt_windows.verification.at_export import failure_of
 
