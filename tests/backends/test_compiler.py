@@ -321,7 +321,7 @@ class TestRefused:
         module, x = Module().eval(), torch.randn(4, 4, 8)
         program = exported(module, x, dims=({0 if batch_first else 1: Dim("batch", min=1, max=16)},))
         if lstm_states_are_wrong():
-            with pytest.raises(CompileError, match=r"states of an LSTM \(test_backend\.py:\d+.*2\.13 or newer"):
+            with pytest.raises(CompileError, match=r"states of an LSTM \(test_compiler\.py:\d+.*2\.13 or newer"):
                 compile_for_test(program)
             return
         with torch.no_grad():
@@ -405,7 +405,7 @@ class TestFallback:
         compiled = compile_for_test(exported(module, x, dims=({0: batch, 2: height},)))
         assert compiled.compiled.fallback_ops == ("aten.upsample_bilinear2d.vec",)
         (note,) = compiled.compiled.notes
-        assert note.startswith("One use of aten.upsample_bilinear2d.vec (test_backend.py:")
+        assert note.startswith("One use of aten.upsample_bilinear2d.vec (test_compiler.py:")
         kept = [n for n in compiled.compiled.program.graph.nodes if "upsample" in str(n.target)]
         assert len(kept) == 1
         check_against_eager(module, compiled, x)
@@ -513,7 +513,7 @@ class TestEngines:
         """The archive does not say where the module's source lies."""
         for text in members(compile_for_test(exported(nn.Linear(4, 4), torch.randn(2, 4)))).values():
             assert b"/site-packages/" not in text
-            assert b"test_backend" not in text
+            assert b"test_compiler" not in text
 
 
 class TestOptions:

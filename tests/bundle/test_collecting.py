@@ -7,59 +7,24 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from support.paths import DATA, REPOSITORY
+from support.artifacts import put
+from support.paths import REPOSITORY
 
 import lightning_trt_windows
 from lightning_trt_windows import collect
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, sha256_of, write_manifest
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
-from lightning_trt_windows.artifact.manifest import CheckpointRecord, FileRecord, OperatorCounts, Score
+from lightning_trt_windows.artifact.manifest import FileRecord, OperatorCounts
 from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
-
-
-def put(
-    folder: Path,
-    name: str = "tiny",
-    *,
-    step: int | None = 1,
-    score: float | None = None,
-    monitor: str = "val_acc",
-    mode: str = "max",
-    versions: dict[str, str] | None = None,
-    golden: bytes | None = None,
-    **changes: object,
-) -> Path:
-    """A copy of the real sample under another name, of another step; gives back the ``.ep``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = ArtifactPaths.of(folder / f"{name}.windows.ep")
-    shutil.copy(DATA / "tiny.windows.ep", paths.ep)
-    full = read_artifact(DATA / "tiny.windows.ep").manifest
-    scores = () if score is None else (Score(monitor=monitor, mode=mode, value=score),)  # type: ignore[arg-type]
-    checkpoint = CheckpointRecord(file=f"{name}.ckpt", sha256="c" * 64, epoch=0, global_step=step, scores=scores)
-    if golden is not None:
-        paths.golden.write_bytes(golden)
-        changes["golden"] = FileRecord(
-            file=paths.golden.name, size=len(golden), sha256=hashlib.sha256(golden).hexdigest()
-        )
-    manifest = dataclasses.replace(
-        full,
-        checkpoint=None if step is None else checkpoint,
-        ep=dataclasses.replace(full.ep, file=paths.ep.name),
-        versions={**full.versions, "torch": "2.14.1+cu130", "tensorrt-rtx": "1.6.1.120", **(versions or {})},
-        **changes,  # type: ignore[arg-type]
-    )
-    write_manifest(paths.manifest, manifest)
-    return paths.ep
 
 
 def names(bundle: Path) -> list[str]:

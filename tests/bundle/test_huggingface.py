@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from test_collect import put
+from support.artifacts import put
 
 from lightning_trt_windows import inspect
 from lightning_trt_windows.artifact.artifact import read_artifact

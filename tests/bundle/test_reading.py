@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_collect import put
+from support.artifacts import put
 
 from lightning_trt_windows import collect
 from lightning_trt_windows.artifact.artifact import read_artifact

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_collect import put
+from support.artifacts import put
 
 from lightning_trt_windows import report
 from lightning_trt_windows.artifact.artifact import read_artifact

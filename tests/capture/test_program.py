@@ -279,7 +279,7 @@ class TestMessages:
 
     def test_data_dependent_control_flow(self) -> None:
         """The line of the model that cannot be traced is named, with its text."""
-        with pytest.raises(CaptureError, match=r"Branch\.forward at test_capture\.py:\d+ \(if x\.sum\(\) > 0:\)"):
+        with pytest.raises(CaptureError, match=r"Branch\.forward at test_program\.py:\d+ \(if x\.sum\(\) > 0:\)"):
             capture(Branch(), {"x": InputSpec((BATCH, 4))})
 
     def test_outputs_of_unknown_classes(self) -> None:

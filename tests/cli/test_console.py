@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from test_collect import put
+from support.artifacts import put
 
 from lightning_trt_windows import collect, inspect
 from lightning_trt_windows.artifact.manifest import OperatorCounts

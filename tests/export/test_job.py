@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from support import building
+from support.jobs import checkpoint, job
 from support.lightning_models import Data, Regression
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
@@ -29,20 +30,6 @@ from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.settings import ExportSettings
-
-
-def checkpoint(path: Path, module: torch.nn.Module, **more: Any) -> Path:
-    """A checkpoint of ``module``, as Lightning writes it."""
-    torch.save({"state_dict": module.state_dict(), "epoch": 0, "global_step": 5, **more}, path)
-    return path
-
-
-def job(directory: Path, module: Any, settings: ExportSettings | None = None) -> Job:
-    """A job with its program in a file and its weights in a checkpoint."""
-    path = checkpoint(directory / "a.ckpt", module)
-    discovered = discover(module, datamodule=Data())
-    prepared = prepare(module, discovered, ArtifactPaths.beside(path), settings or ExportSettings())
-    return prepared.saved(directory / "program.pt2", weights=path)
 
 
 class TestJob:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.both_lightnings import classes
 from support.paths import MODELS, REPOSITORY
-from test_both_lightnings import classes
 
 from lightning_trt_windows import DimRange, RangeOptions, WindowsExport, WindowsExportCLI, add_windows_export
 from lightning_trt_windows.errors import EnvironmentMismatchError

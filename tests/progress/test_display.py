@@ -110,7 +110,7 @@ def test_listeners_hear_their_own_thread() -> None:
 def test_stages_of_another_process(tmp_path: Path) -> None:
     """What a build process is doing is known while it runs."""
     from support import building
-    from test_jobs import job
+    from support.jobs import job
 
     executor = BuildProcess()
     future: Any = executor.submit(building.says_what_it_does, job(tmp_path, Regression()))

@@ -7,53 +7,16 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from support.both_lightnings import classes, fit
 from support.paths import TESTS
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import check_artifact
 
 BOTH = pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
-
-
-def classes(name: str) -> tuple[Any, Any, Any]:
-    """The Lightning of that name, and a module and a datamodule that belong to it."""
-    L = importlib.import_module(name)  # noqa: N806 -- its usual name
-
-    class Data(L.LightningDataModule):
-        def train_dataloader(self) -> Any:
-            return DataLoader(TensorDataset(torch.rand(24, 4), torch.rand(24, 1)), 8)
-
-    class Model(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Linear(4, 1)
-
-        def forward(self, x: Any) -> Any:
-            return self.net(x)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return nn.functional.mse_loss(self(batch[0]), batch[1])
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    return L, Model, Data
-
-
-def fit(name: str, directory: Path, export: Any, **options: Any) -> Any:
-    """Train for one epoch with the Lightning of that name; gives the Trainer."""
-    L, model, data = classes(name)  # noqa: N806
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    saver = L.callbacks.ModelCheckpoint(directory, filename="a")
-    trainer = L.Trainer(default_root_dir=directory, max_epochs=1, callbacks=[saver, export], **quiet, **options)
-    trainer.fit(model(), datamodule=data())
-    return trainer
 
 
 @BOTH
@@ -103,7 +66,8 @@ from lightning_trt_windows import WindowsExport
 export = WindowsExport(on_error="raise")
 assert not any(sys.modules.get(name) for name in ("lightning", "pytorch_lightning", "lightning_fabric"))
 
-from test_both_lightnings import fit, importlib
+import importlib
+from support.both_lightnings import fit
 fit("{name}", Path.cwd(), export, fast_dev_run={only_a_step})  # imports it, after the callback was made
 assert isinstance(export, importlib.import_module("{name}").Callback)
 print(*[artifact.path.name for artifact in export.artifacts])

@@ -1,0 +1,1 @@
+"""Reading Lightning's checkpoints, whole or sharded."""
