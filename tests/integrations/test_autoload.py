@@ -138,7 +138,7 @@ print((time.perf_counter() - start) / 1000)
 
 
 def test_unset_it_costs_a_trainer_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three small modules of the standard library once, and microseconds each time, of the milliseconds of a Trainer."""
+    """Three small modules of the standard library once, then microseconds, of the milliseconds of a Trainer."""
     monkeypatch.delenv(VARIABLE, raising=False)
     script = COST.format(name="lightning.pytorch")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
