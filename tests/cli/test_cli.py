@@ -285,6 +285,7 @@ def trained(project: Path) -> Path:
     return project
 
 
+@pytest.mark.linux("exports")
 def test_export_makes_an_artifact_that_inspects_whole(trained: Path) -> None:
     """From a checkpoint, a class in a file and a spec, to another directory."""
     (trained / "out").mkdir()
@@ -305,6 +306,7 @@ def test_export_makes_an_artifact_that_inspects_whole(trained: Path) -> None:
     assert main(["inspect", "out/epoch=0.windows.json", "--check"]) == 0
 
 
+@pytest.mark.linux("exports")
 def test_export_of_a_missing_checkpoint_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the code of checkpoints."""
     assert main(["export", "epoch=1.ckpt", "--module", "src/user_net.py:Net"]) == 9

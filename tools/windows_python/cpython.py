@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from tools.windows_python.cache import RECIPE, RecipeError, call, made
 from tools.windows_python.source_edits import edit_sources
 
-__all__ = ["prepare_python"]
+__all__ = ["RUNTIME_DLLS", "prepare_python"]
 
 VERSION = "3.11.2"
 """Of Debian 12's package python3.11; the edits fit no other."""
@@ -39,8 +40,15 @@ LIBRARIES = (
     "-lz", "-lversion", "-lws2_32", "-lshlwapi", "-lpathcch", "-lbcrypt", "-ladvapi32", "-lole32", "-loleaut32",
     "-lrpcrt4", "-liphlpapi", "-luuid", "-luser32",
 )  # fmt: skip
-SYSTEM_DLLS = {"bcryptprimitives": ("-ladvapi32",), "vcruntime140_threads": ()}
-"""What Wine 8 lacks and PyTorch's wheel imports, with the libraries of each; C sources in the folder ``recipe``."""
+SYSTEM_DLLS = {"bcryptprimitives": ("-ladvapi32",)}
+"""What Wine 8 lacks and wheels import, with the libraries of each; C sources in the folder ``recipe``."""
+RUNTIME = "msvc-runtime==14.44.35112"
+"""Microsoft's C++ runtime, as a wheel. Wine has its own, which ruins the heap when a C++ exception is caught; PyTorch
+raises one for each wrong argument."""
+RUNTIME_DLLS = (
+    "concrt140", "msvcp140", "msvcp140_1", "msvcp140_2", "msvcp140_atomic_wait", "vcruntime140", "vcruntime140_1",
+    "vcruntime140_threads",
+)  # fmt: skip
 
 
 def prepare_python() -> Path:
@@ -64,6 +72,7 @@ def _make(place: Path) -> None:
     _freeze(source)
     _compile_libffi(libffi, work / "ffi")
     _compile(source, work, place)
+    _microsoft_runtime(work, place)
     shutil.copytree(source / "Lib", place / "Lib", ignore=shutil.ignore_patterns("test", "idlelib", "tkinter"))
     shutil.rmtree(work)
 
@@ -180,6 +189,16 @@ def _forwarder(source: Path, work: Path, place: Path) -> None:
     (work / "python3.def").write_text("\n".join(["LIBRARY python3.dll", "EXPORTS", *exports, ""]), encoding="utf-8")
     (work / "empty.c").write_text("\n", encoding="utf-8")
     call(COMPILER, "-shared", "-o", place / "python3.dll", work / "empty.c", work / "python3.def", where=source)
+
+
+def _microsoft_runtime(work: Path, place: Path) -> None:
+    platform = ("--platform", "win_amd64", "--python-version", "3.11", "--only-binary=:all:", "--no-deps")
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
+    call(*pip, *platform, "--dest", work / "runtime", RUNTIME, where=work)
+    with zipfile.ZipFile(next((work / "runtime").glob("*.whl"))) as wheel:
+        for name in RUNTIME_DLLS:
+            (member,) = (m for m in wheel.namelist() if m.endswith(f"/Scripts/{name}.dll"))
+            (place / f"{name}.dll").write_bytes(wheel.read(member))  # found beside python.exe
 
 
 def _processes() -> int:

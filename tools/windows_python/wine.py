@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.windows_python.cache import RecipeError, call, made
+from tools.windows_python.cpython import RUNTIME_DLLS
 from tools.windows_python.project import REPOSITORY, bytecode, installed_project
 
 __all__ = ["environment", "prepare_wine", "run", "windows_path"]
@@ -41,8 +42,9 @@ def _variables(prefix: Path) -> dict[str, str]:
     return {
         "WINEPREFIX": str(prefix),
         "WINEDEBUG": "-all",
-        # else Wine asks whether to download .NET and a browser, and a debugger prints pages when a program crashes
-        "WINEDLLOVERRIDES": "mscoree,mshtml,winedbg.exe=",
+        # else Wine asks whether to download .NET and a browser, and a debugger prints pages when a
+        # program crashes; Microsoft's C++ runtime comes before Wine's own
+        "WINEDLLOVERRIDES": f"mscoree,mshtml,winedbg.exe=;{','.join(RUNTIME_DLLS)}=n,b",
     }
 
 
@@ -60,7 +62,8 @@ def environment(prefix: Path, packages: Sequence[Path], more: Mapping[str, str] 
         more: Variables that replace any of those.
     """
     # variables of this machine's own Python and of other programs mean nothing there, and paths would be wrong
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "PYTEST_"))}
+    foreign = ("PYTHON", "PYTEST_", "TEMP", "TMP", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {
         **kept,
         **_variables(prefix),
