@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import HashingFile, atomic_file, explained, readable_size, sha256_of
+from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size, sha256_of
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows, legal_form, mark
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
@@ -22,17 +22,13 @@ from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 __all__ = [
     "Artifact",
     "ArtifactPaths",
-    "HashingFile",
     "archive_members",
     "artifact_issues",
-    "atomic_file",
     "check_artifact",
     "manifest_bytes",
     "parse_manifest",
     "read_artifact",
-    "readable_size",
     "remove_manifest",
-    "sha256_of",
     "write_manifest",
 ]
 

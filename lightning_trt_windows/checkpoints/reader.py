@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from lightning_trt_windows.artifact.artifact import sha256_of
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, Score
 from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.errors import CheckpointError

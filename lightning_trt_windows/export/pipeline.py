@@ -15,15 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_trt_windows.artifact.artifact import (
-    Artifact,
-    ArtifactPaths,
-    atomic_file,
-    remove_manifest,
-    sha256_of,
-    write_manifest,
-)
-from lightning_trt_windows.artifact.files import link_or_copy
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, remove_manifest, write_manifest
+from lightning_trt_windows.artifact.files import atomic_file, link_or_copy, sha256_of
 from lightning_trt_windows.artifact.manifest import (
     BackendRecord,
     CheckpointRecord,

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, readable_size
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import sizes_text
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, OutputError
