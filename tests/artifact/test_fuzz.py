@@ -66,7 +66,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the files of one example are, in memory if that can be."""
     shared = Path("/dev/shm")
-    path = (shared if sys.platform == "linux" and shared.is_dir() else tmp_path_factory.getbasetemp()) / f"fuzz-{os.getpid()}"
+    path = (
+        shared if sys.platform == "linux" and shared.is_dir() else tmp_path_factory.getbasetemp()
+    ) / f"fuzz-{os.getpid()}"
     path.mkdir()
     yield path
     shutil.rmtree(path)

@@ -14,7 +14,6 @@ from lightning_trt_windows.bundle.huggingface import BEGIN, END, collect_for_hub
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ConfigurationError
 
-
 hub = pytest.importorskip("huggingface_hub", reason="reads cards with the Hub's own library")
 
 

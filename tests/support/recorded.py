@@ -35,7 +35,9 @@ def key_of_caller(path: Path) -> str:
     assert frame is not None
     file, function = Path(frame.f_code.co_filename).stem, frame.f_code.co_name
     # a fixture makes the same for every test, a test something of its own for each of its parameters
-    parameters = re.search(r"\[.*\]", os.environ.get("PYTEST_CURRENT_TEST", "")) if function.startswith("test_") else None
+    parameters = (
+        re.search(r"\[.*\]", os.environ.get("PYTEST_CURRENT_TEST", "")) if function.startswith("test_") else None
+    )
     return re.sub(r"[^\w.-]+", "_", f"{file}.{function}{parameters[0] if parameters else ''}.{path.name}")
 
 

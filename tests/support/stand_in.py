@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.recorded import keep, key_of_caller, take
-from support.simulation import partitions_kept
 from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
@@ -23,6 +21,8 @@ from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.loading import load_program
+from support.recorded import keep, key_of_caller, take
+from support.simulation import partitions_kept
 
 CPU = torch.device("cpu")
 

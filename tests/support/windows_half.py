@@ -14,6 +14,6 @@ FILES = ("conftest.py", "test_errors.py", "test_imports.py", "test_settings.py")
 
 
 def runs_on_windows(path: Path) -> bool:
-    """Whether a file or folder below ``tests/`` is about what a PC does; the rest trains, exports or checks this repository."""
+    """Whether a file or folder below ``tests/`` is about what a PC does, rather than training or exporting."""
     parts = path.relative_to(TESTS).parts
     return not parts or parts[0] in FOLDERS or parts[0] in FILES

@@ -379,8 +379,9 @@ class TestAtExport:
     @pytest.mark.linux("trains")
     def test_the_callback_reports_it_as_a_failure(self, tmp_path: Path) -> None:
         """Beside the artifact, which is there."""
-        from lightning_trt_windows import WindowsExport
         from support.lightning_models import Data, Regression, trainer
+
+        from lightning_trt_windows import WindowsExport
 
         callback = WindowsExport(verify=True)
         with pytest.warns(UserWarning, match="its numbers were not checked"):

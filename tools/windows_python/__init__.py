@@ -4,6 +4,5 @@
 with ``ARGUMENTS``, ``... where`` names the folder. No GPU, no Windows licence and no download of a Windows program is
 needed: CPython is compiled from Debian's own source package with mingw-w64, which takes a minute or two, once.
 
-What it is not: Microsoft's C runtime for CPython itself (it links to Wine's msvcrt; PyTorch's DLLs use Wine's ucrtbase),
-the limit of 260 characters for a path, access control lists, read-only files (whoever is root may write them), a GPU.
+``docs/windows-tests.md`` says what it is not.
 """

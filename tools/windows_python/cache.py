@@ -1,4 +1,4 @@
-"""The folder in which what was built and unpacked is kept, and the rule that nothing half made is ever taken from it."""
+"""The folder in which what was built and unpacked is kept; nothing half made is ever taken from it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def call(*command: str | Path, where: Path, environment: Mapping[str, str] | Non
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
-        raise RecipeError(f"{words[0]} was not found; `make windows` names the Debian packages that it needs") from error
+        raise RecipeError(
+            f"{words[0]} was not found; `make windows` names the Debian packages that it needs"
+        ) from error
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-25:])
         raise RecipeError(f"{' '.join(words[:6])} ended with status {done.returncode}:\n{tail}")

@@ -23,7 +23,8 @@ FREEZER = "/usr/bin/python3.11"
 """Compiles the modules that are frozen into the DLL: Debian's own Python of that version."""
 # what pythoncore.vcxproj leaves to projects of their own
 MORE_FILES = (
-    "Modules/_bz2module.c", "Modules/_ctypes/_ctypes.c", "Modules/_ctypes/callbacks.c", "Modules/_ctypes/callproc.c", "Modules/_ctypes/cfield.c",
+    "Modules/_bz2module.c", "Modules/_ctypes/_ctypes.c", "Modules/_ctypes/callbacks.c",
+    "Modules/_ctypes/callproc.c", "Modules/_ctypes/cfield.c",
     "Modules/_ctypes/malloc_closure.c", "Modules/_ctypes/stgdict.c", "Modules/_multiprocessing/multiprocessing.c",
     "Modules/_multiprocessing/semaphore.c", "Modules/_queuemodule.c", "Modules/overlapped.c", "Modules/selectmodule.c",
     "Modules/socketmodule.c", "Modules/unicodedata.c",
@@ -87,7 +88,7 @@ def _check_programs() -> None:
 
 
 def _download(work: Path) -> Iterator[Path]:
-    """Fetch the original archives of CPython, libffi and bzip2 with apt; its lists go into ``work``, not into the system's."""
+    """Fetch the original archives of CPython, libffi and bzip2 with apt, whose lists go into ``work``."""
     parts, lists = work / "apt.d", work / "lists"
     parts.mkdir()
     (lists / "partial").mkdir(parents=True)

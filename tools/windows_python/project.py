@@ -25,7 +25,14 @@ def installed_project() -> Iterator[Path]:
     """
     folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="project-", dir=folder()) as place:
-        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--no-build-isolation", "--no-index")
+        options = (
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--no-compile",
+            "--no-build-isolation",
+            "--no-index",
+        )
         call(sys.executable, "-m", "pip", "install", *options, "--target", place, ".", where=REPOSITORY)
         try:
             yield Path(place)

@@ -10,13 +10,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.windows_python import wine
+from tools.windows_python.cache import call
 from tools.windows_python.project import REPOSITORY
 
-__all__ = ["run_tests"]
+__all__ = ["record", "run_tests"]
 
 EXPORTING = ("tests/artifact/test_fuzz.py", "tests/runtime", "tests/verification", "tests/windows")
 """Tests of the PC's half that export something; they leave it for the Windows run."""
 VARIABLE = "RECORDED_ARTIFACTS"
+
+
+def record(folder: Path) -> int:
+    """Fill ``folder`` with what a Windows machine tests: artifacts, and a bundle of one with this package's wheel.
+
+    Returns:
+        The exit status of pytest, whose tests build the artifacts.
+
+    Raises:
+        RecipeError: The wheel or the bundle cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    status = _build(folder)
+    if status == 0:
+        with tempfile.TemporaryDirectory() as place:
+            call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place, where=REPOSITORY)
+            (wheel,) = Path(place).glob("*.whl")
+            (artifact,) = folder.glob("*/mixed.windows.ep")
+            options = ("--out", folder.absolute() / "bundle.zip", "--wheel", wheel)
+            command = (sys.executable, "-m", "lightning_trt_windows", "collect", artifact.parent.absolute(), *options)
+            call(*command, where=REPOSITORY)
+    return status
 
 
 def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
@@ -31,13 +54,15 @@ def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
         RecipeError: Wine is not installed, or the package cannot be built.
     """
     with tempfile.TemporaryDirectory(prefix="recorded-") as recorded:
-        print("Building artifacts on Linux", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *EXPORTING], cwd=REPOSITORY, check=False,
-            env={**os.environ, VARIABLE: recorded, "FUZZ_EXAMPLES": "1"},
-        )  # fmt: skip
-        if done.returncode:
-            return done.returncode
-        print("The same tests and the others of the PC's half under the Windows Python", flush=True)
+        if status := _build(Path(recorded)):
+            return status
+        print("The tests of the PC's half under the Windows Python", flush=True)
         command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or ["tests"]))
         return wine.run(python, wheels, command, {VARIABLE: wine.windows_path(Path(recorded))})
+
+
+def _build(folder: Path) -> int:
+    print("Building artifacts on Linux", flush=True)
+    environment = {**os.environ, VARIABLE: str(folder.absolute()), "FUZZ_EXAMPLES": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", *EXPORTING]
+    return subprocess.run(command, cwd=REPOSITORY, check=False, env=environment).returncode

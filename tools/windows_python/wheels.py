@@ -27,7 +27,16 @@ def prepare_wheels() -> Path:
 def _make(place: Path) -> None:
     platform = ("--platform", "win_amd64", "--python-version", "3.11", "--implementation", "cp", "--only-binary=:all:")
     # the dependencies of a Windows machine are listed: pip would take those of this one
-    install = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps")
+    install = (
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-deps",
+    )
     call(*install, *platform, "--target", place, "--requirement", WHEELS, where=place)
     call(*install, "--target", place, "--requirement", SOURCES, where=place)
     for pattern in UNUSED:

@@ -27,7 +27,19 @@ def prepare_wine() -> Path:
 
 def _make_prefix(place: Path) -> None:
     variables = _variables(place)
-    call(_program(), "reg", "add", r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f", where=place, environment=variables)
+    call(
+        _program(),
+        "reg",
+        "add",
+        r"HKCU\Software\Wine",
+        "/v",
+        "Version",
+        "/d",
+        "win10",
+        "/f",
+        where=place,
+        environment=variables,
+    )
     call(shutil.which("wineserver") or "/usr/lib/wine/wineserver", "--wait", where=place, environment=variables)
 
 
