@@ -21,7 +21,7 @@ from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, 
 from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 from lightning_trt_windows.training.checkpoint_exports import Run
-from lightning_trt_windows.training.conflicts import check_alone, stands_back
+from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.options import RunOptions, one_of
 from lightning_trt_windows.training.outcomes import Report
@@ -169,7 +169,7 @@ class WindowsExport(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called before anything else. Refuses an environment in which the export cannot work, before the training."""
-        if self.default_of and stands_back(self, trainer, WindowsExport):
+        if self.default_of and yields_to_configured(self, trainer, WindowsExport):
             return
         if stage != "fit" or _fast_dev_run(trainer):
             return

@@ -110,7 +110,7 @@ class Run:
         self._step_of.pop(checkpoint, None)
         if not self.options.keep_dropped:
             self._remove_artifact(checkpoint)
-        if self.mirror.is_away(checkpoint):
+        if self.mirror.is_remote_checkpoint(checkpoint):
             checkpoint.unlink(missing_ok=True)  # as it has there
 
     def collect(self) -> None:
@@ -163,7 +163,7 @@ class Run:
 
     def _remove_artifact(self, checkpoint: Path) -> None:
         removed = remove_artifact(checkpoint)
-        if removed or self.mirror.is_away(checkpoint):
+        if removed or self.mirror.is_remote_checkpoint(checkpoint):
             self.mirror.remove(checkpoint)
             self._gone(checkpoint)
 
@@ -196,7 +196,7 @@ class Run:
 
     def _report(self, outcome: Outcome) -> None:
         checkpoint, job, result = outcome
-        if isinstance(result, Artifact) and self.mirror.is_away(checkpoint):
+        if isinstance(result, Artifact) and self.mirror.is_remote_checkpoint(checkpoint):
             self.mirror.send(checkpoint, result)
         elif isinstance(result, Artifact):
             self._made(result)
