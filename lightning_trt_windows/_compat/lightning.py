@@ -1,9 +1,10 @@
 """``lightning.pytorch`` or ``pytorch_lightning``: the same code under two names, with different classes.
 
-Which of them a Trainer comes from is known when it is made, and the callback may have been imported before that. So
-``Callback`` is a class of its own that derives from the Callback of each Lightning that has been imported, and of
-one that is imported later from that moment on. Nothing is imported for its sake: a second Lightning costs a quarter of
-a second, and turns the messages of the first to its own logger.
+Which of them a Trainer comes from is known when it is made, and our callback may have been imported before that. So
+``Callback`` derives from neither. ``of_imported`` gives a class that derives from the Callback of each Lightning that
+has been imported by then as well, and objects are made of that class; an object that was made before turns into a
+callback of a later Lightning when that one asks it for something that only a Callback has. Nothing is imported for its
+sake: a second Lightning costs a quarter of a second, and turns the messages of the first to its own logger.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-__all__ = ["CALLBACK_MODULES", "Callback", "cli", "installed", "rank_zero_info", "rank_zero_warn"]
+__all__ = [
+    "CALLBACK_MODULES",
+    "Callback",
+    "checkpoint_io_base",
+    "cli",
+    "installed",
+    "of_imported",
+    "rank_zero_info",
+    "rank_zero_warn",
+    "resolve",
+]
 
 CALLBACK_MODULES = ("lightning.pytorch.callbacks.callback", "pytorch_lightning.callbacks.callback")
 """Where each Lightning defines its ``Callback``."""
+
+_T = TypeVar("_T")
 
 
 def cli() -> Any:
@@ -35,6 +45,43 @@ def installed() -> list[str]:
     return [name for name in names if importlib.util.find_spec(name)]
 
 
+def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
+    """The ``CheckpointIO`` of the Lightning that ``checkpoint_io`` is of; ``object`` where it is of none."""
+    named = (cls for cls in type(checkpoint_io).__mro__ if cls.__name__ == "CheckpointIO")
+    return next(named, object)
+
+
+def of_imported(cls: type[_T]) -> type[_T]:
+    """``cls`` as a Callback of every Lightning that has been imported until now.
+
+    Each class that this returns derives from those that it returned for the same ``cls`` before.
+    """
+    root = _roots.get(cls, cls)
+    latest = _latest.get(root, root)
+    found = [getattr(sys.modules.get(module), "Callback", None) for module in CALLBACK_MODULES]
+    if missing := tuple(base for base in found if base is not None and not issubclass(latest, base)):
+        # Lightning keys the state of callbacks by their name; command lines name classes by where they are found
+        module = getattr(root, "public_module", root.__module__)
+        names = {"__module__": module, "__qualname__": root.__qualname__, "__doc__": root.__doc__}
+        latest = type(root.__name__, (latest, *missing), names)
+        _latest[root], _roots[latest] = latest, root
+    return latest
+
+
+def resolve(callback: Any) -> bool:
+    """Make ``callback`` a Callback of every Lightning that has been imported; whether that changed it."""
+    cls = of_imported(type(callback))
+    if cls is type(callback):
+        return False
+    callback.__class__ = cls
+    return True
+
+
+_latest: dict[type[Any], type[Any]] = {}
+"""Class as it was written to the newest that derives from it and from Lightning's."""
+_roots: dict[type[Any], type[Any]] = {}
+"""The other way round."""
+
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -44,48 +91,18 @@ else:
     # both of them log through this package, which is small and needs neither
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
-    class _Plain:
-        """Python lets the bases of a class be changed only where it has one besides ``object``."""
-
-    class Callback(_Plain):
+    class Callback:
         """A callback of the Lightning that is there, or of both."""
 
+        public_module: ClassVar[str]
+        """The module that shows the class to users, where that is another than its own."""
 
-def _adopt(module: ModuleType) -> None:
-    """Make ``Callback``, and what derives from it, a Callback of the Lightning that ``module`` belongs to."""
-    if module.Callback not in Callback.__bases__:
-        Callback.__bases__ = (*Callback.__bases__, module.Callback)
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make an object of the class that derives from the Callback of each imported Lightning."""
+            return super().__new__(of_imported(cls))
 
-
-class _Arrivals(PathFinder):
-    """Finds the modules of ``CALLBACK_MODULES`` as Python does, and has them adopted when they have run."""
-
-    @classmethod
-    def find_spec(
-        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """What the path holds, for two names; nothing for all others."""
-        if fullname not in CALLBACK_MODULES:
-            return None
-        spec = super().find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            _tell(spec.loader)
-        return spec
-
-
-def _tell(loader: Any) -> None:
-    execute = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        execute(module)
-        _adopt(module)
-
-    loader.exec_module = exec_module
-
-
-if not TYPE_CHECKING:
-    for _name in CALLBACK_MODULES:
-        if hasattr(sys.modules.get(_name), "Callback"):
-            _adopt(sys.modules[_name])
-    if not all(_name in sys.modules for _name in CALLBACK_MODULES):
-        sys.meta_path.insert(0, _Arrivals)
+        def __getattr__(self, name: str) -> Any:
+            """Take what only a Callback has from the Lightning that asks for it: it has been imported by now."""
+            if resolve(self):
+                return getattr(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
