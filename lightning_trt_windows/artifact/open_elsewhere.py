@@ -64,7 +64,7 @@ def is_open_elsewhere(error: OSError, path: Path, *, replaces: bool = False) -> 
     if not path.is_file():
         return False
     # Python's own open() does not hand on the code, and a file that is mapped or open answers "denied" to a replacement
-    return (replaces and code == _DENIED and os.access(path, os.W_OK)) or _sharing_violation(path)
+    return (replaces and code == _DENIED and os.access(path, os.W_OK)) or _is_or_was_shared(path)
 
 
 def reason_of(error: OSError, path: Path, *, replaces: bool = False) -> str:
@@ -76,8 +76,11 @@ def reason_of(error: OSError, path: Path, *, replaces: bool = False) -> str:
     return error.strerror or str(error)
 
 
-def _sharing_violation(path: Path) -> bool:
-    """Ask Windows itself to open ``path`` for reading, sharing it with everybody."""
+def _is_or_was_shared(path: Path) -> bool:
+    """Whether Windows, asked to open ``path`` for reading, says that another program has it open, or does open it.
+
+    It was denied a moment ago; where it no longer is, that program has just closed it.
+    """
     if sys.platform != "win32":
         return False
     import ctypes
@@ -89,5 +92,5 @@ def _sharing_violation(path: Path) -> bool:
     code = ctypes.get_last_error()
     if handle not in (None, ctypes.c_void_p(-1).value):
         kernel.CloseHandle(ctypes.c_void_p(handle))
-        return False
+        return True
     return code in _SHARING

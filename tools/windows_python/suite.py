@@ -48,7 +48,7 @@ def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
     Args:
         python: Folder of ``python.exe``.
         wheels: Folder of the packages.
-        arguments: For the pytest there, in place of ``tests``.
+        arguments: For the pytest there, in place of all tests in two processes.
 
     Raises:
         RecipeError: Wine is not installed, or the package cannot be built.
@@ -57,7 +57,8 @@ def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
         if status := _build(Path(recorded)):
             return status
         print("The tests of the PC's half under the Windows Python", flush=True)
-        command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or ["tests"]))
+        chosen = arguments or ("--numprocesses", "2", "--dist", "loadfile", "tests")
+        command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen)
         return wine.run(python, wheels, command, {VARIABLE: wine.windows_path(Path(recorded))})
 
 
