@@ -79,6 +79,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "WindowsExport":  # another class once another Lightning has been imported
+        from lightning_trt_windows._compat.lightning import of_imported
+
+        return of_imported(value)
     globals()[name] = value
     return value
 

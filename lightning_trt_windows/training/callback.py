@@ -93,6 +93,8 @@ class WindowsExport(Callback):
         >>> trainer = L.Trainer(callbacks=[WindowsExport()])
     """
 
+    public_module = "lightning_trt_windows"
+
     default_of: str | None = None
     """What has added this callback without saying more; one that the user has configured goes before it."""
 
@@ -165,6 +167,7 @@ class WindowsExport(Callback):
         self._session: Session | None = None
         self._switched_off = False
         self._preflight_left: list[str] = []
+        self._preflight_error = ""
 
     @property
     def settings(self) -> ExportSettings:
@@ -247,6 +250,7 @@ class WindowsExport(Callback):
         self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
         self._preflight_left = list(PREFLIGHT) if self.options.preflight else []
+        self._preflight_error = ""
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
@@ -360,6 +364,9 @@ class WindowsExport(Callback):
         except ShapeDiscoveryError:
             return  # training may show more
         except LightningTrtError as error:
+            if str(error) == self._preflight_error:
+                return  # it has been said
+            self._preflight_error = str(error)
             later = self._preflight_left[0] if self._preflight_left else "when it is exported"
             rank_zero_warn(
                 f"WindowsExport: {type(pl_module).__name__} cannot be captured yet; it is tried again {later}. "
