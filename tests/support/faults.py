@@ -30,16 +30,31 @@ FAULTS: tuple[type[Exception], ...] = (Exception, OSError, MemoryError, ForeignE
 """What is raised in place of a function's work."""
 
 
-def reached(run: Callable[[], Any]) -> list[types.FunctionType]:
-    """The functions of the package that are called, in any thread, while ``run`` runs; in the order of first calls.
+def reached(run: Callable[[], Any], inner: types.FunctionType) -> tuple[list[types.FunctionType], ...]:
+    """The functions of the package that are called, in any thread, while ``run`` runs, in the order of first calls.
 
-    Functions that are made anew in each call of another one (closures, lambdas) are left out: nothing holds them.
+    Functions that are made anew in each call of another one (closures, lambdas) are left out, for nothing holds them,
+    and so are decorators around others.
+
+    Args:
+        run: What is to be looked at.
+        inner: A function whose work is told from the rest.
+
+    Returns:
+        What is called outside of ``inner``, and what is called by it only.
     """
-    seen: dict[types.CodeType, None] = {}
+    inside: dict[types.CodeType, None] = {}
+    outside: dict[types.CodeType, None] = {}
+    depths: dict[int, int] = {}
 
     def note(frame: types.FrameType, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
-            seen.setdefault(frame.f_code)
+        if event not in ("call", "return") or not frame.f_code.co_filename.startswith(PACKAGE):
+            return
+        thread = threading.get_ident()
+        if event == "call":
+            (inside if depths.get(thread) else outside).setdefault(frame.f_code)
+        if frame.f_code is inner.__code__:
+            depths[thread] = depths.get(thread, 0) + (1 if event == "call" else -1)
 
     threading.setprofile(note)
     sys.setprofile(note)
@@ -48,8 +63,10 @@ def reached(run: Callable[[], Any]) -> list[types.FunctionType]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # as its documentation says
-    holders = {f.__code__: f for f in gc.get_objects() if isinstance(f, types.FunctionType) and f.__code__ in seen}
-    return [holders[code] for code in seen if code in holders and "<" not in holders[code].__qualname__]
+    functions = [f for f in gc.get_objects() if isinstance(f, types.FunctionType) and not hasattr(f, "__wrapped__")]
+    holders = {f.__code__: f for f in functions if "<" not in f.__qualname__}
+    only_inside = [code for code in inside if code not in outside]
+    return tuple([holders[code] for code in codes if code in holders] for codes in (outside, only_inside))
 
 
 @contextlib.contextmanager

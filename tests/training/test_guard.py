@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import shutil
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from support.faults import FAULTS, faulty, reached
 from support.lightning_models import Data, Regression, trainer
 
 from lightning_trt_windows import WindowsExport
+from lightning_trt_windows.export.pipeline import build
 from lightning_trt_windows.training.guard import LOG_NAME, Guard, hook
 
 STANDS_IN = {
@@ -33,11 +36,13 @@ STANDS_IN = {
     "_Watched.remove_checkpoint": "calls the CheckpointIO that it wraps, then tells the watch, which guards itself",
     "_Watched.teardown": "calls the CheckpointIO that it wraps, then tells the watch, which guards itself",
     "_Watched.__getattr__": "answers for the CheckpointIO that it wraps",
+    "_Watched._tell": "is the guard of those above",
+    "callbacks": "is asked by the constructor of every Trainer, before there is a training",
 }
 """Functions that are called in place of somebody else's, and do that one's work. Without them there is none."""
 
 
-class Coffee(Exception):
+class CoffeeError(Exception):
     """What ends a training that was to fail."""
 
 
@@ -48,7 +53,7 @@ class Tiny(Regression):
 
     def on_train_epoch_end(self) -> None:
         if self.current_epoch == self.fails:
-            raise Coffee
+            raise CoffeeError
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         return self(batch[0])
@@ -56,67 +61,68 @@ class Tiny(Regression):
     test_step = Regression.validation_step
 
 
-class TinyData(Data):
-    """The same samples for every stage."""
+@dataclass(frozen=True)
+class Scenario:
+    """A training, and the callback that it has."""
 
-    test_dataloader = predict_dataloader = Data.val_dataloader
+    settings: Mapping[str, Any]
+    train: Callable[[Path, Tiny, WindowsExport], None]
+
+    def __str__(self) -> str:
+        return self.train.__name__
 
 
-def at_the_end(folder: Path) -> dict[str, Any]:
-    """``when="train_end"``; afterwards validate, test and predict."""
-    export = WindowsExport()
+def at_the_end(folder: Path, module: Tiny, export: WindowsExport) -> None:
+    """The best and the last; afterwards validate, test and predict."""
     run = trainer(folder, ModelCheckpoint(folder, filename="a", save_last=True), export, **SHORT)
-    module, data = Tiny(), TinyData()
+    data = Data()
     run.fit(module, datamodule=data)
     run.validate(module, datamodule=data, verbose=False)
-    run.test(module, datamodule=data, verbose=False)
-    run.predict(module, datamodule=data, return_predictions=False)
-    return module.state_dict()
+    run.test(module, data.val_dataloader(), verbose=False)
+    run.predict(module, data.val_dataloader(), return_predictions=False)
 
 
-def at_every_checkpoint(folder: Path) -> dict[str, Any]:
-    """``when="checkpoint"``, with checkpoints that are deleted, a logger, and a copy of the callback."""
-    export = WindowsExport(when="checkpoint", executor="inline", golden=True)
+def at_every_checkpoint(folder: Path, module: Tiny, export: WindowsExport) -> None:
+    """Checkpoints that are deleted, and a logger; then the training is resumed."""
     saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=1, save_last=True)
+    data = Data()
     run = trainer(folder, saver, export, logger=CSVLogger(folder), **{**SHORT, "max_epochs": 2})
-    module = Tiny()
-    run.fit(module, datamodule=TinyData())
-    return module.state_dict()
+    run.fit(module, datamodule=data)
+    again = trainer(folder, ModelCheckpoint(folder, filename="{epoch}"), export, **{**SHORT, "max_epochs": 3})
+    again.fit(module, datamodule=data, ckpt_path=folder / "last.ckpt")
 
 
-def elsewhere(folder: Path) -> dict[str, Any]:
+def elsewhere(folder: Path, module: Tiny, export: WindowsExport) -> None:
     """Checkpoints on another file system."""
-    export = WindowsExport(when="checkpoint", executor="inline")
     saver = ModelCheckpoint(f"memory://{folder.name}", filename="{epoch}", save_top_k=1)
-    run = trainer(folder, saver, export, **{**SHORT, "max_epochs": 2})
-    module = Tiny()
-    run.fit(module, datamodule=TinyData())
-    fsspec.filesystem("memory").rm(f"/{folder.name}", recursive=True)
-    return module.state_dict()
+    try:
+        trainer(folder, saver, export, **{**SHORT, "max_epochs": 2}).fit(module, datamodule=Data())
+    finally:
+        fsspec.filesystem("memory").rm(f"/{folder.name}", recursive=True)
 
 
-def failing(folder: Path) -> dict[str, Any]:
+def failing(folder: Path, module: Tiny, export: WindowsExport) -> None:
     """A training that fails, and its checkpoints."""
-    module = Tiny()
     module.fails = 1
-    export = WindowsExport(when="checkpoint", executor="inline")
-    saver = ModelCheckpoint(folder, filename="{epoch}")
-    run = trainer(folder, saver, export, **{**SHORT, "max_epochs": 3})
-    with pytest.raises(Coffee):
-        run.fit(module, datamodule=TinyData())
-    return module.state_dict()
+    run = trainer(folder, ModelCheckpoint(folder, filename="{epoch}"), export, **{**SHORT, "max_epochs": 3})
+    with pytest.raises(CoffeeError):
+        run.fit(module, datamodule=Data())
 
 
-def without_a_checkpoint(folder: Path) -> dict[str, Any]:
+def without_a_checkpoint(folder: Path, module: Tiny, export: WindowsExport) -> None:
     """Nobody saves anything: the final weights are exported."""
-    module = Tiny()
-    run = trainer(folder, WindowsExport(), enable_checkpointing=False, **SHORT)
-    run.fit(module, datamodule=TinyData())
-    return module.state_dict()
+    trainer(folder, export, enable_checkpointing=False, **SHORT).fit(module, datamodule=Data())
 
 
 SHORT = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1}
-SCENARIOS = (at_the_end, at_every_checkpoint, elsewhere, failing, without_a_checkpoint)
+EACH = {"when": "checkpoint", "executor": "inline"}
+SCENARIOS = (
+    Scenario({"preflight": False}, at_the_end),
+    Scenario({}, without_a_checkpoint),
+    Scenario({**EACH, "golden": True}, at_every_checkpoint),
+    Scenario(EACH, elsewhere),
+    Scenario(EACH, failing),
+)
 
 
 @pytest.fixture
@@ -134,43 +140,61 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_every_function_may_fail(tmp_path: Path) -> None:
-    """Each function that any hook reaches raises, with each kind of exception in turn: the same weights come out."""
+@pytest.mark.parametrize(
+    "where", ["training", *(pytest.param(where, marks=pytest.mark.processes) for where in ("below", "builds"))]
+)
+def test_every_function_may_fail(where: str, tmp_path: Path) -> None:
+    """Each function that a hook reaches raises, one kind of exception after the other: the same weights come out.
+
+    Those of the room ``training``, which stand between hooks and the rest, are tried in every run of the tests; what
+    hooks reach below, and what only builds reach, with the tests that take minutes.
+    """
     kinds = itertools.cycle(FAULTS)
     tried: set[types.FunctionType] = set()
     harmed = []
     for scenario in SCENARIOS:
         expected = outcome(scenario, tmp_path)
-        outcome(scenario, tmp_path)  # what is done once only, such as imports, has been done
-        for function in reached(lambda: outcome(scenario, tmp_path)):  # noqa: B023 -- it is called here
-            if function in tried or function.__qualname__ in STANDS_IN:
+        assert "by way of" not in expected
+        found: list[Any] = []
+        looked_at = outcome(scenario, tmp_path, around=lambda train: found.extend(reached(train, build)))  # noqa: B023
+        assert looked_at == expected
+        for function in found[1] if where == "builds" else found[0]:
+            room = "training" if ".training." in function.__module__ else "below"
+            if function in tried or function.__qualname__ in STANDS_IN or where not in (room, "builds"):
                 continue
             tried.add(function)
             fault = next(kinds)
-            with faulty(function, fault):
-                found = outcome(scenario, tmp_path)
-            if found != expected:
+            result = outcome(scenario, tmp_path, around=functools.partial(with_fault, function, fault))
+            if result != expected:
                 name = f"{function.__module__}.{function.__qualname__}"
-                harmed.append(f"{scenario.__name__}: {name} ({fault.__name__}): {found}")
-    assert len(tried) > 300, "the functions that hooks reach were not found"
+                harmed.append(f"{scenario}: {name} ({fault.__name__}): {result}")
+    assert len(tried) > 50, "the functions that hooks reach were not found"
     assert not harmed, f"{len(harmed)} of {len(tried)}\n" + "\n".join(harmed)
 
 
-def outcome(scenario: Callable[[Path], dict[str, Any]], tmp_path: Path) -> str:
-    """The weights that a training ends with, as text, or where its exception came from."""
+def with_fault(function: types.FunctionType, fault: type[Exception], train: Callable[[], None]) -> None:
+    """Train while ``function`` raises."""
+    with faulty(function, fault):
+        train()
+
+
+def outcome(
+    scenario: Scenario, tmp_path: Path, around: Callable[[Callable[[], None]], None] = lambda train: train()
+) -> str:
+    """The weights and random state that a training ends with, or where its exception came from."""
     folder = tmp_path / "run"
     folder.mkdir()
     L.seed_everything(1, verbose=False)
+    module, export = Tiny(), WindowsExport(**scenario.settings)
     try:
-        weights = scenario(folder)
+        around(lambda: scenario.train(folder, module, export))
     except BaseException as error:
-        return f"{type(error).__name__}: {error}, by way of " + " ".join(
-            f"{Path(f.filename).stem}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-12:]
-        )
+        places = [f"{Path(f.filename).stem}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+        return f"{type(error).__name__}: {error}, by way of {' '.join(places[-12:])}"
     finally:
         shutil.rmtree(folder)
-    state = torch.get_rng_state()
-    return str({key: value.sum().item() for key, value in weights.items()}) + str(hash(state.numpy().tobytes()))
+    weights = {key: value.sum().item() for key, value in module.state_dict().items()}
+    return f"{weights}, {hash(torch.get_rng_state().numpy().tobytes())}"
 
 
 class TestGuard:
@@ -182,7 +206,7 @@ class TestGuard:
         guard = Guard(lambda checkpoint, error: failures.append((checkpoint, error)))
         guard.directory = tmp_path
         with guard("making coffee", tmp_path / "a.ckpt"):
-            raise Coffee("none left")
+            raise CoffeeError("none left")
         ((checkpoint, error),) = failures
         assert (checkpoint, str(error)) == (tmp_path / "a.ckpt", "none left")
         log = (tmp_path / LOG_NAME).read_text()
@@ -193,7 +217,7 @@ class TestGuard:
         """Nothing leaves, whatever the one does that is told of it."""
 
         def fails(checkpoint: Any, error: Exception) -> None:
-            raise Coffee
+            raise CoffeeError
 
         with Guard(fails)("making coffee"):
             raise OSError("no water")
@@ -218,10 +242,10 @@ class TestGuard:
 
             @hook(raises=raises)
             def on_something(self) -> None:
-                raise Coffee
+                raise CoffeeError
 
         if raises and on_error == "raise":
-            with pytest.raises(Coffee):
+            with pytest.raises(CoffeeError):
                 Callback().on_something()
         else:
             Callback().on_something()
