@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.artifact.shapes import range_text
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.errors import CompileError
 
@@ -96,8 +97,8 @@ def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: 
         # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
         if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
             raise CompileError(
-                f"lowering narrowed dimension {axis} of input {name} from {wanted.lower}..{wanted.upper} to "
-                f"{left.lower}..{left.upper}; the engine would refuse the rest. Please report the model"
+                f"lowering narrowed dimension {axis} of input {name} from {range_text(wanted.lower, wanted.upper)} to "
+                f"{range_text(left.lower, left.upper)}; the engine would refuse the rest. Please report the model"
             )
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import readable_size, sha256_of
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
@@ -189,7 +189,7 @@ def _contents(items: Sequence[tuple[Gathered, str]], members: Sequence[Member]) 
     listed = [
         {
             "ep": f"{folder}/{item.artifact.path.name}",
-            "manifest": f"{folder}/{ArtifactPaths.of(item.artifact.path).manifest.name}",
+            "manifest": f"{folder}/{item.artifact.paths.manifest.name}",
             "roles": list(item.roles),
         }
         for item, folder in items

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size
+from lightning_trt_windows.artifact.files import atomic_file, output_errors, readable_size
 from lightning_trt_windows.bundle.collecting import directories, package_version
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
@@ -86,7 +86,7 @@ def collect_for_hub(
     items = list(with_folders(chosen(gathering, which), names))
     members = list(_members(items, engines=engines))
     card = folder / _CARD
-    with explained(card, 0):
+    with output_errors(card, 0):
         folder.mkdir(parents=True, exist_ok=True)
         before = card.read_text(encoding="utf-8") if card.exists() else "# Model\n"
     members.append(text_member(_CARD, with_section(_with_front_matter(before), model_card_section(items))))
@@ -132,7 +132,7 @@ def _at_top(name: str) -> str:
 
 def _write(folder: Path, member: Member) -> None:
     target = folder.joinpath(*member.name.split("/"))
-    with explained(target, 0):
+    with output_errors(target, 0):
         target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as file:
         for piece in member.pieces():

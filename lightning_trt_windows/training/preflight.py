@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.artifact.shapes import sizes_text
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export.pipeline import prepare
@@ -102,7 +102,9 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> st
     """
     with unlogged():
         job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
-    inputs = ", ".join(f"{record.name} {record.dtype} {sizes_text(record.min, record.max)}" for record in job.inputs)
+    inputs = ", ".join(
+        f"{record.name} {record.dtype} {shape_text(map(range_text, record.min, record.max))}" for record in job.inputs
+    )
     return f"{type(module).__name__} can be captured ({job.capture_seconds:.1f} s), as far as seen with {inputs}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import atomic_file, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError
@@ -183,7 +183,7 @@ def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) 
 
 def golden_issues(artifact: Artifact) -> Iterator[str]:
     """What is wrong with the goldens that the manifest lists, without looking into them."""
-    record, path = artifact.manifest.golden, ArtifactPaths.of(artifact.path).golden
+    record, path = artifact.manifest.golden, artifact.paths.golden
     if record is None:
         return
     # a file is opened by the name that belongs to the artifact, never by one that stands in a manifest
@@ -214,7 +214,7 @@ def read_goldens(artifact: Artifact, path: Path | None = None) -> Goldens | None
             return None
         if issues := list(golden_issues(artifact)):
             raise ArtifactError(artifact.path, issues)
-        path = ArtifactPaths.of(artifact.path).golden
+        path = artifact.paths.golden
     module = _safetensors()
     try:
         with module.safe_open(path, framework="pt", device="cpu") as file:

@@ -24,7 +24,7 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifac
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
-from lightning_trt_windows.builds.executors.process import BuildProcess, Inline, failure_folder
+from lightning_trt_windows.builds.executors.process import BuildProcess, Inline
 from lightning_trt_windows.builds.queue import remove_artifact
 from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.checkpoints import reader
@@ -306,12 +306,12 @@ class TestBuildProcess:
         future = executor.submit(function, asked)
         with pytest.raises(CompileError, match=f"(?s){words}.*a.windows.failed/ has its log"):
             future.result()
-        assert (failure_folder(asked.paths) / "log.txt").exists()
+        assert (asked.paths.failed / "log.txt").exists()
         executor.deadline = None
         artifact = executor.submit(build, asked).result()
         executor.shutdown()
         check_artifact(artifact)
-        assert not failure_folder(asked.paths).exists()
+        assert not asked.paths.failed.exists()
 
     def test_takes_too_much_memory(self, asked: Job) -> None:
         """It is ended before the machine is full, and the message says how much it took and might have taken."""
