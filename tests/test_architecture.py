@@ -78,6 +78,7 @@ STANDARD_LIBRARY_ONLY = (
     "verification/verify.py",
     "capture/constraint_fixes.py",
     "cli/__init__.py",
+    "checkpoints/metadata.py",
 )
 """Files and rooms that need nothing but Python when they are imported."""
 
