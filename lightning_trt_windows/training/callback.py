@@ -262,6 +262,7 @@ class WindowsExport(Callback):
         if self._switched_off:
             return
         self._outcomes.begin()
+        self._guard.begin()
         self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
         self._preflight_left = list(PREFLIGHT) if self.options.preflight else []

@@ -89,12 +89,12 @@ class TestState:
         checkpoint = trained(tmp_path, WindowsExport())
         export = WindowsExport(when=when, executor="inline")
         run = trainer(tmp_path / "again", ModelCheckpoint(tmp_path / "again"), export, max_epochs=2)
-        run.fit(Regression(), datamodule=Data(batch_size=4), ckpt_path=checkpoint)
+        run.fit(Regression(), datamodule=Data(batch_size=5), ckpt_path=checkpoint)
         assert export.failures == []
         record = export.artifacts[-1].manifest.inputs[0]
         assert record.max == (8, 4)
         assert record.source.sizes[0]["8"] >= 4
-        assert record.source.sizes[0]["4"] >= 9
+        assert record.source.sizes[0]["5"] >= 7
 
     def test_another_fit_begins_anew(self, tmp_path: Path) -> None:
         """Where it is not resumed; looking at a checkpoint is not resuming."""
@@ -104,8 +104,8 @@ class TestState:
         saver = ModelCheckpoint(tmp_path / "again")
         run = trainer(tmp_path / "again", saver, export, max_epochs=1)
         run.validate(module, datamodule=Data(), ckpt_path=checkpoint, verbose=False)
-        run.fit(module, datamodule=Data(batch_size=4))
-        assert export.artifacts[-1].manifest.inputs[0].max == (4, 4)
+        run.fit(module, datamodule=Data(batch_size=5))
+        assert export.artifacts[-1].manifest.inputs[0].max == (5, 4)
 
     def test_a_state_that_does_not_fit(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A sentence, and training and export go on with what is seen now."""
