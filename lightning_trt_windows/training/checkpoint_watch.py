@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ class CheckpointWatch:
     @property
     def writes_later(self) -> bool:
         """Whether files appear after the call that saves them."""
-        return self._wrapper is not None and _writer(self._wrapper.inner) is not None
+        # an AsyncCheckpointIO has its executor from the first file on
+        return any("_executor" in vars(each) for each in _chain(self._wrapper) if hasattr(each, "__dict__"))
 
     def events(self) -> list[tuple[Path | RemoteFile, Snapshot | None]]:
         """Take what has happened.
@@ -119,12 +120,15 @@ def _without_past(checkpoint_io: Any) -> Any:
 
 def _writer(checkpoint_io: Any) -> Executor | None:
     """The executor in whose thread ``checkpoint_io``, or one that it wraps, writes files."""
+    executors = (getattr(each, "_executor", None) for each in _chain(checkpoint_io))
+    return next((executor for executor in executors if isinstance(executor, Executor)), None)
+
+
+def _chain(checkpoint_io: Any) -> Iterator[Any]:
+    """``checkpoint_io``, the one that it wraps, and so on."""
     while checkpoint_io is not None:
-        writer = getattr(checkpoint_io, "_executor", None)
-        if isinstance(writer, Executor):
-            return writer
+        yield checkpoint_io
         checkpoint_io = getattr(checkpoint_io, "inner", None) or getattr(checkpoint_io, "_checkpoint_io", None)
-    return None
 
 
 class _Watched:

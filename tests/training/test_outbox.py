@@ -37,7 +37,7 @@ class Copies(Callback):
         self.export = export
         self.copies: list[WindowsExport] = []
 
-    def make(self, *args: Any) -> None:
+    def make(self, *args: Any, **kwargs: Any) -> None:
         """Both ways."""
         self.copies += [copy.deepcopy(self.export), pickle.loads(pickle.dumps(self.export))]
 
