@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any, get_args
 
+from lightning_trt_windows.cli.console import print_json
 from lightning_trt_windows.errors import EnvironmentMismatchError
 from lightning_trt_windows.settings import BackendName
 
@@ -31,7 +31,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     findings = examine(arguments.directory, arguments.backend)
     if arguments.json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2, ensure_ascii=False))
+        print_json([vars(finding) for finding in findings])
     else:
         print(*findings, sep="\n")
     return 0 if all(finding.ok for finding in findings) else EnvironmentMismatchError.exit_code
