@@ -103,7 +103,7 @@ def load(
         needed = sum(engine.size for engine in artifact.manifest.engines)
         raise EnvironmentMismatchError(
             f"{artifact.path.name} takes more memory than there is here: its engines have {readable_size(needed)}, in "
-            f"the PC's memory while they are read and on the GPU after that ({str(error) or 'MemoryError'}). Close other "
+            f"the PC's memory while they are read and then on the GPU ({str(error) or 'MemoryError'}). Close other "
             "programs, enlarge the paging file, or take a GPU with more memory"
         ) from error
 
