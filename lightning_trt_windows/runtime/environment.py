@@ -29,7 +29,7 @@ from lightning_trt_windows.artifact.engine_header import EngineHeader
 from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches"]
+__all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches", "newest_cuda_of_driver"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _seen_by_torch(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"torch": torch.__version__, "cuda_build": torch.version.cuda}
     if torch.version.cuda is None:
         return found
-    found["driver_cuda"] = _newest_cuda_of_driver()
+    found["driver_cuda"] = newest_cuda_of_driver()
     wanted = torch.device(device)
     index = wanted.index or 0
     if wanted.type == "cuda" and torch.cuda.is_available() and index < torch.cuda.device_count():
@@ -115,7 +115,8 @@ def _seen_by_torch(device: str) -> dict[str, Any]:
     return found
 
 
-def _newest_cuda_of_driver() -> int | None:
+def newest_cuda_of_driver() -> int | None:
+    """Newest CUDA that the NVIDIA driver supports, as 13020 for 13.2; ``None`` without a driver."""
     version = ctypes.c_int()
     try:
         driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")

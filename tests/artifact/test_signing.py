@@ -173,7 +173,9 @@ def test_a_private_key_is_its_owner_s(key: Path) -> None:
     """And is never written over."""
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = key.read_bytes()
-    with pytest.raises(ConfigurationError, match=r"key\.pem and .*key\.pem\.pub are there already; a key is not overwritten"):
+    with pytest.raises(
+        ConfigurationError, match=r"key\.pem and .*key\.pem\.pub are there already; a key is not overwritten"
+    ):
         make_key(key)
     assert key.read_bytes() == before
 
