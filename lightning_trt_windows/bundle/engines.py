@@ -16,9 +16,9 @@ from typing import Any
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.artifact.payload_reader import member_start
-from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.artifact.windows_names import hash_suffix, legal_form, windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
-from lightning_trt_windows.bundle.layout import ENGINES
+from lightning_trt_windows.bundle.layout import ENGINES, LONGEST
 from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError
 
@@ -38,13 +38,22 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
         listed = []
         for number, engine in enumerate(artifact.manifest.engines):
             short = engine.name if engine.name.isascii() and len(engine.name) < 60 else f"engine_{number}"
-            name = f"{place}/{windows_name(f'{stem}.{short}.engine')}"
+            name = f"{place}/{_engine_file(f'{stem}.{short}', LONGEST - len(place) - 1)}"
             pieces = functools.partial(engine_pieces, artifact, engine)
             yield Member(name, engine.size, engine.sha256, pieces, f"{artifact.path} ({engine.name})")
             listed.append({"file": name, **_described(engine)})
         described.append(_bindings(artifact, folder, listed))
     yield text_member(f"{ENGINES}/engines.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     yield text_member(f"{ENGINES}/README.md", _table(described))
+
+
+def _engine_file(stem: str, longest: int) -> str:
+    """A name for an engine that Windows allows, of at most ``longest`` characters; no other engine has it."""
+    name = windows_name(f"{stem}.engine")
+    if len(name) <= longest:
+        return name
+    ending = f"{hash_suffix(stem)}.engine"
+    return legal_form(stem, longest - len(ending)) + ending
 
 
 def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes]:

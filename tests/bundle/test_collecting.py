@@ -21,7 +21,7 @@ from lightning_trt_windows import collect
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord, OperatorCounts
-from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
+from lightning_trt_windows.bundle.pins import NUMPY, PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
@@ -313,6 +313,7 @@ class TestRequirements:
             "tensorrt-rtx==1.6.1.120",
             "lightning-trt-windows==0.1.0",
             f"pybase64=={PYBASE64}",
+            f"numpy=={NUMPY}",
         ]
         assert any("py -3.12 -m venv" in line for line in lines)
         assert "Nobody looked" not in "\n".join(lines)
