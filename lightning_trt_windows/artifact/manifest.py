@@ -50,7 +50,7 @@ __all__ = [
 TWIN = "twin"
 """Key in ``backend.options``: the engines are for the Linux machine that built them, to be compared there."""
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
 _MINOR = int(FORMAT_VERSION.partition(".")[2])
 
@@ -260,6 +260,9 @@ class Manifest(_Record):
     versions: Mapping[str, str] = field(hash=False)
     """Of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""
     timings: Timings
+    check: Mapping[str, Any] | None = field(default=None, hash=False, metadata={schema.SINCE: 2})
+    """What was compared before the engines were built: ``mode``, ``compared``, ``not_checked``, ``left_to_pytorch``;
+    ``None`` where nothing was."""
     verification: Mapping[str, Any] | None = field(default=None, hash=False)
     """Outcome of comparing the artifact with the module, where that was done."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
