@@ -102,18 +102,25 @@ def _repeats(program: ExportedProgram, sample: Sample) -> bool:
 
 
 def _run_first_that_fits(program: ExportedProgram, sample: Sample) -> str:
-    """Run the program on the first variant that it takes; otherwise the reason."""
-    reason = ""
+    """Run the program on variants until all that it gives is finite, or else keep any that it takes.
+
+    Returns:
+        Why it takes none; empty where there is one.
+    """
+    reason, ran = "", False
     for make in sample.variants:
         inputs = make()
         try:
-            sample.wanted = _run(program, inputs)
+            wanted = _run(program, inputs)
         except Exception as error:  # indices beyond what they index, an operator that CPUs lack
             reason = reason or f"the program does not run on synthetic inputs: {_first_line(error)}"
             continue
-        sample.inputs = inputs
-        return ""
-    return reason or "there are no inputs to run it on"
+        finite = all(bool(value.isfinite().all()) for value in wanted if isinstance(value, Tensor))
+        if finite or not ran:
+            sample.inputs, sample.wanted, ran = inputs, wanted, True
+        if finite:
+            break
+    return "" if ran else reason or "there are no inputs to run it on"
 
 
 def _run(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
