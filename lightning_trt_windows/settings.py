@@ -48,7 +48,7 @@ class ExportSettings:
     verify: bool | Literal["auto"] = False
     """Verify the artifact when it has been written, against goldens, which are then recorded, and write the verdict
     into the manifest. ``True`` needs a GPU that runs the engines; ``"auto"`` checks the numbers where there is one."""
-    check: bool | Literal["auto", "full"] = "auto"
+    check: Literal["auto", "full", False] = "auto"
     """Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a second
     or two, the smallest inputs first; ``"full"`` at the smallest, usual and largest sizes and between; ``False`` does
     not compare."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size, sha256_of
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
 from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
@@ -132,7 +133,7 @@ def remove_manifest(paths: ArtifactPaths) -> None:
         OutputError: The manifest cannot be removed.
     """
     with explained(paths.manifest, 0), contextlib.suppress(FileNotFoundError):
-        paths.manifest.unlink()
+        patiently(paths.manifest.unlink, paths.manifest, replaces=True)
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -196,7 +197,7 @@ def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str
     except FileNotFoundError:
         yield "does not exist; copy it together with its manifest"
     except OSError as error:
-        yield f"cannot be read: {error.strerror or error}"
+        yield f"cannot be read: {reason_of(error, artifact.path)}"
     except ArtifactError as error:
         yield from error.issues
 
@@ -236,14 +237,14 @@ def manifest_bytes(paths: ArtifactPaths) -> bytes:
         ArtifactError: It cannot be read.
     """
     try:
-        with paths.manifest.open("rb") as stream:
+        with patiently(lambda: paths.manifest.open("rb"), paths.manifest) as stream:
             return stream.read(_LARGEST_MANIFEST + 1)
     except FileNotFoundError as error:
         orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
         rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
         raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
     except OSError as error:
-        raise ArtifactError(paths.manifest, [f"cannot be read: {error.strerror or error}"]) from error
+        raise ArtifactError(paths.manifest, [f"cannot be read: {reason_of(error, paths.manifest)}"]) from error
 
 
 def _location_issues(manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> Iterator[str]:

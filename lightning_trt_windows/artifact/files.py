@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_trt_windows.artifact.open_elsewhere import OPEN_ELSEWHERE, is_open_elsewhere, patiently
 from lightning_trt_windows.errors import OutputError
 
 if TYPE_CHECKING:  # part of Python from 3.12 on
@@ -106,7 +107,7 @@ def atomic_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[
             with explained(path, file.size):
                 os.fsync(stream.fileno())
         with explained(path, file.size):
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path), path, replaces=True)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -127,7 +128,7 @@ def link_or_copy(source: Path, path: Path) -> None:
                 os.link(source, temporary)
             except OSError:
                 shutil.copyfile(source, temporary)
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path), path, replaces=True)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -137,7 +138,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
-    with Path(path).open("rb", buffering=0) as stream:
+    path = Path(path)
+    with patiently(lambda: path.open("rb", buffering=0), path) as stream:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
@@ -172,7 +174,14 @@ def explained(path: Path, size: int) -> Iterator[None]:
             errno.EACCES: denied,
             errno.EPERM: denied,
         }
-        raise OutputError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}") from error
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        if isinstance(error, (IsADirectoryError, PermissionError)) and path.is_dir():
+            reason = f"{path} is a directory"
+        elif path.parent.is_file():  # Windows says that it does not exist
+            reason = f"{path.parent} is not a directory"
+        elif is_open_elsewhere(error, path, replaces=True):
+            reason = OPEN_ELSEWHERE
+        raise OutputError(f"cannot write {path}: {reason}") from error
 
 
 def _sync_directory(directory: Path) -> None:

@@ -15,7 +15,7 @@ from lightning_trt_windows.settings import ExportSettings
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from lightning_trt_windows.artifact.manifest import OperatorCounts, Target
+    from lightning_trt_windows.artifact.manifest import CheckRecord, OperatorCounts, Target
     from lightning_trt_windows.backends.engine import Engine
     from lightning_trt_windows.backends.number_check import Boundary
     from lightning_trt_windows.backends.samples import Samples
@@ -51,7 +51,7 @@ class CompiledProgram:
     """Versions that loading depends on."""
     notes: tuple[str, ...] = field(default=())
     """Sentences for the manifest: what was decided or given up."""
-    check: Mapping[str, Any] | None = None
+    check: CheckRecord | None = None
     """What was compared before the engines were built, for the manifest."""
     replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
     """What passed the borders of each engine during the check, by the engine's name."""

@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
-from lightning_trt_windows.artifact.manifest import OperatorCounts
+from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
@@ -62,7 +62,7 @@ class Build:
     fallback_ops: tuple[str, ...]
     operators: OperatorCounts
     notes: tuple[str, ...]
-    check: Mapping[str, Any] | None = None
+    check: CheckRecord | None = None
     """What was compared before the engines were built; ``None`` where nothing was asked for."""
     replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
     """What passed the borders of each engine during the check, by the engine's name."""
@@ -139,7 +139,7 @@ def compile_program(
         tuple(sorted(set(fallback))),
         counts,
         notes,
-        None if check is None else check.to_dict(wrong),
+        None if samples is None or check is None else check.record(samples.mode, wrong),
         {} if check is None else {name: tuple(boundaries) for name, boundaries in check.boundaries.items()},
     )
 
@@ -185,13 +185,13 @@ def _build_all(
     ranges: Ranges,
     only_in_torch: frozenset[str],
     check: NumberCheck | None,
-) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[dict[str, str]]]:
+) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
             "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do"
         )
     kept_in_torch: dict[str, str] = {}
-    wrong: list[dict[str, str]] = []
+    wrong: list[LeftToPyTorch] = []
     while True:
         parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
         if check is not None:

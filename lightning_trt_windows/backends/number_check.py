@@ -8,15 +8,16 @@ differs, node by node, to find the first one that was converted into something e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.artifact.manifest import CheckedSizes, CheckRecord, LeftToPyTorch
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls
 from lightning_trt_windows.backends.samples import GraphRun, Sample, Samples
@@ -214,26 +215,29 @@ class NumberCheck:
         if sentence not in self.samples.not_checked:
             self.samples.not_checked.append(sentence)
 
-    def to_dict(self, left_to_pytorch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The record for the manifest.
+    def record(self, mode: Literal["auto", "full"], left_to_pytorch: Sequence[LeftToPyTorch]) -> CheckRecord:
+        """Say what was compared.
 
         Args:
+            mode: What the user asked for.
             left_to_pytorch: Operators that were found to be converted wrongly.
         """
-        return {
-            "compared": [
-                {
-                    "name": sample.name,
-                    "sizes": dict(sample.sizes),
-                    "lowered": {key: _finite(value) for key, value in self.errors.get(sample.name, {}).items()},
-                    "engines": _finite(self.engine_errors[sample.name]),
-                }
-                for sample in self.samples.used
-                if sample.name in self.engine_errors
-            ],
-            "not_checked": list(self.samples.not_checked),
-            "left_to_pytorch": [dict(item) for item in left_to_pytorch],
-        }
+        compared = (
+            CheckedSizes(
+                name=sample.name,
+                sizes=dict(sample.sizes),
+                lowered=max(self.errors.get(sample.name, {}).values(), default=0.0),
+                engines=self.engine_errors[sample.name],
+            )
+            for sample in self.samples.used
+            if sample.name in self.engine_errors
+        )
+        return CheckRecord(
+            mode=mode,
+            compared=tuple(compared),
+            not_checked=tuple(self.samples.not_checked),
+            left_to_pytorch=tuple(left_to_pytorch),
+        )
 
 
 class _PartedRun(GraphRun):
@@ -315,10 +319,6 @@ def _sizes(sample: Sample) -> str:
     return ", ".join(f"{name}={size}" for name, size in sample.sizes.items()) or "the only ones"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def describe(node: Node, why: str) -> dict[str, str]:
-    """A node that stays in PyTorch, for the manifest."""
-    return {"operator": operator_name(node), "line": model_line(node).strip(" ()"), "reason": why}
+def describe(node: Node, why: str) -> LeftToPyTorch:
+    """Make the manifest's record of a node that stays in PyTorch."""
+    return LeftToPyTorch(operator=operator_name(node), line=model_line(node).strip(" ()"), reason=why)

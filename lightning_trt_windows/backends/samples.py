@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,11 +46,13 @@ class Samples:
     """The sets of inputs of a program, and a budget for what is computed with them.
 
     Args:
+        mode: What the user asked for.
         candidates: Sets of inputs, any number.
         seconds: How long checking may take in all; ``None`` is no limit.
         memory: Bytes that may be kept between the steps of the check.
     """
 
+    mode: Literal["auto", "full"]
     candidates: Sequence[Sample]
     seconds: float | None
     memory: int

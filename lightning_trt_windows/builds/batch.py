@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
+from lightning_trt_windows.checkpoints.metadata import read_metadata
 from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
-from lightning_trt_windows.export.job import Job, matches
+from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
@@ -178,6 +178,13 @@ class _Source:
     method: str
     trusted: bool
 
+    def hyperparameters(self, checkpoint: Path) -> Mapping[str, Any]:
+        """What the module of ``checkpoint`` is built with."""
+        try:
+            return read_metadata(checkpoint).hyperparameters
+        except CheckpointError:  # of a form that only PyTorch reads
+            return read_checkpoint(checkpoint, trusted=self.trusted).hyperparameters
+
     def module(self, checkpoint: Path) -> tuple[Any, Callable[[], Any]]:
         """The module of ``checkpoint``, and what gives its ranges."""
         module = rebuilt(self.module_class, checkpoint, self.trusted)
@@ -252,16 +259,17 @@ class _Work:
             return
         item = _Item(place, checkpoint, Destination.of(named, self._output))
         job = self._job(item)
-        if artifact := existing(job) or _existing_there(item, job):
+        artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        if artifact:
             self._done(Export(place, artifact, existed=True))
             return
         self._items[checkpoint] = item
         self._builds.add(checkpoint, job)
 
     def _job(self, item: _Item, *, anew: bool = False) -> Job:
-        read = read_checkpoint(item.checkpoint, trusted=self._source.trusted)
-        if self._module is None or anew or not same_values(read.hyperparameters, self._like):
-            self._module, self._like = self._source.module(item.checkpoint), read.hyperparameters
+        hyperparameters = self._source.hyperparameters(item.checkpoint)
+        if self._module is None or anew or not same_values(hyperparameters, self._like):
+            self._module, self._like = self._source.module(item.checkpoint), hyperparameters
             directory = item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
@@ -304,12 +312,11 @@ class _Work:
         self._report(len(self.exports.made) + len(self.exports.failures), self._total, doing)
 
 
-def _existing_there(item: _Item, job: Job) -> Artifact | None:
-    """The artifact at its remote destination, if it is what ``job`` would build."""
+def _complete_elsewhere(item: _Item) -> Artifact | None:
+    """The complete artifact at the remote destination."""
     if item.destination.remote is None:
         return None
     try:
-        artifact = item.destination.remote.read()
+        return item.destination.remote.read()
     except ArtifactError:
         return None
-    return artifact if matches(artifact, job.fingerprint, sha256_of(item.checkpoint)) else None

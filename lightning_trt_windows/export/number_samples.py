@@ -28,4 +28,4 @@ def samples_of(job: Job) -> Samples | None:
         fills = [Fill(job.values, first=first, lowest=lowest) for lowest in (False, True) for first in (False, True)]
         variants = [functools.partial(filled, job.inputs, shapes, fill, _SEED) for fill in fills]
         candidates.append(Sample(name, call_sizes(job.inputs, shapes), variants, elements_of(shapes)))
-    return Samples(candidates, None if mode == "full" else _AUTO_SECONDS, _MEMORY)
+    return Samples(mode, candidates, None if mode == "full" else _AUTO_SECONDS, _MEMORY)

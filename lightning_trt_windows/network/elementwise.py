@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_trt_windows.network.call import Call, layer
 
-__all__: list[str] = []
+__all__ = ["activation", "cast", "elementwise", "identity", "parametric_relu", "scale", "select", "unary"]
 
 _LARGEST_INT32 = 2**31
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_trt_windows.network.call import Call, axes_of, layer
 
-__all__: list[str] = []
+__all__ = ["gather", "non_zero", "one_hot", "scatter", "topk"]
 
 _MOST = 3840
 """Largest ``k`` of TopK that TensorRT documents."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_trt_windows.network.call import Call, layer
 
-__all__: list[str] = []
+__all__ = ["dequantize", "quantize"]
 
 _LARGEST_FP8 = 448.0
 """Of float8_e4m3fn."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_trt_windows.network.call import Call, axes_of, layer
 
-__all__: list[str] = []
+__all__ = ["cumulative", "local_response_normalization", "normalization", "reduce", "softmax"]
 
 
 def _wide(value: Tensor) -> Tensor:

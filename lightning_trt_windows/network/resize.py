@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightning_trt_windows.network.call import Call, layer
 
-__all__: list[str] = []
+__all__ = ["grid_sample", "resize"]
 
 _ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {
     "FLOOR": torch.floor,

@@ -12,7 +12,19 @@ from torch.nn import functional as F
 
 from lightning_trt_windows.network.call import Call, layer
 
-__all__: list[str] = []
+__all__ = [
+    "assertion",
+    "concatenation",
+    "constant",
+    "fill",
+    "padding",
+    "reverse_sequence",
+    "shape",
+    "shuffle",
+    "slice_",
+    "squeeze",
+    "unsqueeze",
+]
 
 
 @layer("CONSTANT")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_trt_windows.network.call import Call, layer
 
-__all__: list[str] = []
+__all__ = ["convolution", "deconvolution", "pooling"]
 
 
 def _wide(value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
 from lightning_trt_windows.builds.staging import Staging
 from lightning_trt_windows.builds.tracer import Tracer, sweep
-from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
+from lightning_trt_windows.checkpoints.reader import step_of
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
 from lightning_trt_windows.export.job import SavedProgram
@@ -196,9 +196,11 @@ class CheckpointExports:
             step = self._step_of[checkpoint]
             twins = tuple(c for c, s in self._step_of.items() if s == step and c != checkpoint)
             job = self._tracer.job(self.module, checkpoint, self._discover, twins)
-            if look_first and (artifact := existing(job) or self._staging.existing(checkpoint, job)):
-                self._events.on_artifact(artifact)
-                return
+            if look_first:
+                artifact, job = existing(job, elsewhere=self._staging.existing(checkpoint))
+                if artifact:
+                    self._events.on_artifact(artifact)
+                    return
         # whatever happens here, the training goes on; the error is kept and reported
         except Exception as error:
             self.failed(checkpoint, error)
@@ -238,25 +240,24 @@ class CheckpointExports:
             self._step_of.pop(checkpoint, None)
 
 
-def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[Checkpoint]:
-    """Read checkpoints.
+def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[tuple[Path, int]]:
+    """Look when checkpoints were written.
 
     Args:
         paths: Files that the Trainer wrote in this run.
         failed: Is told of those that cannot be read.
 
     Returns:
-        The checkpoints in the order of training: of those with the same weights the later ones share the artifact of
-        the first.
+        Each file with the optimizer steps that had been taken, in the order of training: of those with the same weights
+        the later ones share the artifact of the first.
     """
-    checkpoints: list[Checkpoint] = []
+    found: list[tuple[Path, int]] = []
     for path in paths:
         try:
-            # the Trainer wrote it in this run and would itself read it the same way
-            checkpoints.append(read_checkpoint(path, trusted=True))
+            found.append((path, step_of(path)))
         except LightningTrtError as error:
             failed(path, error)
-    return sorted(checkpoints, key=lambda c: c.global_step or 0)
+    return sorted(found, key=lambda item: item[1])
 
 
 def interrupted(checkpoint: Path | RemoteFile) -> CompileError:

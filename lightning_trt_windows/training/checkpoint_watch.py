@@ -9,6 +9,7 @@ An ``AsyncCheckpointIO`` writes in a thread of its own: there the note is made, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -119,23 +120,26 @@ class _Watched:
         # as Lightning itself calls it: not every CheckpointIO takes options
         options = {} if storage_options is None else {"storage_options": storage_options}
         self.inner.save_checkpoint(checkpoint, path, **options)
-        if self.watch is not None:
-            self.watch.saved(path, self.inner)
+        self._tell("saved", path, self.inner)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         return self.inner.load_checkpoint(path, *args, **kwargs)
 
     def remove_checkpoint(self, path: Any) -> None:
         self.inner.remove_checkpoint(path)
-        if self.watch is not None:
-            self.watch.removed(path)
+        self._tell("removed", path)
 
     def teardown(self) -> None:
         try:
             self.inner.teardown()
         finally:
+            self._tell("closed")
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        # the watch has its guard; a checkpoint that has been written must not be lost where that fails itself
+        with contextlib.suppress(Exception):
             if self.watch is not None:
-                self.watch.closed()
+                getattr(self.watch, event)(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["inner"], name)

@@ -80,7 +80,7 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
             try:
                 return method(self, *args, **kwargs)
             except Exception as error:  # as above
-                if raises and self.on_error == "raise":
+                if raises and _is_to_raise(self):
                     raise
                 try:
                     self._guard.caught(method.__name__, error)
@@ -91,3 +91,10 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
         return cast("_T", guarded)
 
     return decorate
+
+
+def _is_to_raise(callback: Any) -> bool:
+    try:
+        return bool(callback.on_error == "raise")
+    except Exception:  # of what cannot be read, training goes on
+        return False

@@ -168,9 +168,9 @@ class Session:
         except LightningTrtError as error:
             self._events.on_failure(None, error)
             return
-        for checkpoint in self._counted(in_training_order(self._exports.fetched(paths), self._exports.failed)):
-            rank_zero_info(f"WindowsExport: exporting {checkpoint.path.name} ...")
-            self._exports.add_existing(checkpoint.path, checkpoint.global_step or 0)
+        for path, step in self._counted(in_training_order(self._exports.fetched(paths), self._exports.failed)):
+            rank_zero_info(f"WindowsExport: exporting {path.name} ...")
+            self._exports.add_existing(path, step)
 
     def _counted(self, checkpoints: list[_T]) -> Iterator[_T]:
         for index, checkpoint in enumerate(checkpoints):

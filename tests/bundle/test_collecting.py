@@ -107,6 +107,7 @@ class TestContent:
         assert "wanted" in done.stderr, done.stderr
         assert done.returncode == 3
 
+    @pytest.mark.linux("checks this repository with ruff")
     def test_the_script_and_the_readme_are_about_a_page(self, tmp_path: Path) -> None:
         """And the script has the style of this repository."""
         put(tmp_path / "run")
@@ -207,6 +208,7 @@ class TestNames:
         bundle = collect(tmp_path / "one", tmp_path / "b.zip")
         assert bundle.artifacts[0].ep == "artifacts/version_0/last.windows.ep"
 
+    @pytest.mark.linux("makes files that Windows cannot have")
     def test_names_that_differ_in_case_only(self, tmp_path: Path) -> None:
         """Are one file on Windows, so they go apart; so do folders that are devices there."""
         put(tmp_path / "run", "Best")
