@@ -24,6 +24,7 @@ LAYERS = (
     "capture",
     "verification",
     "backends",
+    "network",
     "runtime",
     "discovery",
     "checkpoints",
