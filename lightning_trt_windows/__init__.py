@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.export.pipeline import export_checkpoint, export_module
     from lightning_trt_windows.integrations.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.integrations.lightning_flag import add_windows_export
+    from lightning_trt_windows.onnx.model import write_onnx
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.storage.remote_artifact import fetch
     from lightning_trt_windows.training.callback import WindowsExport
@@ -46,6 +47,7 @@ __all__ = [
     "sign",
     "verify",
     "verify_metric",
+    "write_onnx",
 ]
 
 _HOME = {
@@ -68,6 +70,7 @@ _HOME = {
     "sign": "artifact.signing",
     "verify": "verification.verify",
     "verify_metric": "verification.metric",
+    "write_onnx": "onnx.model",
 }
 
 
