@@ -1,9 +1,9 @@
 """An artifact as an ONNX model: each engine is an ``EPContext`` node, which the TensorRT-RTX execution provider runs.
 
 The node's attributes are those that ONNX Runtime documents for models compiled ahead of time
-(https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html): ``embed_mode`` 0 names a file beside the model,
-1 holds the engine itself. Values have the names that ``forward`` gives them; where an engine's binding has another name,
-an ``Identity`` stands between.
+(https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html): ``embed_mode`` 0 names a file beside the
+model, 1 holds the engine itself. Values have the names that ``forward`` gives them; where an engine's binding has
+another name, an ``Identity`` stands between.
 """
 
 from __future__ import annotations

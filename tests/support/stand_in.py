@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.simulation import partitions_kept
 from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
@@ -22,6 +21,7 @@ from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.loading import load_program
+from support.simulation import partitions_kept
 
 CPU = torch.device("cpu")
 
