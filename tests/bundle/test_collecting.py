@@ -96,6 +96,7 @@ class TestContent:
 
     def test_engines_say_which_binding_is_what(self, tmp_path: Path) -> None:
         """An output that is an input, one that comes twice, a constant and an operator in PyTorch are told apart."""
+        (tmp_path / "run").mkdir()
         stand_in = export_for_test(Several(), Several.inputs(), tmp_path / "run" / "several.windows.ep")
         bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
         with zipfile.ZipFile(bundle.path) as archive:
