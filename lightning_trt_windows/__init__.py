@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.storage.remote_artifact import fetch
     from lightning_trt_windows.training.callback import WindowsExport
+    from lightning_trt_windows.verification.bench import bench
     from lightning_trt_windows.verification.metric import verify_metric
     from lightning_trt_windows.verification.verify import verify
 
@@ -36,6 +37,7 @@ __all__ = [
     "WindowsExport",
     "WindowsExportCLI",
     "add_windows_export",
+    "bench",
     "collect",
     "export_checkpoint",
     "export_checkpoints",
@@ -59,6 +61,7 @@ _HOME = {
     "WindowsExport": "training.callback",
     "WindowsExportCLI": "integrations.lightning_cli",
     "add_windows_export": "integrations.lightning_flag",
+    "bench": "verification.bench",
     "collect": "bundle.collecting",
     "export_checkpoint": "export.pipeline",
     "export_checkpoints": "builds.batch",

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_trt_windows.cli import collect, doctor, export, index, inspect, onnx, sign, verify
+from lightning_trt_windows.cli import bench, collect, doctor, export, index, inspect, onnx, sign, verify
 from lightning_trt_windows.errors import LightningTrtError
 
 __all__ = ["CUT_OFF", "main", "make_parser"]
@@ -22,7 +22,7 @@ __all__ = ["CUT_OFF", "main", "make_parser"]
 CUT_OFF = 141
 """Exit code where nobody reads the output to its end, as shells have it for other programs."""
 
-_COMMANDS = (export, inspect, verify, collect, onnx, sign, index, doctor)
+_COMMANDS = (export, inspect, verify, bench, collect, onnx, sign, index, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -165,8 +165,8 @@ class _Writer:
         with _onnx_needed():
             from onnx import helper
         plans = dict(_plans(self._artifact)) if self._embed else {}
-        for number, record in enumerate(self._manifest.inputs):
-            self._values[Origin("input", number)] = record.name
+        for number, given in enumerate(self._manifest.inputs):
+            self._values[Origin("input", number)] = given.name
         direct = self._direct_names()
         for call in self._outline.calls:
             self._call(call, direct, plans.get(call.engine))
@@ -203,7 +203,7 @@ class _Writer:
         from onnx import helper
 
         record = self._manifest.engines[call.engine]
-        clashes = {item.name for item in (*self._manifest.inputs, *self._manifest.outputs)}
+        clashes = {item.name for item in self._manifest.inputs} | {item.name for item in self._manifest.outputs}
         inputs = []
         for origin, binding in zip(call.inputs, record.inputs):
             value = self._value(origin)
