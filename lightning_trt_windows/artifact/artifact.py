@@ -16,7 +16,14 @@ from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.files import atomic_file, output_errors, readable_size
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
-from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form, windows_name
+from lightning_trt_windows.artifact.windows_names import (
+    LONGEST,
+    hash_suffix,
+    illegal_on_windows,
+    legal_form,
+    too_long,
+    windows_name,
+)
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
 __all__ = [
@@ -35,8 +42,9 @@ __all__ = [
 
 _LONGEST_ENGINE = 60
 """Characters of an engine's name in the name of its file."""
-_LONGEST_STEM = 150
-"""Bytes. Leaves room for suffixes, and for a directory within the 260 characters that Windows allows a path."""
+_LONGEST_STEM = 120
+"""Bytes. With the longest suffix and a short folder in a bundle that fits ``bundle.layout.LONGEST``, and so the 260
+characters that Windows allows a path."""
 _LARGEST_MANIFEST = 1 << 24
 """Bytes. Manifests have some KiB; a reader must not fill its memory with something else."""
 
@@ -119,10 +127,21 @@ class ArtifactPaths:
         """Name of the checkpoint without ``.ckpt``, as it is legal on Windows."""
         return self.stem.removesuffix(".windows")
 
-    def engine(self, name: str, number: int) -> Path:
-        """Name the file of a raw engine, the one called ``name`` in the manifest and ``number`` in its list there."""
+    def engine(self, name: str, number: int, longest: int = LONGEST) -> Path:
+        """Name the file of a raw engine; no other engine has that name.
+
+        Args:
+            name: What the manifest calls the engine.
+            number: Its place in the manifest's list.
+            longest: The most characters that the name of the file may have.
+        """
         short = name if name.isascii() and len(name) < _LONGEST_ENGINE else f"engine_{number}"
-        return self.directory / windows_name(f"{self.stem}.{short}.engine")
+        stem = f"{self.stem}.{short}"
+        file = windows_name(f"{stem}.engine")
+        if len(file) > longest:
+            ending = f"{hash_suffix(stem)}.engine"
+            file = legal_form(stem, longest - len(ending)) + ending
+        return self.directory / file
 
     def _file(self, ending: str) -> Path:
         return self.directory / f"{self.stem}.{ending}"
@@ -261,7 +280,7 @@ def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str
 def why_not_read(error: OSError, path: Path) -> str:
     """Say why a file of an artifact could not be read, for a sentence that has named it."""
     if isinstance(error, FileNotFoundError):
-        return "does not exist; copy it together with its manifest"
+        return f"does not exist{too_long(path) or '; copy it together with its manifest'}"
     return f"cannot be read: {reason_of(error, path)}"
 
 
@@ -277,6 +296,6 @@ def manifest_bytes(paths: ArtifactPaths) -> bytes:
     except FileNotFoundError as error:
         orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
         rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
-        raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
+        raise ArtifactError(paths.manifest, [f"does not exist{too_long(paths.manifest) or f'; {rest}'}"]) from error
     except OSError as error:
         raise ArtifactError(paths.manifest, [f"cannot be read: {reason_of(error, paths.manifest)}"]) from error

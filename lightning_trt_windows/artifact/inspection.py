@@ -14,11 +14,12 @@ from lightning_trt_windows.artifact.description import Description, as_text, des
 from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.outline import ENGINE
 from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["Inspection", "inspect"]
 
-_CALL = b'"target": "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"'
+_CALL = f'"target": "{ENGINE}"'.encode()
 """How the graph in the archive calls an engine."""
 
 

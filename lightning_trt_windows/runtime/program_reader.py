@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
+from lightning_trt_windows.artifact.outline import GRAPH, engine_tokens, read_document
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.runtime.operators import tree_issues
 from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
@@ -25,8 +26,6 @@ from lightning_trt_windows.runtime.structure import with_known_classes
 
 __all__ = ["Program", "damage_as_artifact_error", "read_program"]
 
-_TOKEN = "@engine:{}@"
-_GRAPH = "models/model.json"
 _WEIGHTS = "data/weights/"
 _CONSTANTS = "data/constants/"
 _CONFIGS = {_WEIGHTS: "model_weights_config.json", _CONSTANTS: "model_constants_config.json"}
@@ -36,17 +35,15 @@ _OTHER = re.compile(
     r"data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|archive_format|archive_version|byteorder|version"
     r"|\.data/version|\.data/serialization_id"
 )
-_SCHEMA = 8
-"""Major version of the schema of ``torch._export.serde`` that is read here."""
 _DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, StopIteration, AssertionError,
     SyntaxError, EOFError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What damaged JSON and unknown kinds of values lead to, here, in torch.fx and in zipfile. RecursionError is a
 RuntimeError; the last ones come of a member whose own header is not what the archive's directory says."""
+_NO_MEMORY = re.compile(r"not enough memory|out of memory|can.t allocate memory", re.IGNORECASE)
+"""What torch says where it is refused memory, on the host and on a GPU."""
 _LONGEST_MESSAGE = 500
-_LARGEST_GRAPH = 1 << 28
-"""Bytes of JSON without the payloads. ViT-L has 0.3 MB."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def read_program(artifact: Artifact, file: EpFile, device: torch.device) -> Prog
         ArtifactError: The archive holds something that a program of engines and tensors does not need, or is damaged.
     """
     members = {name.partition("/")[2]: name for name in file.members}
-    known = {_GRAPH, _SAMPLES, *(folder + file for folder, file in _CONFIGS.items())}
+    known = {GRAPH, _SAMPLES, *(folder + file for folder, file in _CONFIGS.items())}
     unknown = [name for name in members if name not in known and not _OTHER.fullmatch(name)]
     if unknown:
         raise ArtifactError(artifact.path, [f"has a member {name!r}, which no artifact needs" for name in unknown])
@@ -90,13 +87,18 @@ def read_program(artifact: Artifact, file: EpFile, device: torch.device) -> Prog
 
 @contextlib.contextmanager
 def damage_as_artifact_error(artifact: Artifact) -> Iterator[None]:
-    """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass."""
+    """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass.
+
+    Torch's RuntimeError where there is too little memory becomes a MemoryError: the program is not at fault.
+    """
     try:
         yield
     except _DAMAGE as error:
         if isinstance(error, LightningTrtError):
             raise
         reason = str(error)
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(reason):
+            raise MemoryError(reason[:_LONGEST_MESSAGE]) from error
         reason = reason if len(reason) <= _LONGEST_MESSAGE else f"{reason[:_LONGEST_MESSAGE]}..."
         raise ArtifactError(
             artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {reason}"]
@@ -104,13 +106,8 @@ def damage_as_artifact_error(artifact: Artifact) -> Iterator[None]:
 
 
 def _read(artifact: Artifact, file: EpFile, members: Mapping[str, str], device: torch.device) -> Program:
-    tokens = {_TOKEN.format(number): number for number in range(len(artifact.manifest.engines))}
-    document = _document(artifact, file, members[_GRAPH], tokens)
-    major = document["schema_version"]["major"]
-    if major != _SCHEMA:
-        raise ValueError(f"its schema has the version {major}, this lightning-trt-windows reads {_SCHEMA}")
-    program = document["graph_module"]
-    graph = read_graph(program, tokens, device)
+    program = read_document(artifact, file)["graph_module"]
+    graph = read_graph(program, engine_tokens(artifact.manifest), device)
     signature = program["module_call_graph"][0]["signature"]
     fields = program.get("treespec_namedtuple_fields") or {}
     trees = []
@@ -123,17 +120,6 @@ def _read(artifact: Artifact, file: EpFile, members: Mapping[str, str], device: 
         config = json.loads(file.archive.read(members[folder + name]))["config"]
         stored.update(_tensors(file, members, folder, config, device))
     return Program(graph, tuple(stored[name] for name in graph.weights), trees[0], trees[1], program["graph"])
-
-
-def _document(artifact: Artifact, file: EpFile, member: str, tokens: Mapping[str, int]) -> dict[str, Any]:
-    records = artifact.manifest.engines
-    elsewhere = [engine.name for engine in records if engine.location.member != member]
-    if elsewhere:
-        raise ArtifactError(artifact.path, [f"the engine {name} is not in the graph" for name in elsewhere])
-    if file.members[member].file_size - sum(engine.location.length for engine in records) > _LARGEST_GRAPH:
-        raise ArtifactError(artifact.path, ["its graph is absurdly large"])
-    document: dict[str, Any] = json.loads(b"".join(file.without_payloads(member, zip(tokens, records))))
-    return document
 
 
 def _tensors(

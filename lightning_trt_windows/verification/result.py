@@ -17,7 +17,7 @@ from lightning_trt_windows.errors import (
 from lightning_trt_windows.runtime.environment import Mismatch
 
 if TYPE_CHECKING:
-    from lightning_trt_windows.verification.numbers import Compared
+    from lightning_trt_windows.modules.numbers import Compared
 
 __all__ = ["Call", "Verdict", "Verification"]
 

@@ -24,9 +24,9 @@ from lightning_trt_windows import DimRange, InputSpec, export_module, inspect, v
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
+from lightning_trt_windows.modules.numbers import compare, tolerance_of
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.verification.at_export import failure_of, verified
-from lightning_trt_windows.verification.numbers import compare, tolerance_of
 from lightning_trt_windows.verification.result import Verification
 from lightning_trt_windows.verification.verify import record_verification
 
@@ -280,7 +280,7 @@ class TestFiles:
         """Also one that is called nearly like ours, or like another package that is installed."""
         described(copied, backend=dataclasses.replace(copied.artifact.manifest.backend, name=name))
         found = verify(copied.artifact.path)
-        assert any("wanted the backend tensorrt_rtx or tensorrt, found" in d.text for d in found.environment or ())
+        assert any("wanted the backend tensorrt_rtx or tensorrt, found" in str(d) for d in found.environment or ())
 
     def test_engines_that_the_manifest_does_not_list(self, copied: StandIn) -> None:
         """The other direction: what is in the file and nowhere in the manifest."""
