@@ -9,15 +9,23 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_trt_windows.errors import CheckpointError, ConfigurationError
+from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
 
-__all__ = ["as_it_was", "exported_part", "original", "random_state_kept", "state_kept", "weights_swapped"]
+__all__ = [
+    "as_it_was",
+    "eval_mode",
+    "exported_part",
+    "full_float32",
+    "original",
+    "random_state_kept",
+    "state_kept",
+    "weights_swapped",
+]
 
 
 def original(module: nn.Module) -> nn.Module:
@@ -50,28 +58,54 @@ def exported_part(module: nn.Module, method: str) -> tuple[nn.Module, str]:
 
 def _no_such_part(owner: nn.Module, name: str, method: str) -> str:
     parts = [*(child for child, _ in owner.named_children()), *(m for m in vars(type(owner)) if not m.startswith("_"))]
-    close = get_close_matches(name, parts, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(parts[:8])}"
+    hint = did_you_mean(name, parts, f"there are {', '.join(parts[:8])}")
     inside = "" if name == method else f" (method={method!r})"
     return f"{type(owner).__name__} has no method {name!r} to export, nor a submodule{inside}{hint}"
 
 
 @contextlib.contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Run the block in eval mode and without gradients; restore modes and random state whatever happens.
+    """Run the block in eval mode and without gradients; restore modes and random state whatever happens."""
+    with random_state_kept(), torch.no_grad(), eval_mode(module):
+        yield
+
+
+@contextlib.contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Run the block with every submodule in eval mode, and put each back into its own mode afterwards.
 
     The mode is set on each submodule directly: ``train()`` and ``eval()`` may be overridden with side effects (adapters
     merge their weights there), and must not be called behind the user's back.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    with random_state_kept(), torch.no_grad():
-        try:
-            for submodule, _ in modes:
-                submodule.training = False
-            yield
-        finally:
-            for submodule, training in modes:
-                submodule.training = training
+    try:
+        for submodule, _ in modes:
+            submodule.training = False
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+
+
+@contextlib.contextmanager
+def full_float32(*, cudnn: bool = False) -> Iterator[None]:
+    """Run the block with matrix products in full float32, whatever the training chose.
+
+    ``torch.set_float32_matmul_precision("medium")`` lets CPUs multiply in bfloat16.
+
+    Args:
+        cudnn: Whether something runs on a GPU, where cuDNN computes convolutions with TF32 by default.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), cudnn and torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        if cudnn:
+            torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        if cudnn:
+            torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.discovery.discover import Discovered
-from lightning_trt_windows.errors import ConfigurationError, OutputError
+from lightning_trt_windows.errors import ConfigurationError, OutputError, did_you_mean
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part
 from lightning_trt_windows.progress.upstream_output import unlogged
@@ -70,8 +69,7 @@ def check_arguments(module: nn.Module, options: Options) -> None:
     known = [parameter.name for parameter in parameters]
     for given in options.inputs or ():
         if given not in known:
-            close = get_close_matches(given, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(known) or 'nothing'}"
+            hint = did_you_mean(given, known, f"it takes {', '.join(known) or 'nothing'}")
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
 

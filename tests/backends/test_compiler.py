@@ -523,7 +523,7 @@ class TestOptions:
         ("options", "message"),
         [
             ({"optimisation_level": 3}, "not an option of Torch-TensorRT"),
-            ({"truncate_doubel": True}, "did you mean truncate_double"),
+            ({"truncate_doubel": True}, "did you mean 'truncate_double'"),
             ({"optimization_level": 5}, "TensorRT-RTX ignores it"),
             ({"lazy_engine_init": True}, "cross compilation for Windows cannot use it"),
             ({"enable_cross_compile_for_windows": True}, "every artifact is for Windows"),
