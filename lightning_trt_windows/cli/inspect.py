@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.bundle.reading import inspect_bundle
 from lightning_trt_windows.cli.carried import checkpoint_described
-from lightning_trt_windows.cli.console import show
+from lightning_trt_windows.cli.console import print_json, show
 from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["add"]
@@ -53,7 +52,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         inspection = inspect(arguments.file, check=arguments.check)
         said, description, issues = inspection.to_dict(), described(inspection), list(inspection.issues)
     if arguments.json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        print_json(said)
     else:
         show(description)
     return ArtifactError.exit_code if issues else 0

@@ -51,6 +51,7 @@ from lightning_trt_windows.export.job import (
     is_of,
     matches,
 )
+from lightning_trt_windows.export.number_samples import samples_of
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -228,7 +229,7 @@ def build(job: Job) -> Artifact:
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
     with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
-        compiled = backend.compile(program, job.settings)
+        compiled = backend.compile(program, job.settings, samples=samples_of(job))
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
@@ -355,6 +356,7 @@ def _manifest(
             **compiled.versions,
         },
         timings=timings,
+        check=compiled.check,
         extra=job.extra,
         notes=(*job.notes, *compiled.notes),
     )
