@@ -37,7 +37,7 @@ class Guard:
         self._on_failure = on_failure
         self.directory: str | os.PathLike[str] | None = None
         """Where the log goes: the Trainer's root directory; no log where that is elsewhere."""
-        self._told: set[tuple[str, str, str]] = set()
+        self._told: set[tuple[str, ...]] = set()
 
     def begin(self) -> None:
         """A run begins: what failed in an earlier one is told of once more."""
@@ -58,10 +58,10 @@ class Guard:
 
     def caught(self, doing: str, error: Exception, checkpoint: Path | RemoteFile | None = None) -> None:
         """Report ``error`` and log where it came from; what fails in every step is told of once."""
-        told = (str(checkpoint), type(error).__name__, str(error))
-        if told in self._told:
+        what = (type(error).__name__, str(error))
+        if (str(checkpoint), *what) in self._told or (checkpoint is None and what in self._told):
             return
-        self._told.add(told)
+        self._told |= {(str(checkpoint), *what), what}
         self._log(doing, error)
         try:
             self._on_failure(checkpoint, error)

@@ -365,7 +365,6 @@ class TestSeenInProjects:
         monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
         run.fit(Tiny(), datamodule=Data())
         assert run.state.finished
-        print(export.failures)
         (failure,) = export.failures
         assert failure.checkpoint is not None
         assert failure.checkpoint.name == "epoch=0.ckpt"
