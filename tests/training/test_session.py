@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from support.lightning_models import Data, Regression, trainer
@@ -87,6 +88,29 @@ def test_files_of_another_thread_are_waited_for(tmp_path: Path) -> None:
     """With AsyncCheckpointIO a file that is there need not be whole when training ends."""
     executor, _ = fit(tmp_path, ModelCheckpoint(tmp_path, filename="a"), plugins=[AsyncCheckpointIO()])
     assert executor.given == [("a.windows.ep", "on_fit_end")]
+
+
+def test_a_module_that_is_ready_at_the_very_end(tmp_path: Path) -> None:
+    """Its own on_train_end comes after ours: it is tried again when fit has ended, and nothing is a failure."""
+
+    class Late(Regression):
+        ready = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not (self.training or self.ready):
+                raise ValueError("not ready")
+            return super().forward(x)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            return
+
+        def on_train_end(self) -> None:
+            self.ready = True
+
+    export = WindowsExport(preflight=False, on_error="raise")
+    run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, max_epochs=1)
+    run.fit(Late(), datamodule=Data())
+    assert [artifact.path.name for artifact in export.artifacts] == ["a.windows.ep"]
 
 
 def test_nothing_stays_on_the_strategy(tmp_path: Path) -> None:
