@@ -218,7 +218,7 @@ class WindowsExport(Callback):
             rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
         finally:
             error = sys.exc_info()[1]
-            # what may be mended before the export comes (a package, the disk) is said, and does not prevent it
+            # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it
             self._switched_off = isinstance(error, ConfigurationError)
         if not trainer.checkpoint_callbacks:
             rank_zero_info(

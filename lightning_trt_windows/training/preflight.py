@@ -101,10 +101,10 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
     needed = _SMALLEST + 2 * weights
     free = shutil.disk_usage(place).free
-    said = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
+    sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
-        raise OutputError(f"{said}; free some, or let ModelCheckpoint write to another disk")
-    return said
+        raise OutputError(f"{sentence}; free some, or let ModelCheckpoint write to another disk")
+    return sentence
 
 
 def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
