@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_trt_windows.cli import collect, doctor, export, index, inspect, sign, verify
+from lightning_trt_windows.cli import bench, collect, doctor, export, index, inspect, onnx, sign, verify
 from lightning_trt_windows.cli.console import survive_code_pages
 from lightning_trt_windows.errors import LightningTrtError
 
@@ -26,7 +26,7 @@ CUT_OFF = 141
 
 _BROKEN_PIPE = {errno.EPIPE, errno.EINVAL} if sys.platform == "win32" else {errno.EPIPE}
 """What a write to a pipe fails with once nobody reads from it."""
-_COMMANDS = (export, inspect, verify, collect, sign, index, doctor)
+_COMMANDS = (export, inspect, verify, bench, collect, onnx, sign, index, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
