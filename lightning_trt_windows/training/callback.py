@@ -75,6 +75,8 @@ class WindowsExport(Callback):
         golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
+        check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -119,6 +121,7 @@ class WindowsExport(Callback):
         min_block_size: int = 1,
         golden: bool = False,
         verify: bool | Literal["auto"] = False,
+        check: Literal["auto", "full", False] = "auto",
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
