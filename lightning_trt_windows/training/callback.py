@@ -102,6 +102,10 @@ class WindowsExport(Callback):
 
     public_module = "lightning_trt_windows"
 
+    state_key = SHAPES
+    """Key of the state in checkpoints: the same however the callback was switched on. An attribute, for nothing of
+    ours may fail where Lightning asks for it."""
+
     default_of: str | None = None
     """What has added this callback without saying more; one that the user has configured goes before it."""
 
@@ -307,12 +311,6 @@ class WindowsExport(Callback):
         self._carried = state_dict
         if self._session is not None:  # strategies that restore late
             self._go_on()
-
-    @property
-    @override
-    def state_key(self) -> str:
-        """The same however the callback was switched on: a training may be resumed otherwise."""
-        return SHAPES
 
     @override
     @hook()

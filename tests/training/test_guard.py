@@ -365,9 +365,8 @@ class TestSeenInProjects:
         monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
         run.fit(Tiny(), datamodule=Data())
         assert run.state.finished
-        (failure,) = export.failures
-        assert failure.checkpoint is not None
-        assert failure.checkpoint.name == "epoch=0.ckpt"
+        assert {type(failure.error) for failure in export.failures} == {FileNotFoundError}
+        assert "epoch=0.ckpt" in [f.checkpoint.name for f in export.failures if f.checkpoint]
         assert "test_guard" not in (tmp_path / LOG_NAME).read_text()
 
     def test_not_yet(self, tmp_path: Path) -> None:
