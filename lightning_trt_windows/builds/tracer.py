@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import time
@@ -99,6 +100,7 @@ class Tracer:
         now = None if self.retrace else snapshot.likeness
         trace = self._trace
         if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
+            self._touch()
             program = SavedProgram(trace.job.program.path, checkpoint, trace.keys)  # type: ignore[union-attr]  # saved
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
         if snapshot.is_past and snapshot.likeness != description(module):
@@ -108,6 +110,12 @@ class Tracer:
                 f"lightning-trt-windows export {checkpoint.name} --module package.module:Class"
             )
         return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
+
+    def _touch(self) -> None:
+        """Tell ``sweep`` of other runs in this directory that this one lives."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._folder)
 
     def close(self) -> None:
         """Delete the saved programs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -52,6 +53,7 @@ from lightning_trt_windows.export.job import (
     matches,
 )
 from lightning_trt_windows.export.number_samples import samples_of
+from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -243,14 +245,23 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
     stage("write", job.paths.ep.name)
-    ep, joined = _write_program(job.paths.ep, compiled)
-    timings = Timings(
-        capture=round(job.capture_seconds, 3),
-        compile=round(compiled_at - started, 3),
-        write=round(time.perf_counter() - compiled_at, 3),
-    )
-    manifest = replace(_manifest(job, compiled, ep, joined, timings), golden=recorded.write(job.paths.golden))
-    write_manifest(job.paths.manifest, manifest)
+    try:
+        ep, joined = _write_program(job.paths.ep, compiled)
+        timings = Timings(
+            capture=round(job.capture_seconds, 3),
+            compile=round(compiled_at - started, 3),
+            write=round(time.perf_counter() - compiled_at, 3),
+        )
+        manifest = _manifest(job, compiled, ep, joined, timings)
+        if compiled.check is not None:
+            check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
+        manifest = replace(manifest, golden=recorded.write(job.paths.golden))
+        write_manifest(job.paths.manifest, manifest)
+    except BaseException:
+        # an .ep without a manifest is no artifact, and only takes space
+        with contextlib.suppress(OSError):
+            job.paths.ep.unlink()
+        raise
     return Artifact(path=job.paths.ep, manifest=manifest)
 
 
