@@ -22,7 +22,7 @@ help: ## say what there is
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
-	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (half an hour to an hour)"
+	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
 	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1 GB in ~/.cache)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make docs    build the documentation into site/"
@@ -55,7 +55,7 @@ processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)
 
 fuzz: $(INSTALLED)
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py --hypothesis-show-statistics $(ARGS)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py tests/storage/test_index_fuzz.py --hypothesis-show-statistics $(ARGS)
 
 windows: $(INSTALLED)
 	@$(IN_VENV) tools.windows_python test $(ARGS)
