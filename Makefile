@@ -12,11 +12,12 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
+.PHONY: help demo test quick versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
+	@echo "make quick   run the tests of what needs no engine (under a minute)"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
@@ -38,6 +39,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+# the standard-library half, the order of imports, and pure functions
+QUICK = tests/artifact tests/modules tests/onnx/test_providers.py tests/test_architecture.py tests/test_errors.py \
+	tests/test_settings.py tests/_compat/test_rule.py
+quick: $(INSTALLED)
+	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(QUICK) --ignore tests/artifact/test_outline.py $(ARGS)
 
 versions: $(INSTALLED)
 	@$(IN_VENV) nox $(ARGS)
