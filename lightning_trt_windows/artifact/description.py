@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_trt_windows.artifact.engine_header import EngineHeader
 from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, LeftToPyTorch, Manifest
 from lightning_trt_windows.artifact.shapes import shape_text
 
 __all__ = ["GEFORCE", "Description", "Section", "as_text", "described", "printable", "source_text", "value_texts"]
@@ -68,12 +68,20 @@ def described(
         Section("Engines", tuple(_engines(manifest, headers)), numbers=(1,)),
         Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
+        Section(
+            "Left to PyTorch, because TensorRT would compute something else",
+            tuple((f"{item.operator} {item.line}".strip(), item.reason) for item in _left(manifest)),
+        ),
         Section("Verification", tuple(_verification(manifest.verification or {}))),
         Section("Extra", tuple(value_texts(manifest.extra))),
         Section("Notes", tuple((note,) for note in manifest.notes)),
         Section("Issues", tuple((issue,) for issue in issues) or ((glance,),), bad=bool(issues)),
     ]
     return Description(title, tuple(section for section in sections if section.rows))
+
+
+def _left(manifest: Manifest) -> tuple[LeftToPyTorch, ...]:
+    return manifest.check.left_to_pytorch if manifest.check else ()
 
 
 def as_text(description: Description) -> str:
@@ -109,6 +117,8 @@ def _summary(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> Iterato
         yield "operators", _operators(manifest)
     yield "GPUs", _gpus(manifest, headers)
     yield "needs", _needs(manifest, headers)
+    if manifest.check:
+        yield "numbers", str(manifest.check)
     if manifest.golden:
         yield "goldens", f"{manifest.golden.file} ({readable_size(manifest.golden.size)})"
     yield (

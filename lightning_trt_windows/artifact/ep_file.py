@@ -17,7 +17,7 @@ from pathlib import Path
 from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
 from lightning_trt_windows.artifact.files import sha256_of_stream
 from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
-from lightning_trt_windows.artifact.open_elsewhere import patiently
+from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
 from lightning_trt_windows.artifact.payload_reader import (
     decoded_pieces,
     member_start,
@@ -25,6 +25,7 @@ from lightning_trt_windows.artifact.payload_reader import (
     read_payload,
     read_without_payloads,
 )
+from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["EpFile", "zip_members"]
@@ -187,9 +188,9 @@ def zip_members(path: Path) -> list[zipfile.ZipInfo]:
         with _damaged_directories(path, "is not a readable zip archive"), zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except FileNotFoundError as error:
-        raise ArtifactError(path, ["does not exist"]) from error
+        raise ArtifactError(path, [f"does not exist{too_long(path)}"]) from error
     except OSError as error:
-        raise ArtifactError(path, [f"cannot be read: {error.strerror or error}"]) from error
+        raise ArtifactError(path, [f"cannot be read: {reason_of(error, path)}"]) from error
 
 
 @contextlib.contextmanager

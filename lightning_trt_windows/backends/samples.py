@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.fx import GraphModule, Interpreter, Node
 
-from lightning_trt_windows.modules.state import full_float32
+from lightning_trt_windows.modules.state import exact_float32
 
 __all__ = ["GraphRun", "Sample", "Samples", "draws_random_numbers", "elements_of"]
 
@@ -137,7 +137,7 @@ def _run(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
         held = program.state_dict.get(spec.target) if spec.kind is not InputKind.CONSTANT_TENSOR else None
         held = program.constants.get(spec.target) if held is None else held
         arguments.append(held.clone() if isinstance(held, Tensor) and spec.kind is not InputKind.PARAMETER else held)
-    with torch.no_grad(), full_float32():
+    with torch.no_grad(), exact_float32():
         results = GraphRun(program.graph_module).run(*arguments, enable_io_processing=False)
     first = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
     return list(results[first:])

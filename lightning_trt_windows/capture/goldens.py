@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from lightning_trt_windows.artifact.files import output_errors
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
 from lightning_trt_windows.modules.numbers import relative_norm
-from lightning_trt_windows.modules.state import full_float32, random_state_kept
+from lightning_trt_windows.modules.state import exact_float32, random_state_kept
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
 
@@ -88,7 +88,7 @@ def record_goldens(
         return Recorded(inputs)
     bits = _mantissa_bits(program, settings.precision)
     recorder = _Recorder(program, inputs, outputs, values, bits)
-    with random_state_kept(), torch.no_grad(), full_float32():
+    with random_state_kept(), torch.no_grad(), exact_float32():
         return recorder.record()
 
 

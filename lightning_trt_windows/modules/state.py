@@ -19,9 +19,10 @@ from lightning_trt_windows.errors import CheckpointError, ConfigurationError, di
 __all__ = [
     "as_it_was",
     "eval_mode",
+    "exact_float32",
     "exported_part",
-    "full_float32",
     "original",
+    "outside_of_steps",
     "random_state_kept",
     "state_kept",
     "weights_swapped",
@@ -72,7 +73,7 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Run the block with every submodule in eval mode, and put each back into its own mode afterwards.
+    """Run the block in eval mode, and restore the mode of each submodule.
 
     The mode is set on each submodule directly: ``train()`` and ``eval()`` may be overridden with side effects (adapters
     merge their weights there), and must not be called behind the user's back.
@@ -88,24 +89,19 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_float32(*, cudnn: bool = False) -> Iterator[None]:
-    """Run the block with matrix products in full float32, whatever the training chose.
+def exact_float32() -> Iterator[None]:
+    """Compute in full float32 in the block, whatever the training chose.
 
-    ``torch.set_float32_matmul_precision("medium")`` lets CPUs multiply in bfloat16.
-
-    Args:
-        cudnn: Whether something runs on a GPU, where cuDNN computes convolutions with TF32 by default.
+    With less than ``"highest"`` GPUs multiply in TF32 and CPUs in bfloat16; cuDNN has a switch of its own.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), cudnn and torch.backends.cudnn.allow_tf32
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
-        torch.set_float32_matmul_precision("highest")
-        if cudnn:
-            torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        if cudnn:
-            torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextlib.contextmanager
@@ -181,3 +177,13 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
             submodule._parameters.update(parameters)
             submodule._buffers.clear()
             submodule._buffers.update(buffers)
+
+
+@contextlib.contextmanager
+def outside_of_steps() -> Iterator[None]:
+    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
+    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+    with torch.inference_mode(False), contextlib.ExitStack() as stack:
+        for context in off:
+            stack.enter_context(context)
+        yield

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.modules.numbers import TOLERANCES, Compared, compare, tolerance_of
-from lightning_trt_windows.modules.state import eval_mode, full_float32
+from lightning_trt_windows.modules.state import eval_mode, exact_float32
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.settings import PRECISION_DTYPES
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
@@ -113,9 +113,9 @@ def _allowed(manifest: Manifest, wanted: torch.Tensor, rounding: float | None, t
 
 @contextlib.contextmanager
 def _eager(reference: Callable[..., Any]) -> Iterator[None]:
-    """Run the block with ``reference`` in eval mode, without gradients and in full float32."""
+    """Eval mode, no gradients, full float32; all as before afterwards."""
     mode = eval_mode(reference) if isinstance(reference, nn.Module) else contextlib.nullcontext()
-    with mode, full_float32(cudnn=True), torch.no_grad():
+    with mode, exact_float32(), torch.no_grad():
         yield
 
 
