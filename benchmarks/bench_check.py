@@ -36,7 +36,9 @@ def main() -> None:
     seconds(module, False)
     without, checked = zip(*((seconds(module, False), seconds(module, "auto")) for _ in range(options.rounds)))
     one, other = statistics.median(without), statistics.median(checked)
-    print(f"{options.model}: {one:.2f} s without, {other:.2f} s with the check: {other - one:+.2f} s, {other / one:.2f}")
+    print(
+        f"{options.model}: {one:.2f} s without, {other:.2f} s with the check: {other - one:+.2f} s, {other / one:.2f}"
+    )
 
 
 if __name__ == "__main__":
