@@ -25,6 +25,8 @@ __all__ = ["decoded_pieces", "member_start", "read_head", "read_payload", "read_
 
 _LOCAL_HEADER = 30
 """Bytes of a zip member's own header, before its name and its extra field."""
+_UTF_8 = 0x800
+"""Flag of a member whose name is UTF-8, and not of code page 437."""
 _PIECE = 1 << 20
 """Characters decoded at a time: a multiple of 4, and few enough to stay in the processor's cache."""
 
@@ -37,10 +39,12 @@ def member_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
     """
     stream.seek(info.header_offset)
     header = stream.read(_LOCAL_HEADER)
-    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED:
-        raise ArtifactError(info.filename, ["is not an uncompressed member where the archive's directory says"])
-    name, extra = struct.unpack_from("<2H", header, 26)
-    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    if len(header) == _LOCAL_HEADER and header[:4] == b"PK\x03\x04" and info.compress_type == zipfile.ZIP_STORED:
+        name, extra = struct.unpack_from("<2H", header, 26)
+        # as zipfile decodes it
+        if stream.read(name) == info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437"):
+            return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    raise ArtifactError(info.filename, ["is not an uncompressed member where the archive's directory says"])
 
 
 def read_payload(stream: BufferedReader, start: int, engine: EngineRecord) -> memoryview:

@@ -95,7 +95,7 @@ def _write(archive: zipfile.ZipFile, member: Member) -> None:
         raise ArtifactError(member.origin, ["changed while it was being copied; nothing was written"])
 
 
-def _read(member: Member) -> Iterator[bytes | memoryview]:
+def _read(member: Member) -> Iterator[bytes | bytearray | memoryview]:
     """The content of a member; where its source cannot be read, that is not the archive's fault."""
     try:
         yield from member.pieces()
