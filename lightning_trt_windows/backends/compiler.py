@@ -28,7 +28,7 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
-from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
+from lightning_trt_windows.backends.rewrites import OWN_DECOMPOSITIONS, rewrite
 from lightning_trt_windows.backends.unsupported import (
     refuse_changed_outputs,
     refuse_cpu_operators,
@@ -127,11 +127,12 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
     refuse_lstm_states(program)
     with _failures_explained(program):
         prepared = blocks.pre_export_lowering(program, settings)
-        decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **SEQUENCE_DECOMPOSITIONS})
+        decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **OWN_DECOMPOSITIONS})
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     with _failures_explained(decomposed):
         lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
+        rewrite(lowered)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
     return lowered

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
+from lightning_trt_windows.backends.rewrites.results import as_traced
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["Configure", "ConverterError", "Engine", "build_engine"]
@@ -129,7 +130,7 @@ def _interpreter_class(blocks: Upstream) -> Any:
         """
 
         def run_node(self, node: Any) -> Any:
-            result = super().run_node(node)
+            result = as_traced(blocks, self.ctx.net, node, super().run_node(node))
             # a converter may leave a layer that TensorRT refuses, which only shows when a shape is asked for: ask now,
             # while the node is known
             for value in result if isinstance(result, (tuple, list)) else (result,):

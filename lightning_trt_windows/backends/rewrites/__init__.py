@@ -1,0 +1,42 @@
+"""Programs in words that TensorRT's converters take, and take right.
+
+``OWN_DECOMPOSITIONS`` go beside upstream's when a program is decomposed; ``rewrite`` changes the lowered graph before it
+is partitioned. Which fault of upstream each is for stands in ``_compat/converters.py``.
+"""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule
+
+from lightning_trt_windows.backends.rewrites.assignment import ASSIGNMENT
+from lightning_trt_windows.backends.rewrites.attention import with_attention_as_captured
+from lightning_trt_windows.backends.rewrites.factories import FACTORIES
+from lightning_trt_windows.backends.rewrites.indices import with_indices_from_the_start
+from lightning_trt_windows.backends.rewrites.normalization import NORMALIZATION
+from lightning_trt_windows.backends.rewrites.pointwise import POINTWISE
+from lightning_trt_windows.backends.rewrites.reductions import REDUCTIONS
+from lightning_trt_windows.backends.rewrites.sequences import SEQUENCE_DECOMPOSITIONS
+from lightning_trt_windows.backends.rewrites.sizes import with_sizes_as_tensors
+from lightning_trt_windows.backends.rewrites.types import with_promoted_types
+from lightning_trt_windows.backends.rewrites.windows import WINDOWS
+
+__all__ = ["OWN_DECOMPOSITIONS", "rewrite"]
+
+OWN_DECOMPOSITIONS = {
+    **ASSIGNMENT,
+    **FACTORIES,
+    **NORMALIZATION,
+    **POINTWISE,
+    **REDUCTIONS,
+    **SEQUENCE_DECOMPOSITIONS,
+    **WINDOWS,
+}
+"""Operator to its decomposition, for ``ExportedProgram.run_decompositions``; ``NotImplemented`` leaves a case as it is."""
+
+
+def rewrite(lowered: GraphModule) -> None:
+    """Change ``lowered`` in place, so that its converters compute what PyTorch does."""
+    with_sizes_as_tensors(lowered)
+    with_indices_from_the_start(lowered)
+    with_attention_as_captured(lowered)
+    with_promoted_types(lowered)

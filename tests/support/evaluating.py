@@ -1,0 +1,156 @@
+"""Compile a module and evaluate the TensorRT networks of its engines on the CPU, in place of engines that need a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from support.simulation import partitions_kept, run_with
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.backends import engine as engine_module
+from lightning_trt_windows.settings import ExportSettings
+
+__all__ = ["Evaluated", "compile_evaluated", "compile_module", "networks_kept"]
+
+
+@dataclass
+class Evaluated:
+    """A compiled program, the graphs that its engines were built from, and their networks."""
+
+    compiled: CompiledProgram
+    partitions: dict[str, torch.fx.GraphModule]
+    networks: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    """What the networks leave undefined, of the last call: an index out of range, a size that does not fit."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the artifact returns, each engine's network evaluated."""
+        self.warnings.clear()
+        return run_with(self.compiled.program, self.networks_to_call(), args, kwargs)
+
+    def networks_to_call(self) -> dict[str, Any]:
+        """By the name of the engine, a function of the engine's inputs."""
+        return {name: functools.partial(self._evaluate, network) for name, network in self.networks.items()}
+
+    def layers(self) -> set[str]:
+        """Kinds of the layers in all networks."""
+        return {kind for network in self.networks.values() for kind in network.kinds}
+
+    def _evaluate(self, network: _Network, *tensors: Tensor) -> list[Tensor]:
+        values, warnings = network(tensors)
+        self.warnings += warnings
+        return values
+
+
+class _Network:
+    """One network with its bindings in the engine's order."""
+
+    def __init__(self, interpreter: Any) -> None:
+        from network_on_cpu import Net
+
+        self.net = Net(interpreter)
+        self.kinds = self.net.types
+
+    def __call__(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[str]]:
+        self.net.warn.clear()
+        values = self.net(*tensors)
+        return values, list(self.net.warn)
+
+
+@contextlib.contextmanager
+def networks_kept(*, build: bool = True) -> Iterator[dict[str, Any]]:
+    """The interpreters that hold the networks of engines, by the name of the engine.
+
+    Args:
+        build: Build the engines. Without, a small engine stands in for each: its bytes are what is written.
+    """
+    kept: dict[str, Any] = {}
+    real_class, real_build = engine_module._interpreter_class, engine_module.build_engine
+    last: list[Any] = []
+
+    def recording_class(blocks: Any) -> Any:
+        class Recorded(real_class(blocks)):  # type: ignore[misc]  # the base is made at run time
+            def _construct_trt_network_def(self) -> Any:
+                last[:] = [self]
+                result = super()._construct_trt_network_def()
+                if not build:
+                    self.builder = _Built(small_engine(blocks))
+                return result
+
+        return Recorded
+
+    def recording_build(blocks: Any, name: str, *rest: Any, **options: Any) -> Any:
+        result = real_build(blocks, name, *rest, **options)
+        kept[name] = last[0]
+        return result
+
+    from lightning_trt_windows.backends import compiler
+
+    with (
+        mock.patch.object(engine_module, "_interpreter_class", recording_class),
+        mock.patch.object(compiler, "build_engine", recording_build),
+    ):
+        yield kept
+
+
+@dataclass
+class _Built:
+    plan: bytes
+
+    def build_serialized_network(self, network: Any, config: Any) -> bytes:
+        return self.plan
+
+    def create_builder_config(self) -> Any:
+        return mock.MagicMock()
+
+
+_small: list[bytes] = []
+
+
+def small_engine(blocks: Any) -> bytes:
+    """The bytes of a real engine that returns what it takes."""
+    if not _small:
+        trt = blocks.trt
+        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        network = builder.create_network(0)
+        tensor = network.add_input("x", trt.float32, (1,))
+        network.mark_output(network.add_identity(tensor).get_output(0))
+        _small.append(bytes(builder.build_serialized_network(network, builder.create_builder_config())))
+    return _small[0]
+
+
+def compile_evaluated(program: ExportedProgram, *, build: bool = False, **settings: Any) -> Evaluated:
+    """Compile ``program``, and read the networks of its engines."""
+    with partitions_kept() as partitions, networks_kept(build=build) as interpreters:
+        chosen = ExportSettings(**settings)
+        compiled = get_backend(chosen.backend).compile(program, chosen)
+    networks = {engine.name: _Network(interpreters[engine.name]) for engine in compiled.engines.values()}
+    return Evaluated(compiled, partitions, networks)
+
+
+def compile_module(
+    function: nn.Module | Callable[..., Any], *args: Any, dims: Any = None, build: bool = False, **settings: Any
+) -> Evaluated:
+    """Capture a module, or a function of tensors, and compile it; ``dims`` as in ``torch.export.export``."""
+    module = function if isinstance(function, nn.Module) else Function(function)
+    program = torch.export.export(module.eval(), args, dynamic_shapes=None if dims is None else (dims,), strict=False)
+    return compile_evaluated(program, build=build, **settings)
+
+
+class Function(nn.Module):
+    """A module that computes ``function`` of its arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.function(*args)
