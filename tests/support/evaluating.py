@@ -140,8 +140,9 @@ def compile_module(
     function: nn.Module | Callable[..., Any], *args: Any, dims: Any = None, build: bool = False, **settings: Any
 ) -> Evaluated:
     """Capture a module, or a function of tensors, and compile it; ``dims`` as in ``torch.export.export``."""
-    module = function if isinstance(function, nn.Module) else Function(function)
-    program = torch.export.export(module.eval(), args, dynamic_shapes=None if dims is None else (dims,), strict=False)
+    if not isinstance(function, nn.Module):
+        function, dims = Function(function), None if dims is None else (dims,)
+    program = torch.export.export(function.eval(), args, dynamic_shapes=dims, strict=False)
     return compile_evaluated(program, build=build, **settings)
 
 

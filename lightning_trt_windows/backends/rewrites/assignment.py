@@ -18,6 +18,8 @@ aten = torch.ops.aten
 _OPEN_END = 2**62
 """From here on an end means the end of the axis: ``x[2:]`` is captured with the largest integer."""
 
+_MOST_ROWS = 32
+
 
 def _axis(dim: int, rank: int) -> int:
     return dim + rank if dim < 0 else dim
@@ -130,6 +132,30 @@ def _scatter(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
     return NotImplemented
 
 
+def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
+    """One scatter for each row of the source, as upstream has it, as long as they are few; else PyTorch adds."""
+    if x.dim() == 0 or index.dim() == 0:
+        return NotImplemented
+    dim = _axis(dim, x.dim())
+    count = index.shape[dim]
+    if not isinstance(count, int) or count > _MOST_ROWS:
+        return NotImplemented
+    result = x
+    for row in range(count):
+        here = index.narrow(dim, row, 1)
+        added = source.narrow(dim, row, 1)
+        for axis, size in enumerate(index.shape):
+            if axis != dim and isinstance(size, int):
+                added = added.narrow(axis, 0, size)
+        result = result + aten.scatter.src(torch.zeros_like(x), dim, here, added)
+    return result
+
+
+def _in_pytorch(*args: Any, **kwargs: Any) -> Any:
+    """Not decomposed, and no converter has it."""
+    return NotImplemented
+
+
 ASSIGNMENT = {
     aten.copy.default: _copy,
     aten.select_scatter.default: _select_scatter,
@@ -140,5 +166,8 @@ ASSIGNMENT = {
     aten.index_put.default: _index_put,
     aten.scatter.value: _scatter_value,
     aten.scatter.src: _scatter,
+    aten.scatter_add.default: _scatter_add,
+    # upstream truncates means, and unrolls a loop over the source, however long
+    aten.scatter_reduce.two: _in_pytorch,
 }
 """Operator to its decomposition; ``NotImplemented`` leaves a case as it is."""

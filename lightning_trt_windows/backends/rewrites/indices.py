@@ -5,6 +5,7 @@ Upstream flattens the axes that are indexed and adds the indices up, so that -1 
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ def with_indices_from_the_start(module: GraphModule) -> None:
     """Add the axis's size to negative indices of ``index`` and ``index_put``, in place."""
     changed = False
     for node in operators(module):
+        if node.target is aten.select.int:
+            changed = _selected_from_the_start(module, node) or changed
+            continue
         if node.target not in _INDEXED:
             continue
         source, indices = value_of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
@@ -63,6 +67,21 @@ def with_indices_from_the_start(module: GraphModule) -> None:
     if changed:
         module.graph.lint()
         module.recompile()
+
+
+def _selected_from_the_start(module: GraphModule, node: Node) -> bool:
+    """``x[:, -1]``: NVIDIA leaves open what a negative index on an axis of varying size means."""
+    source, dim, index = node.args[0], node.args[1], node.args[2]
+    if not isinstance(index, int) or index >= 0:
+        return False
+    size = value_of(source).shape[dim]
+    if isinstance(size, int):
+        node.args = (source, dim, index + size)
+        return True
+    insert = Insertion(module, node)
+    place = insert(operator.add, insert(aten.sym_size.int, source, dim), index)
+    node.args = (source, dim, place)
+    return True
 
 
 def _from_the_start(insert: Insertion, source_node: Any, source: Tensor, index: Node, axis: int) -> Node:

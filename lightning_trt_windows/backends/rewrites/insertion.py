@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from torch.utils._pytree import tree_iter, tree_map
 
-__all__ = ["Insertion", "constant_of", "operators", "value_of"]
+__all__ = ["Insertion", "constant_of", "operators", "set_value", "value_of"]
 
 
 class Insertion:

@@ -104,6 +104,13 @@ def _bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right:
     return above.logical_not().sum(-1).to(torch.int32 if out_int32 else torch.int64)
 
 
+def _isin(x: Tensor, values: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Any:
+    if not isinstance(values.numel(), int) or values.numel() > _MOST_BOUNDARIES:
+        return NotImplemented
+    found = (x.unsqueeze(-1) == values.reshape(-1)).any(-1)
+    return found.logical_not() if invert else found
+
+
 def _cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Any:
     """Products over spans that double, so that a sequence of 1000 takes ten steps."""
     if x.dim() == 0 or not isinstance(x.shape[dim], int) or not 0 < x.shape[dim] <= _LONGEST_PRODUCT:
@@ -159,6 +166,7 @@ REDUCTIONS = {
     aten.unsafe_split.Tensor: _unsafe_split,
     aten.unsafe_split_with_sizes.default: _unsafe_split_with_sizes,
     aten.bucketize.Tensor: _bucketize,
+    aten.isin.Tensor_Tensor: _isin,
     aten.cumprod.default: _cumprod,
     aten._cdist_forward.default: _cdist,
     aten.gather.default: _gather,
