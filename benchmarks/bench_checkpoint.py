@@ -36,7 +36,7 @@ def run(model: str, side: str, checkpoints: int) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from lightning_trt_windows import WindowsExport
-    from lightning_trt_windows.training.session import Following
+    from lightning_trt_windows.training.session import Session
 
     class Net(pl.LightningModule):
         def __init__(self) -> None:
@@ -62,14 +62,14 @@ def run(model: str, side: str, checkpoints: int) -> None:
         callbacks: list[Any] = [saver]
         if side == "with":
             export = WindowsExport(when="checkpoint")
-            look = Following.look
+            look = Session.look
 
-            def timed_look(following: Following) -> None:
+            def timed_look(following: Session) -> None:
                 started = time.perf_counter()
                 look(following)
                 ours.append((time.perf_counter() - started) * 1000)
 
-            Following.look = timed_look  # type: ignore[method-assign]
+            Session.look = timed_look  # type: ignore[method-assign]
             callbacks.append(export)
         trainer = pl.Trainer(
             accelerator="cpu", callbacks=callbacks, logger=False, max_epochs=1, enable_progress_bar=False,

@@ -1,9 +1,10 @@
 """``lightning.pytorch`` or ``pytorch_lightning``: the same code under two names, with different classes.
 
-Which of them a Trainer comes from is known when it is made, and the callback may have been imported before that. So
-``Callback`` is a class of its own that derives from the Callback of each Lightning that has been imported, and of
-one that is imported later from that moment on. Nothing is imported for its sake: a second Lightning costs a quarter of
-a second, and turns the messages of the first to its own logger.
+Which of them a Trainer comes from is known when it is made, and our callback may have been imported before that. So
+``Callback`` derives from neither. An object of it is made as one of a class that derives from the Callback of each
+Lightning imported by then, and turns into one of a later Lightning when that one asks it for something that only a
+Callback has. Nothing is imported for its sake: a second Lightning costs a quarter of a second, and turns the messages
+of the first to its own logger.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["CALLBACK_MODULES", "Callback", "cli", "installed", "rank_zero_info", "rank_zero_warn"]
+__all__ = [
+    "CALLBACK_MODULES",
+    "Callback",
+    "checkpoint_io_base",
+    "cli",
+    "installed",
+    "of_imported",
+    "rank_zero_info",
+    "rank_zero_warn",
+    "resolve",
+]
 
 CALLBACK_MODULES = ("lightning.pytorch.callbacks.callback", "pytorch_lightning.callbacks.callback")
 """Where each Lightning defines its ``Callback``."""
+
+_T = TypeVar("_T")
 
 
 def cli() -> Any:
@@ -35,6 +45,37 @@ def installed() -> list[str]:
     return [name for name in names if importlib.util.find_spec(name)]
 
 
+def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
+    """The ``CheckpointIO`` of the Lightning that ``checkpoint_io`` is of; ``object`` where it is of none."""
+    named = (cls for cls in type(checkpoint_io).__mro__ if cls.__name__ == "CheckpointIO")
+    return next(named, object)
+
+
+def of_imported(cls: type[_T]) -> type[_T]:
+    """``cls`` as a Callback of every Lightning that has been imported until now."""
+    found = [getattr(sys.modules.get(module), "Callback", None) for module in CALLBACK_MODULES]
+    missing = tuple(base for base in found if base is not None and not issubclass(cls, base))
+    if not missing:
+        return cls
+    key = (cls, missing)
+    if key not in _resolved:
+        # the name and the module are those of ``cls``: Lightning keys the state of callbacks by their name
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        _resolved[key] = type(cls.__name__, (cls, *missing), names)
+    return _resolved[key]
+
+
+def resolve(callback: Any) -> bool:
+    """Make ``callback`` a Callback of every Lightning that has been imported; whether that changed it."""
+    cls = of_imported(type(callback))
+    if cls is type(callback):
+        return False
+    callback.__class__ = cls
+    return True
+
+
+_resolved: dict[tuple[type[Any], tuple[type[Any], ...]], type[Any]] = {}
+
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
@@ -44,48 +85,15 @@ else:
     # both of them log through this package, which is small and needs neither
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
-    class _Plain:
-        """Python lets the bases of a class be changed only where it has one besides ``object``."""
-
-    class Callback(_Plain):
+    class Callback:
         """A callback of the Lightning that is there, or of both."""
 
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make an object of the class that derives from the Callback of each imported Lightning."""
+            return super().__new__(of_imported(cls))
 
-def _adopt(module: ModuleType) -> None:
-    """Make ``Callback``, and what derives from it, a Callback of the Lightning that ``module`` belongs to."""
-    if module.Callback not in Callback.__bases__:
-        Callback.__bases__ = (*Callback.__bases__, module.Callback)
-
-
-class _Arrivals(PathFinder):
-    """Finds the modules of ``CALLBACK_MODULES`` as Python does, and has them adopted when they have run."""
-
-    @classmethod
-    def find_spec(
-        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """What the path holds, for two names; nothing for all others."""
-        if fullname not in CALLBACK_MODULES:
-            return None
-        spec = super().find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            _tell(spec.loader)
-        return spec
-
-
-def _tell(loader: Any) -> None:
-    execute = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        execute(module)
-        _adopt(module)
-
-    loader.exec_module = exec_module
-
-
-if not TYPE_CHECKING:
-    for _name in CALLBACK_MODULES:
-        if hasattr(sys.modules.get(_name), "Callback"):
-            _adopt(sys.modules[_name])
-    if not all(_name in sys.modules for _name in CALLBACK_MODULES):
-        sys.meta_path.insert(0, _Arrivals)
+        def __getattr__(self, name: str) -> Any:
+            """Take what only a Callback has from the Lightning that asks for it: it has been imported by now."""
+            if resolve(self):
+                return getattr(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -20,7 +20,7 @@ from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows._compat.no_gpu import no_gpu_needed
 from lightning_trt_windows._compat.versions import Workaround, minor
 from lightning_trt_windows.errors import EnvironmentMismatchError
-from lightning_trt_windows.progress.upstream_output import quiet, said
+from lightning_trt_windows.progress.upstream_output import quiet, record_line
 
 __all__ = [
     "ATTENTION_DECOMPOSES",
@@ -215,7 +215,7 @@ def tensorrt_messages(blocks: Upstream) -> Iterator[list[str]]:
             if severity in (self.ERROR, self.INTERNAL_ERROR):
                 errors.append(message)
             if severity in (self.ERROR, self.INTERNAL_ERROR, self.WARNING):
-                said(f"TensorRT {severity.name}: {message}")
+                record_line(f"TensorRT {severity.name}: {message}")
 
     with mock.patch.object(blocks.interpreter_module, "TRT_LOGGER", Recorder()):
         yield errors

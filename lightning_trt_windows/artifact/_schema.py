@@ -18,12 +18,22 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+from lightning_trt_windows.artifact.shapes import DTYPES
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows
+
 __all__ = [
     "DEEPEST",
     "LARGEST",
     "SINCE",
+    "FileName",
+    "FormatVersion",
+    "InputDtype",
+    "Name",
+    "OutputDtype",
     "Place",
     "Reader",
+    "Sha256",
+    "SizeOrExpression",
     "finite",
     "matching",
     "name",
@@ -304,3 +314,23 @@ def _check_free(value: Any, place: Place, depth: int) -> None:
             place.expected("a finite number", value)
     elif value is not None:
         place.expected("text, a number, a flag, null, a list or an object", value)
+
+
+def _bare_name(value: Any, place: Place) -> str:
+    file = text(value, place)
+    if isinstance(value, str) and file == value and (why := illegal_on_windows(file)):
+        place.note(f"expected the name of a file without directory, legal on Windows; {shown(file)} {why}")
+    return file
+
+
+def _size_or_expression(value: Any, place: Place) -> int | str:
+    return name(value, place) if isinstance(value, str) else whole_number(value, place)
+
+
+FormatVersion: TypeAlias = Annotated[str, matching("[0-9]{1,6}[.][0-9]{1,6}", "a version such as '1.0'")]
+FileName: TypeAlias = Annotated[str, _bare_name]
+Name: TypeAlias = Annotated[str, name]
+Sha256: TypeAlias = Annotated[str, matching("[0-9a-f]{64}", "64 lower-case hexadecimal digits")]
+InputDtype: TypeAlias = Annotated[str, one_of(DTYPES)]
+OutputDtype: TypeAlias = Annotated[str, matching("[a-z][a-z0-9_]*", "a dtype as torch spells it")]
+SizeOrExpression: TypeAlias = Annotated[int | str, _size_or_expression]

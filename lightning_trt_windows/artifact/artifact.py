@@ -14,25 +14,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import HashingFile, atomic_file, explained, readable_size, sha256_of
+from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size, sha256_of
 from lightning_trt_windows.artifact.manifest import Manifest
-from lightning_trt_windows.artifact.windows_names import illegal_on_windows, legal_form, mark
+from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
 __all__ = [
     "Artifact",
     "ArtifactPaths",
-    "HashingFile",
     "archive_members",
     "artifact_issues",
-    "atomic_file",
     "check_artifact",
     "manifest_bytes",
     "parse_manifest",
     "read_artifact",
-    "readable_size",
     "remove_manifest",
-    "sha256_of",
     "write_manifest",
 ]
 
@@ -63,7 +59,7 @@ class ArtifactPaths:
         path = Path(checkpoint)
         stem = legal_form(path.name.removesuffix(".ckpt"), _LONGEST_STEM)
         if f"{stem}.ckpt" != path.name:
-            stem += mark(path.name)
+            stem += hash_suffix(path.name)
         return cls._with_stem(path.parent, f"{stem}.windows")
 
     @classmethod

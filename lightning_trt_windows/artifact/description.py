@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import readable_size
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.inspection import Inspection
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from lightning_trt_windows.artifact import _schema as schema
-from lightning_trt_windows.artifact._manifest_values import (
+from lightning_trt_windows.artifact._schema import (
     FileName,
     FormatVersion,
     InputDtype,
     Name,
     OutputDtype,
+    Place,
     Sha256,
     SizeOrExpression,
 )
-from lightning_trt_windows.artifact._schema import Place
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 
 __all__ = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["illegal_on_windows", "legal_form", "mark", "windows_name"]
+__all__ = ["hash_suffix", "illegal_on_windows", "legal_form", "windows_name"]
 
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 """Also half surrogate pairs: that is how Python shows bytes of a Linux name that are not UTF-8."""
@@ -41,14 +41,18 @@ def legal_form(name: str, longest: int = LONGEST) -> str:
     return legal.encode()[:longest].decode(errors="ignore").rstrip(". ")
 
 
-def mark(name: str) -> str:
+def hash_suffix(name: str) -> str:
     """A few characters that tell ``name`` from all others."""
     return "-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def windows_name(name: str) -> str:
     """``name`` where it is legal, otherwise a legal name that no other becomes."""
-    return name if illegal_on_windows(name) is None else legal_form(name, LONGEST - len(mark(name))) + mark(name)
+    return (
+        name
+        if illegal_on_windows(name) is None
+        else legal_form(name, LONGEST - len(hash_suffix(name))) + hash_suffix(name)
+    )
 
 
 def _is_device(name: str) -> bool:

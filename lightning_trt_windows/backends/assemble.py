@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -24,15 +25,15 @@ from torch.export.graph_signature import (
     SymIntArgument,
     TensorArgument,
 )
+from torch.export.unflatten import _assign_attr, _AttrKind
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream
-from lightning_trt_windows.backends.inline import inline_modules
 from lightning_trt_windows.backends.partition import engine_calls
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "inline_modules"]
 
 
 def assemble(
@@ -183,3 +184,37 @@ def _fake_like(graph_module: GraphModule, value: torch.Tensor) -> torch.Tensor:
             if isinstance(leaf, torch._subclasses.FakeTensor):
                 return leaf.fake_mode.from_tensor(value, static_shapes=True)
     return value.to("meta")
+
+
+def inline_modules(parted: GraphModule) -> None:
+    """Replace every call of a submodule in ``parted`` by the submodule's own nodes; its weights come along."""
+    graph = parted.graph
+    for call in [node for node in graph.nodes if node.op == "call_module"]:
+        inner = parted.get_submodule(str(call.target))
+        assert isinstance(inner, GraphModule), "partitions are graphs"
+        placeholders = [node for node in inner.graph.nodes if node.op == "placeholder"]
+        copies: dict[Node, Any] = dict(zip(placeholders, call.args, strict=True))
+        with graph.inserting_before(call):
+            result: Any = graph.graph_copy(inner.graph, copies)
+        for node in inner.graph.nodes:
+            if node.op == "get_attr":
+                _carry(inner, parted, str(node.target))
+        if isinstance(result, (tuple, list)):
+            for item in [user for user in call.users if user.target is operator.getitem]:
+                item.replace_all_uses_with(result[item.args[1]])
+                graph.erase_node(item)
+        else:
+            call.replace_all_uses_with(result)
+        graph.erase_node(call)
+
+
+def _carry(inner: GraphModule, parted: GraphModule, path: str) -> None:
+    """Give ``parted`` what ``inner`` has at ``path``; equal paths are one tensor, those of the lowered program."""
+    value: Any = inner
+    for part in path.split("."):
+        value = getattr(value, part)
+    if isinstance(value, nn.Parameter):
+        kind = _AttrKind.PARAMETER
+    else:
+        kind = _AttrKind.BUFFER if isinstance(value, Tensor) else _AttrKind.CONSTANT
+    _assign_attr(value, parted, path, kind)

@@ -23,13 +23,13 @@ from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream,
 from lightning_trt_windows.artifact.manifest import OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
-from lightning_trt_windows.backends.kept import kept_in_torch
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
 from lightning_trt_windows.backends.rewrites import OWN_DECOMPOSITIONS, of_types_without_engines, own_converters, rewrite
 from lightning_trt_windows.backends.unsupported import (
+    kept_in_torch,
     refuse_changed_outputs,
     refuse_cpu_operators,
     refuse_dtypes,

@@ -1,7 +1,7 @@
-"""What upstream gets wrong in silence is refused here: a wrong artifact is worse than none.
+"""What upstream gets wrong in silence is refused here, or left to PyTorch: a wrong artifact is worse than none.
 
-Each function looks for one thing, before or after lowering, and raises a ``CompileError`` that names the place in
-the user's code and what to do about it.
+Each ``refuse_...`` function looks for one thing, before or after lowering, and raises a ``CompileError`` that names the
+place in the user's code and what to do about it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.errors import CompileError
 
 __all__ = [
+    "kept_in_torch",
     "refuse_changed_outputs",
     "refuse_cpu_operators",
     "refuse_dtypes",
@@ -153,3 +154,24 @@ def refuse_cpu_operators(program: ExportedProgram) -> None:
 
 def _listed(names: list[str], noun: str) -> str:
     return f"the {noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+_ACCUMULATE = 3
+"""Position of the flag among the arguments of ``index_put``."""
+
+
+def kept_in_torch(graph: GraphModule) -> frozenset[str]:
+    """Names of the nodes in ``graph`` that no engine may hold.
+
+    ``index_put(accumulate=True)`` is what ``index_add`` of graph networks becomes. Torch-TensorRT 2.11 converts it
+    as if each index came once (wrong by 100 % on a GPU). From 2.12 on it uses a plugin of its own runtime library,
+    where that is loaded, and the machine that loads the engine does not have it.
+    """
+    return frozenset(node.name for node in graph.graph.nodes if _adds(node))
+
+
+def _adds(node: Node) -> bool:
+    if node.target is not torch.ops.aten.index_put.default:
+        return False
+    given = node.args[_ACCUMULATE] if len(node.args) > _ACCUMULATE else node.kwargs.get("accumulate", False)
+    return bool(given)

@@ -21,7 +21,7 @@ from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
-from lightning_trt_windows.export.job import Job, answers
+from lightning_trt_windows.export.job import Job, matches
 from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
@@ -312,4 +312,4 @@ def _existing_there(item: _Item, job: Job) -> Artifact | None:
         artifact = item.destination.remote.read()
     except ArtifactError:
         return None
-    return artifact if answers(artifact, job.request, sha256_of(item.checkpoint)) else None
+    return artifact if matches(artifact, job.fingerprint, sha256_of(item.checkpoint)) else None

@@ -133,7 +133,12 @@ class Builds:
     def _submit(self) -> None:
         while self._waiting and len(self._running) < self.most:
             pending = self._waiting.pop(0)
-            self._running[self.executor.submit(build, pending.job)] = pending
+            try:
+                future = self.executor.submit(build, pending.job)
+            except Exception as error:  # a pool whose workers have died, a scheduler that has gone
+                future = Future()
+                future.set_exception(error)
+            self._running[future] = pending
 
 
 def _result(future: Future[Artifact]) -> Artifact | Exception:

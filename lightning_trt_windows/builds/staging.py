@@ -18,12 +18,12 @@ from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
-from lightning_trt_windows.export.job import Job, answers
+from lightning_trt_windows.export.job import Job, matches
 from lightning_trt_windows.progress.upstream_output import log_file
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
 from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, staging_directory
 
-__all__ = ["Mirror"]
+__all__ = ["Staging"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ _KEPT = 4
 """Uploaded artifacts that stay for a while: the next checkpoint may have the same weights, as ``last.ckpt`` has."""
 
 
-class Mirror:
+class Staging:
     """Paths of this machine for the checkpoints of a run; those that are here already are their own.
 
     What is done elsewhere while training goes on is done in a thread, one thing after the other, so that an artifact
@@ -76,7 +76,7 @@ class Mirror:
         """What ``local`` was asked for."""
         return self._origins.get(checkpoint, checkpoint)
 
-    def is_away(self, checkpoint: Path) -> bool:
+    def is_remote(self, checkpoint: Path) -> bool:
         """Whether the artifact of ``checkpoint`` has to be sent."""
         return checkpoint in self._origins
 
@@ -98,7 +98,7 @@ class Mirror:
             artifact = RemoteArtifact.beside(origin).read()
         except ArtifactError:
             return None
-        return artifact if answers(artifact, job.request, sha256_of(checkpoint)) else None
+        return artifact if matches(artifact, job.fingerprint, sha256_of(checkpoint)) else None
 
     def send(self, checkpoint: Path, artifact: Artifact) -> None:
         """Upload ``artifact``; ``done`` says what came of it."""
@@ -116,7 +116,7 @@ class Mirror:
                     f"the artifact of {origin}, which has been replaced or deleted, cannot be deleted: {error}"
                 ) from error
 
-        if self.is_away(checkpoint):
+        if self.is_remote(checkpoint):
             same = [action.checkpoint == checkpoint for action in self._under_way]
             self._under_way = [replace(a, wanted=False) if s else a for a, s in zip(self._under_way, same)]
             self._put(checkpoint, remove)
@@ -157,17 +157,17 @@ class Mirror:
 
     def forget(self, checkpoint: Path) -> None:
         """Delete what is here of ``checkpoint`` if it is only a copy."""
-        if self.is_away(checkpoint):
+        if self.is_remote(checkpoint):
             paths = ArtifactPaths.beside(checkpoint)
             for path in (checkpoint, paths.manifest, *paths.ep.parent.glob(f"{paths.ep.stem}.*")):
                 if not path.is_dir():
                     path.unlink(missing_ok=True)
 
-    def explained(self, checkpoint: Path, error: Exception) -> Exception:
+    def with_log_location(self, checkpoint: Path, error: Exception) -> Exception:
         """``error``, with the place of its log where that is not beside the checkpoint."""
         paths = ArtifactPaths.beside(checkpoint)
         kept = [path.name for path in (failure_folder(paths), log_file(paths)) if path.exists()]
-        if not (self.is_away(checkpoint) and kept):
+        if not (self.is_remote(checkpoint) and kept):
             return error
         self._something_failed = True
         explained = CompileError(f"{error}\n({' and '.join(kept)} is in {checkpoint.parent} of this machine)")

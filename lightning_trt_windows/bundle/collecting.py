@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, readable_size, sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import readable_size, sha256_of
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.layout import with_folders

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
-from lightning_trt_windows.storage.standings import Order, best_of, last_of, order_of
+from lightning_trt_windows.storage.run_index import Order, best_of, last_of, order_of
 
 __all__ = ["Gathered", "Gathering", "Which", "chosen", "gather"]
 

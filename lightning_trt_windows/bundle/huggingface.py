@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import atomic_file, readable_size
-from lightning_trt_windows.artifact.files import explained
+from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size
 from lightning_trt_windows.bundle.collecting import directories, package_version
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather

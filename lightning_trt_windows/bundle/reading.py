@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact import _schema as schema
-from lightning_trt_windows.artifact._manifest_values import Name, Sha256
+from lightning_trt_windows.artifact._schema import Name, Sha256
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.collecting import BUNDLE_FORMAT, CONTENTS
 from lightning_trt_windows.bundle.layout import safe_issue

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import atomic_file, readable_size
+from lightning_trt_windows.artifact.files import atomic_file, readable_size
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.bundle.figures import Range, range_figure, shares
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
-from lightning_trt_windows.artifact.artifact import readable_size
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.pins import PYTHONS

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
 from lightning_trt_windows.checkpoints.reader import consolidated_path, consolidation, is_sharded
 from lightning_trt_windows.errors import CheckpointError
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
 from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, temporary_directory
 
 __all__ = ["local_file", "one_file"]

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from lightning_trt_windows.artifact.artifact import sha256_of
-from lightning_trt_windows.errors import CheckpointError
-from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, Score
+from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.errors import CheckpointError
 
 __all__ = ["Checkpoint", "consolidated_path", "consolidation", "is_sharded", "read_checkpoint", "read_weights"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import readable_size
 from lightning_trt_windows.artifact.description import Description, Section, described
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.gathering import gather

@@ -169,7 +169,10 @@ class _Recorder:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # traced sizes are symbols, and a compiled step must hold nothing of ours
         if not (torch.compiler.is_compiling() or torch._C._get_tracing_state()):
-            self.observer._record(args, kwargs)
+            try:
+                self.observer._record(args, kwargs)
+            except Exception:  # it catches what a user's classes raise; this is for faults of its own
+                self.observer.notes.append(f"calls of {self.observer.method} were not recorded")
         return self.__wrapped__(*args, **kwargs)
 
     @property  # type: ignore[misc]  # a class attribute to mypy; proxies answer for what they stand for

@@ -26,9 +26,9 @@ from lightning_trt_windows.errors import ArtifactError, CheckpointError, Unsuppo
 from lightning_trt_windows.export.saved_program import load_program, save_program
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["REQUEST", "Job", "SavedProgram", "answers", "existing_artifact", "request_of", "same_weights"]
+__all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "matches", "same_weights"]
 
-REQUEST = "request"
+FINGERPRINT = "request"
 """Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
 
 _DISTRIBUTIONS = (
@@ -97,8 +97,8 @@ class Job:
     capture_seconds: float
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    request: str = ""
-    """See ``REQUEST``."""
+    fingerprint: str = ""
+    """See ``FINGERPRINT``."""
     values: tuple[tuple[float, float] | None, ...] = ()
     """Lowest and highest value of each input, as far as they are known, to record goldens with."""
     skip_existing: bool = False
@@ -133,7 +133,7 @@ class Job:
         self.__dict__.update(state)
 
 
-def request_of(
+def fingerprint_of(
     program: ExportedProgram,
     settings: ExportSettings,
     inputs: tuple[InputRecord, ...],
@@ -175,20 +175,20 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
-def existing_artifact(paths: ArtifactPaths, request: str, sha256: str | None) -> Artifact | None:
-    """The complete artifact at ``paths``, if it is of this request and of the checkpoint with this hash."""
+def existing_artifact(paths: ArtifactPaths, fingerprint: str, sha256: str | None) -> Artifact | None:
+    """The complete artifact at ``paths``, if it has this fingerprint and is of the checkpoint with this hash."""
     try:
         artifact = read_artifact(paths.ep)
         complete = artifact.path.stat().st_size == artifact.manifest.ep.size
     except (ArtifactError, UnsupportedFormatError, OSError):
         return None
-    return artifact if complete and answers(artifact, request, sha256) else None
+    return artifact if complete and matches(artifact, fingerprint, sha256) else None
 
 
-def answers(artifact: Artifact, request: str, sha256: str | None) -> bool:
-    """Whether ``artifact`` is of this request and of the checkpoint with this hash."""
+def matches(artifact: Artifact, fingerprint: str, sha256: str | None) -> bool:
+    """Whether ``artifact`` has this fingerprint and is of the checkpoint with this hash."""
     record = artifact.manifest.checkpoint
-    asked = bool(request) and artifact.manifest.backend.options.get(REQUEST) == request
+    asked = bool(fingerprint) and artifact.manifest.backend.options.get(FINGERPRINT) == fingerprint
     return asked and record is not None and sha256 is not None and record.sha256 == sha256
 
 

@@ -15,15 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_trt_windows.artifact.artifact import (
-    Artifact,
-    ArtifactPaths,
-    atomic_file,
-    remove_manifest,
-    sha256_of,
-    write_manifest,
-)
-from lightning_trt_windows.artifact.files import link_or_copy
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, remove_manifest, write_manifest
+from lightning_trt_windows.artifact.files import atomic_file, link_or_copy, sha256_of
 from lightning_trt_windows.artifact.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -46,7 +39,14 @@ from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export.host_check import copied_for_twin, verified_by_twin
-from lightning_trt_windows.export.job import REQUEST, Job, SavedProgram, existing_artifact, request_of, same_weights
+from lightning_trt_windows.export.job import (
+    FINGERPRINT,
+    Job,
+    SavedProgram,
+    existing_artifact,
+    fingerprint_of,
+    same_weights,
+)
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -163,7 +163,7 @@ def prepare(
         capture_seconds=time.perf_counter() - started,
         notes=discovered.notes,
         extra=dict(extra or {}),
-        request=request_of(captured.program, settings, inputs, extra or {}),
+        fingerprint=fingerprint_of(captured.program, settings, inputs, extra or {}),
         values=tuple(item.spec.values for item in captured.inputs),
     )
 
@@ -238,10 +238,12 @@ def existing(job: Job) -> Artifact | None:
     """The artifact that need not be built: it is there, or a checkpoint of the same weights has it."""
     source = job.program.weights if isinstance(job.program, SavedProgram) else None
     sha256 = job.checkpoint.sha256 if job.checkpoint else sha256_of(source) if source and source.exists() else None
-    if found := existing_artifact(job.paths, job.request, sha256):
+    if found := existing_artifact(job.paths, job.fingerprint, sha256):
         return found
     for twin in job.twins if source and source.exists() else ():
-        theirs = existing_artifact(ArtifactPaths.beside(twin), job.request, sha256_of(twin) if twin.exists() else None)
+        theirs = existing_artifact(
+            ArtifactPaths.beside(twin), job.fingerprint, sha256_of(twin) if twin.exists() else None
+        )
         if theirs and source and same_weights(source, twin):
             record = read_weights(source).record()
             remove_manifest(job.paths)
@@ -279,7 +281,7 @@ def _manifest(
         )
         for token, engine in compiled.engines.items()
     )
-    options = {**compiled.options, REQUEST: job.request} if job.request else compiled.options
+    options = {**compiled.options, FINGERPRINT: job.fingerprint} if job.fingerprint else compiled.options
     return Manifest(
         checkpoint=job.checkpoint,
         ep=ep,

@@ -27,7 +27,7 @@ from typing import Any
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 
-__all__ = ["KEEP_LOG", "log_beside", "log_file", "quiet", "said", "stderr_kept", "told_to", "unlogged"]
+__all__ = ["KEEP_LOG", "forward_lines", "log_beside", "log_file", "quiet", "record_line", "stderr_kept", "unlogged"]
 
 KEEP_LOG = "LIGHTNING_TRT_WINDOWS_KEEP_LOG"
 """Environment variable: keep the log of an export that succeeds too."""
@@ -35,25 +35,25 @@ KEEP_LOG = "LIGHTNING_TRT_WINDOWS_KEEP_LOG"
 _LOGGERS = ("torch_tensorrt", "torch")
 
 _lines: ContextVar[list[str] | None] = ContextVar("lightning_trt_windows_lines", default=None)
-_hearer: ContextVar[Callable[[str], None] | None] = ContextVar("lightning_trt_windows_hearer", default=None)
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("lightning_trt_windows_hearer", default=None)
 
 
-def said(line: str) -> None:
+def record_line(line: str) -> None:
     """Keep a line of upstream's for the log."""
-    if hearer := _hearer.get():
-        hearer(line)
+    if listener := _listener.get():
+        listener(line)
     if (lines := _lines.get()) is not None:
         lines.append(line)
 
 
 @contextlib.contextmanager
-def told_to(hearer: Callable[[str], None]) -> Iterator[None]:
-    """Give lines to ``hearer`` as they come; it keeps the log, so that none is written beside the artifact."""
-    token = _hearer.set(hearer)
+def forward_lines(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give lines to ``listener`` as they come; it keeps the log, so that none is written beside the artifact."""
+    token = _listener.set(listener)
     try:
         yield
     finally:
-        _hearer.reset(token)
+        _listener.reset(token)
 
 
 def log_file(paths: ArtifactPaths) -> Path:
@@ -73,7 +73,7 @@ def log_beside(paths: ArtifactPaths) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if lines and (keep or _hearer.get() is None) and _written(log, lines):
+        if lines and (keep or _listener.get() is None) and _written(log, lines):
             _name(error, log)
         raise
     else:
@@ -118,7 +118,7 @@ def quiet() -> Iterator[list[str]]:
 
     def take(line: str) -> None:
         lines.append(line)
-        said(line)
+        record_line(line)
 
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         # whatever the user's filters are: an upstream warning that is an error to them would end the export
@@ -192,4 +192,4 @@ def stderr_kept() -> Iterator[None]:
             yield
     finally:
         for line in stream.kept():
-            said(line)
+            record_line(line)

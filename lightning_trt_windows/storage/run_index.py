@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, parse_manifest
 from lightning_trt_windows.artifact.files import atomic_file
@@ -21,16 +21,19 @@ from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError, OutputError, UnsupportedFormatError
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
-from lightning_trt_windows.storage.standings import Order, best_of, last_of, order_of
 
 __all__ = [
     "INDEX_NAME",
     "INDEX_VERSION",
     "Directory",
     "IndexEntry",
+    "Order",
     "RunIndex",
     "Standing",
+    "best_of",
     "directories_with_artifacts",
+    "last_of",
+    "order_of",
 ]
 
 INDEX_NAME = "artifacts.json"
@@ -276,3 +279,28 @@ def _size(file: Directory) -> int | None:
     if isinstance(file, RemoteFile):
         return file.size()
     return file.stat().st_size if file.is_file() else None
+
+
+_T = TypeVar("_T")
+
+Order = tuple[int, int, bool]
+"""Place in the order of training: optimizer steps, epoch, and whether it is called the last one."""
+
+
+def order_of(file: str, global_step: int | None, epoch: int | None) -> Order:
+    """The place of an artifact ``file``; what is not known comes first."""
+    return -1 if global_step is None else global_step, -1 if epoch is None else epoch, "last" in file.lower()
+
+
+def best_of(scored: Iterable[tuple[float, Order, _T]], mode: str) -> _T:
+    """The one with the highest score, or the lowest where ``mode`` is not ``"max"``; there must be one.
+
+    Of equal ones the earliest, as ModelCheckpoint keeps it.
+    """
+    sign = -1 if mode == "max" else 1
+    return min(scored, key=lambda item: (sign * item[0], item[1]))[2]
+
+
+def last_of(placed: Iterable[tuple[Order, _T]]) -> _T:
+    """The one with the most steps, and of equal ones that is called so; there must be one."""
+    return max(placed, key=lambda item: item[0])[1]

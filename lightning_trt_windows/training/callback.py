@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn
+from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn, resolve
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
@@ -20,19 +22,25 @@ from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
 from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
-from lightning_trt_windows.training.checkpoint_exports import Run
-from lightning_trt_windows.training.conflicts import check_alone, stands_back
+from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
+from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.doctor import installed_versions
-from lightning_trt_windows.training.options import RunOptions, one_of
-from lightning_trt_windows.training.outcomes import Report
-from lightning_trt_windows.training.preflight import check_space, check_strategy, try_capture
-from lightning_trt_windows.training.publisher import Collection
-from lightning_trt_windows.training.session import Following
+from lightning_trt_windows.training.events import Events
+from lightning_trt_windows.training.guard import Guard, hook
+from lightning_trt_windows.training.options import Options
+from lightning_trt_windows.training.outcomes import Outcomes
+from lightning_trt_windows.training.preflight import check_arguments, check_space, check_strategy, try_capture
+from lightning_trt_windows.training.publisher import Publisher
+from lightning_trt_windows.training.session import Session
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 __all__ = ["Failure", "WindowsExport"]
+
+
+PREFLIGHT = ("before the first step", "after the first step", "at the first checkpoint")
+"""When the module is captured to see whether it can be, until it can."""
 
 
 class WindowsExport(Callback):
@@ -116,65 +124,101 @@ class WindowsExport(Callback):
         preflight: bool = True,
         progress: bool = True,
     ) -> None:
+        given = locals()
         super().__init__()
+        # as they were given: what a copy of this callback is made from
+        self._arguments = {name: given[name] for name in _ARGUMENTS}
         if executor is None:  # at the end nothing goes on that a build could slow down
             executor = "process" if when == "checkpoint" else "inline"
-        one_of("when", when, ("train_end", "checkpoint"))
-        one_of("on_error", on_error, ("warn", "raise"))
-        one_of("log_artifacts", log_artifacts, (None, True, False, "all"))
-        self.settings = ExportSettings(
-            backend=backend,
-            precision=precision,
-            io_precision=io_precision,
-            compute_capabilities=compute_capabilities,
-            min_block_size=min_block_size,
-            golden=golden,
-            verify=verify,
-            compile_options=compile_options or {},
-        )
-        self.when = when
-        self.inputs = dict(inputs) if inputs else None
-        self.ranges = RangeOptions.of(ranges)
-        self.executor = executor
-        self.on_error = on_error
-        self.method = method
-        self.extra = dict(extra or {})
-        self.log_artifacts = log_artifacts
-        self.preflight = preflight
-        self.progress = progress
-        self._options = RunOptions(
-            executor,
-            build_deadline=build_deadline,
-            build_memory=build_memory,
+        self.options = Options(
+            settings=ExportSettings(
+                backend=backend,
+                precision=precision,
+                io_precision=io_precision,
+                compute_capabilities=compute_capabilities,
+                min_block_size=min_block_size,
+                golden=golden,
+                verify=verify,
+                compile_options=compile_options or {},
+            ),
+            when=when,
+            inputs=dict(inputs) if inputs else None,
+            executor=executor,
+            on_error=on_error,
+            ranges=RangeOptions.of(ranges),
+            method=method,
+            extra=dict(extra or {}),
+            keep_dropped=keep_dropped,
             max_pending=max_pending,
             replace_queued=replace_queued,
-            keep_dropped=keep_dropped,
+            build_deadline=build_deadline,
+            build_memory=build_memory,
             retrace=retrace,
+            log_artifacts=log_artifacts,
+            preflight=preflight,
+            progress=progress,
         )
+        self._outcomes = Outcomes(on_error)
+        self._guard = Guard(self._outcomes.on_failure)
+        self._events = Events(self._guard, [self._outcomes])
         self._observer = Observer(method=method)
-        self._report = Report(on_error)
-        self._following: Following | None = None
-        self._to_be_captured = False
+        self._session: Session | None = None
+        self._switched_off = False
+        self._preflight_left: list[str] = []
+
+    @property
+    def settings(self) -> ExportSettings:
+        """What artifacts are like."""
+        return self.options.settings
+
+    @property
+    def when(self) -> str:
+        """``"train_end"`` or ``"checkpoint"``."""
+        return self.options.when
+
+    @property
+    def on_error(self) -> str:
+        """``"warn"`` or ``"raise"``."""
+        return self.options.on_error
 
     @property
     def artifacts(self) -> list[Artifact]:
         """What has been made and is there, newest last."""
-        return self._report.artifacts
+        return self._outcomes.artifacts
 
     @property
     def failures(self) -> list[Failure]:
         """What went wrong, each with its checkpoint."""
-        return self._report.failures
+        return self._outcomes.failures
+
+    def __reduce__(self) -> Any:
+        """Pickle the settings, and nothing of a run. An executor that is an object stays behind: its default goes."""
+        arguments = dict(self._arguments)
+        if isinstance(arguments["executor"], Executor):
+            arguments["executor"] = None
+        return _made_again, (arguments, self.default_of)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WindowsExport:
+        """Copy the settings, and nothing of a run. What a copy exports is in ``artifacts`` of both, and so failures."""
+        copy = _made_again(dict(self._arguments), self.default_of)
+        copy._outcomes.artifacts = self._outcomes.artifacts
+        copy._outcomes.failures = self._outcomes.failures
+        return copy
 
     @override
+    @hook(raises=True)
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called before anything else. Refuses an environment in which the export cannot work, before the training."""
-        if self.default_of and stands_back(self, trainer, WindowsExport):
+        """Called before anything else. Says what can be known about the export before the training."""
+        resolve(self)
+        if self.default_of and yields_to_configured(self, trainer, WindowsExport):
             return
         if stage != "fit" or _fast_dev_run(trainer):
             return
+        self._switched_off = True  # until all that is known to prevent an export has been looked at
+        self._guard.directory = trainer.default_root_dir
         check_alone(trainer, WindowsExport)
-        check_strategy(trainer, when=self.when, executor=self.executor)
+        check_strategy(trainer, when=self.when, executor=self.options.executor)
+        check_arguments(pl_module, self.options)
         try:
             backend = get_backend(self.settings.backend)
             # names can only be checked against upstream itself, whose import takes seconds
@@ -182,48 +226,48 @@ class WindowsExport(Callback):
                 backend.check(self.settings)
             rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
             rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
-        except ConfigurationError:
-            raise
-        except LightningTrtError as error:
-            self._report.failed(None, error)
-            if self.on_error == "raise":
-                raise
+        finally:
+            error = sys.exc_info()[1]
+            # what may be mended before the export comes (a package, the disk) is said, and does not prevent it
+            self._switched_off = isinstance(error, ConfigurationError)
+        if not trainer.checkpoint_callbacks:
+            rank_zero_info(
+                "WindowsExport: this Trainer has no ModelCheckpoint. The final weights will be exported into its root "
+                "directory."
+            )
 
     @override
+    @hook(raises=True)
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit begins. Starts to note what ``forward`` receives."""
-        self._observer = Observer(method=self.method)
+        self._session = None
+        if self._switched_off:
+            return
+        self._outcomes.begin()
+        self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
-        self._to_be_captured = self.preflight
-        self._report.begin()
+        self._preflight_left = list(PREFLIGHT) if self.options.preflight else []
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
-        run = Run(
-            pl_module,
-            ranges,
-            self.settings,
-            self._options,
-            made=self._report.made,
-            failed=self._report.failed,
-            gone=self._report.gone,
-            method=self.method,
-            extra=self.extra,
-        )
-        self._report.collection = Collection(trainer, self.log_artifacts, run.mirror)
-        every = self.when == "checkpoint"
-        self._following = Following(
-            trainer, run, self._report, self._observer, ranges, every=every, progress=self.progress
+        self._events = events = Events(self._guard, [self._outcomes])
+        exports = CheckpointExports(pl_module, ranges, self.options, events, self._guard)
+        events.add(Publisher(trainer, self.options.log_artifacts, exports.later))
+        self._session = Session(
+            trainer, exports, events, self._outcomes, self._guard, self._observer, ranges, self.options
         )
 
     @override
+    @hook()
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Called before a training step. Notes the batch's shapes, for modules whose steps never call ``forward``."""
-        self._look()
+        if self._session is not None:
+            self._session.look()
         self._observer.stage("train")
         self._observer.batch(batch)
 
     @override
+    @hook()
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -232,92 +276,117 @@ class WindowsExport(Callback):
         self._observer.batch(batch)
 
     @override
+    @hook()
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called before the first training step. Captures the module once, to say now what would fail later."""
-        self._capture_once(trainer, pl_module)
+        self._try_capture(trainer, pl_module, "before the first step")
 
     @override
+    @hook()
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Called after a training step. After the first one the module is captured if there was no sanity check."""
-        if self._to_be_captured:
-            self._capture_once(trainer, pl_module)
-            self._to_be_captured = False
+        """Called after a training step. After the first one the module is captured if it could not be before."""
+        if self._preflight_left:
+            self._try_capture(trainer, pl_module, "after the first step")
 
     @override
+    @hook()
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Called before a checkpoint is written. At the first one a module is captured that could not be before."""
+        if self._preflight_left and not self.options.every:
+            self._try_capture(trainer, pl_module, "at the first checkpoint")
+
+    @override
+    @hook()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after an epoch. Reports what has been built."""
-        self._look()
+        if self._session is not None:
+            self._session.look()
 
     @override
+    @hook(raises=True)
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit has ended and every checkpoint is on disk. Waits for the artifacts.
 
         ``on_train_end`` would be too early: ModelCheckpoint runs after all other callbacks and may write ``last.ckpt``
         there. Nothing collective comes after this, so that no other process waits for this one.
         """
-        self._observer.detach()
-        following, self._following = self._following, None
-        if not trainer.is_global_zero:
-            return
-        if following is None:
+        session, self._session = self._session, None
+        try:
+            self._observer.detach()
+        finally:
+            if session is not None:
+                session.end()
+                self._events.on_finished()
+        if _fast_dev_run(trainer):
             rank_zero_info("WindowsExport: fast_dev_run writes no checkpoints, so nothing is exported.")
-            return
-        following.end()
-        self._report.finish()
-        if self.on_error == "raise" and self._report.new_failures:
-            raise self._report.new_failures[0].error
+        if self.on_error == "raise" and self._outcomes.new_failures:
+            raise self._outcomes.new_failures[0].error
 
     @override
+    @hook()
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Called when training is interrupted or fails. An interruption ends the builds as well."""
         self._observer.detach()
-        if self._following is None or not self._following.end_of_failed(exception):
-            self._following = None
+        if self._session is None:
+            return
+        if not self._session.end_of_failed(exception):
+            self._session = None
             rank_zero_info(
                 "WindowsExport: training did not finish, nothing is exported. A checkpoint that was written can be "
                 "exported with: lightning-trt-windows export CHECKPOINT --module package.module:Class"
             )
 
     @override
+    @hook()
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
         self._observer.detach()
-        if self._following is not None:
-            self._following.detach()
+        if self._session is not None:
+            self._session.detach()
 
-    def _capture_once(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _try_capture(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
+        """Capture the module once, to say early what would fail later. What fails may pass at a later moment."""
         seen = self._observer.calls() or self._observer.batches()
-        if self._following is None or not self._to_be_captured or not seen:
+        if self._session is None or moment not in self._preflight_left or not seen:
             return
-        self._to_be_captured = False
+        self._preflight_left = self._preflight_left[self._preflight_left.index(moment) + 1 :]
         try:
-            with self._following.unobserved():
-                said = try_capture(pl_module, self._discover(trainer, pl_module), method=self.method)
-            rank_zero_info(f"WindowsExport: {said}.")
+            with self._session.unobserved():
+                sentence = try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
+            rank_zero_info(f"WindowsExport: {sentence}.")
+            self._preflight_left = []
         except ShapeDiscoveryError:
             return  # training may show more
         except LightningTrtError as error:
-            if self.on_error == "raise":
-                raise
-            rank_zero_warn(f"WindowsExport: after this training there will be no artifact: {error}")
-
-    def _look(self) -> None:
-        if self._following is not None:
-            self._following.look()
+            later = self._preflight_left[0] if self._preflight_left else "when it is exported"
+            rank_zero_warn(
+                f"WindowsExport: {type(pl_module).__name__} cannot be captured yet; it is tried again {later}. "
+                f"As it is now, there will be no artifact: {error}"
+            )
 
     def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
         return discover(
             pl_module,
-            inputs=self.inputs,
+            inputs=self.options.inputs,
             datamodule=getattr(trainer, "datamodule", None),
             observer=self._observer,
-            method=self.method,
-            options=self.ranges,
+            method=self.options.method,
+            options=self.options.ranges,
         )
 
 
 def _fast_dev_run(trainer: Trainer) -> bool:
     # Lightning sets the attribute in a helper, where type checkers do not see it
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _made_again(arguments: dict[str, Any], default_of: str | None) -> WindowsExport:
+    """A callback with the settings of another one."""
+    callback = WindowsExport(**arguments)
+    callback.default_of = default_of
+    return callback
+
+
+_ARGUMENTS = frozenset(inspect.signature(WindowsExport.__init__).parameters) - {"self"}

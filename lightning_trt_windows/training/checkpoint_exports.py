@@ -6,61 +6,54 @@ The callback says when to look; this says what to do. It knows no Trainer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
-from lightning_trt_windows.builds.staging import Mirror
+from lightning_trt_windows.builds.staging import Staging
 from lightning_trt_windows.builds.tracer import Tracer, sweep
 from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
 from lightning_trt_windows.export.job import SavedProgram
-from lightning_trt_windows.export.pipeline import existing
-from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.storage.remote_file import RemoteFile
-from lightning_trt_windows.training.options import RunOptions
+from lightning_trt_windows.export.pipeline import build, existing, prepare
+from lightning_trt_windows.storage.destination import Destination
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
+from lightning_trt_windows.training.events import Listener
+from lightning_trt_windows.training.guard import Guard
+from lightning_trt_windows.training.options import Options
 
-__all__ = ["Run", "distinct", "interrupted"]
+__all__ = ["FINAL", "CheckpointExports", "in_training_order", "interrupted"]
 
 
-class Run:
+FINAL = "final"
+"""Stem of the artifact of a training that wrote no checkpoint."""
+
+
+class CheckpointExports:
     """Artifacts for the checkpoints of one run.
 
     Args:
         module: The module in training.
         discover: Gives the ranges, as far as they are known.
-        settings: Of the exports.
-        options: Of the builds.
-        made: Called with each artifact.
-        failed: Called with a checkpoint and why it has no artifact.
-        gone: Called with a checkpoint whose artifact is there no longer.
-        method: What to export instead of ``forward``.
-        extra: JSON values for the manifest.
+        options: What the user has chosen.
+        events: Is told of artifacts, deletions and failures.
+        guard: Keeps exceptions away from the training.
     """
 
     def __init__(
-        self,
-        module: Any,
-        discover: Callable[[], Discovered],
-        settings: ExportSettings,
-        options: RunOptions,
-        *,
-        made: Callable[[Artifact], None],
-        failed: Callable[[Path | RemoteFile, Exception], None],
-        gone: Callable[[Path], None],
-        method: str,
-        extra: Mapping[str, Any],
+        self, module: Any, discover: Callable[[], Discovered], options: Options, events: Listener, guard: Guard
     ) -> None:
         self.module = module
         self.options = options
         self._discover = discover
-        self._made, self._gone, self._tell_failed = made, gone, failed
-        self.mirror = Mirror()
+        self._events = events
+        self._guard = guard
+        self._staging = Staging()
         """Where checkpoints of other file systems are meanwhile."""
-        self._tracer = Tracer(settings, method=method, extra=extra, retrace=options.retrace)
+        self._tracer = Tracer(options.settings, method=options.method, extra=options.extra, retrace=options.retrace)
         self._executor, self._own_executor = options.make_executor()
         self._builds = Builds(self._executor, most=options.max_pending, replace_queued=options.replace_queued)
         self.busy = False
@@ -68,31 +61,36 @@ class Run:
         self._step_of: dict[Path, int] = {}
         self._swept: set[Path] = set()
 
-    def written(self, place: Path | RemoteFile, step: int) -> None:
+    def later(self, action: Callable[[], None]) -> None:
+        """Do ``action`` in the thread that deals with other file systems, after what it has been given before."""
+        self._staging.later(action)
+
+    def on_saved(self, place: Path | RemoteFile, step: int) -> None:
         """Build the artifact of a file that has just been written."""
-        checkpoint = self.mirror.local(place)
-        # whatever stands there is of the file's former content
-        self._builds.drop(checkpoint)
-        self._remove_artifact(checkpoint)
-        self.mirror.forget(checkpoint)
-        self._step_of[checkpoint] = step
-        self._start(checkpoint)
+        with self._guard(f"exporting {place.name}", place):
+            checkpoint = self._staging.local(place)
+            # whatever stands there is of the file's former content
+            self._builds.drop(checkpoint)
+            self._remove_artifact(checkpoint)
+            self._staging.forget(checkpoint)
+            self._step_of[checkpoint] = step
+            self._start(checkpoint)
 
     def fetched(self, places: Iterable[Path | RemoteFile]) -> list[Path]:
         """Checkpoints on this machine, with copies of those that are not."""
         checkpoints = []
         for place in places:
-            checkpoint = self.mirror.local(place)
+            checkpoint = self._staging.local(place)
             try:
                 if checkpoint not in self._step_of:  # otherwise it has been seen to
-                    self.mirror.fetch(checkpoint)
+                    self._staging.fetch(checkpoint)
             except LightningTrtError as error:
                 self.failed(checkpoint, error)
                 continue
             checkpoints.append(checkpoint)
         return checkpoints
 
-    def found(self, checkpoint: Path, step: int) -> None:
+    def add_existing(self, checkpoint: Path, step: int) -> None:
         """Build the artifact of a file that has been there for some time, unless it is there as well.
 
         Args:
@@ -103,15 +101,33 @@ class Run:
             self._step_of[checkpoint] = step
             self._start(checkpoint, look_first=True)
 
+    def add_final(self, directory: Path | RemoteFile) -> None:
+        """Export the weights that the module holds, of a training that wrote no checkpoint, into ``directory``."""
+        with self._guard("exporting the final weights"):
+            options = self.options
+            beside = directory / f"{FINAL}.ckpt" if isinstance(directory, Path) else f"{directory.url}/{FINAL}.ckpt"
+            destination = Destination.of(place_of(beside), None)
+            destination.paths.ep.parent.mkdir(parents=True, exist_ok=True)
+            job = prepare(
+                self.module,
+                self._discover(),
+                destination.paths,
+                options.settings,
+                method=options.method,
+                extra=options.extra,
+            )
+            self._events.on_artifact(destination.finished(build(job)))
+
     def removed(self, place: Path | RemoteFile) -> None:
-        """Give up the build of a file that is no more, and delete its artifact."""
-        checkpoint = self.mirror.local(place)
-        self._builds.drop(checkpoint)
-        self._step_of.pop(checkpoint, None)
-        if not self.options.keep_dropped:
-            self._remove_artifact(checkpoint)
-        if self.mirror.is_away(checkpoint):
-            checkpoint.unlink(missing_ok=True)  # as it has there
+        """Give up the build of a file that was deleted, and delete its artifact."""
+        with self._guard(f"deleting the artifact of {place.name}", place):
+            checkpoint = self._staging.local(place)
+            self._builds.drop(checkpoint)
+            self._step_of.pop(checkpoint, None)
+            if not self.options.keep_dropped:
+                self._remove_artifact(checkpoint)
+            if self._staging.is_remote(checkpoint):
+                checkpoint.unlink(missing_ok=True)  # as it has there
 
     def collect(self) -> None:
         """Report what has finished meanwhile."""
@@ -123,11 +139,11 @@ class Run:
     @property
     def unfinished(self) -> int:
         """How many artifacts are being made or wait for it."""
-        return len(self._builds) + len(self.mirror)
+        return len(self._builds) + len(self._staging)
 
     def doing(self) -> str:
         """What is under way, for people to see."""
-        return self._builds.doing() or ("upload" if len(self.mirror) else "")
+        return self._builds.doing() or ("upload" if len(self._staging) else "")
 
     def finish(self, look: Callable[[], None] = lambda: None) -> None:
         """Wait for all builds and report them. What interrupts the wait gives up the rest.
@@ -137,7 +153,7 @@ class Run:
         """
         try:
             self._builds.finish(self._report, look)
-            while len(self.mirror):
+            while len(self._staging):
                 self._report_uploaded()
                 look()
                 time.sleep(0.05)
@@ -150,7 +166,7 @@ class Run:
     def cancel(self) -> None:
         """Give up what is not finished, and report it."""
         self.collect()
-        for checkpoint in (*self._builds.cancel(), *self.mirror.cancel()):
+        for checkpoint in (*self._builds.cancel(), *self._staging.cancel()):
             self.failed(checkpoint, interrupted(checkpoint))
         self._report_uploaded()
         self._close()
@@ -159,29 +175,29 @@ class Run:
         if self._own_executor:
             self._executor.shutdown(wait=True, cancel_futures=True)
         self._tracer.close()
-        self.mirror.close()
+        self._staging.close()
 
     def _remove_artifact(self, checkpoint: Path) -> None:
         removed = remove_artifact(checkpoint)
-        if removed or self.mirror.is_away(checkpoint):
-            self.mirror.remove(checkpoint)
-            self._gone(checkpoint)
+        if removed or self._staging.is_remote(checkpoint):
+            self._staging.remove(checkpoint)
+            self._events.on_removed(ArtifactPaths.beside(checkpoint).ep, self._staging.origin(checkpoint))
 
     def failed(self, checkpoint: Path, error: Exception) -> None:
         """Tell that ``checkpoint`` has no artifact."""
-        self._tell_failed(self.mirror.origin(checkpoint), self.mirror.explained(checkpoint, error))
+        self._events.on_failure(self._staging.origin(checkpoint), self._staging.with_log_location(checkpoint, error))
 
     def _start(self, checkpoint: Path, *, look_first: bool = False) -> None:
         self.busy = True
         try:
             if not checkpoint.exists():
-                self.mirror.fetch(checkpoint)
+                self._staging.fetch(checkpoint)
             self._sweep(checkpoint.parent)
             step = self._step_of[checkpoint]
             twins = tuple(c for c, s in self._step_of.items() if s == step and c != checkpoint)
             job = self._tracer.job(self.module, checkpoint, self._discover, twins)
-            if look_first and (artifact := existing(job) or self.mirror.existing(checkpoint, job)):
-                self._made(artifact)
+            if look_first and (artifact := existing(job) or self._staging.existing(checkpoint, job)):
+                self._events.on_artifact(artifact)
                 return
         # whatever happens here, the training goes on; the error is kept and reported
         except Exception as error:
@@ -196,10 +212,10 @@ class Run:
 
     def _report(self, outcome: Outcome) -> None:
         checkpoint, job, result = outcome
-        if isinstance(result, Artifact) and self.mirror.is_away(checkpoint):
-            self.mirror.send(checkpoint, result)
+        if isinstance(result, Artifact) and self._staging.is_remote(checkpoint):
+            self._staging.send(checkpoint, result)
         elif isinstance(result, Artifact):
-            self._made(result)
+            self._events.on_artifact(result)
         elif not checkpoint.exists():
             return  # it went while it was built
         elif isinstance(result, CheckpointError) and isinstance(job.program, SavedProgram) and job.program.weights:
@@ -210,11 +226,11 @@ class Run:
             self.failed(checkpoint, result)
 
     def _report_uploaded(self) -> None:
-        for checkpoint, result in self.mirror.done():
+        for checkpoint, result in self._staging.done():
             if isinstance(result, Exception):
                 self.failed(checkpoint, result)
             else:
-                self._made(result)
+                self._events.on_artifact(result)
 
     def _report_replaced(self) -> None:
         replaced, self._builds.replaced = self._builds.replaced, []
@@ -222,18 +238,24 @@ class Run:
             self._step_of.pop(checkpoint, None)
 
 
-def distinct(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[Checkpoint]:
-    """The checkpoints in the order of training, those with the same weights once."""
+def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[Checkpoint]:
+    """Read checkpoints.
+
+    Args:
+        paths: Files that the Trainer wrote in this run.
+        failed: Is told of those that cannot be read.
+
+    Returns:
+        The checkpoints in the order of training: of those with the same weights the later ones share the artifact of
+        the first.
+    """
     checkpoints: list[Checkpoint] = []
     for path in paths:
         try:
             # the Trainer wrote it in this run and would itself read it the same way
-            checkpoint = read_checkpoint(path, trusted=True)
+            checkpoints.append(read_checkpoint(path, trusted=True))
         except LightningTrtError as error:
             failed(path, error)
-            continue
-        if not any(checkpoint.same_weights(other) for other in checkpoints):
-            checkpoints.append(checkpoint)
     return sorted(checkpoints, key=lambda c: c.global_step or 0)
 
 

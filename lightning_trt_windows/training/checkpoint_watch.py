@@ -1,13 +1,14 @@
 """Which checkpoint files a Trainer writes and removes, whoever asks for it, and when they are really there.
 
 ``on_save_checkpoint`` runs before the file exists and does not know its path; ``ModelCheckpoint``'s attributes know
-nothing of ``trainer.save_checkpoint``. All of them end in the Trainer's ``CheckpointIO``, so that is what is watched.
+nothing of ``trainer.save_checkpoint``. All of them end in the strategy's ``CheckpointIO``, so one that wraps it takes
+its place while fit runs, as Lightning's own plugins do. It is not one of Lightning's ``_WrappingCheckpointIO``:
+``Strategy.checkpoint_io`` (2.5, 2.6) gives those a new inner one at each access.
 An ``AsyncCheckpointIO`` writes in a thread of its own: there the note is made, after the file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows._compat.lightning import checkpoint_io_base
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
+from lightning_trt_windows.training.guard import Guard
 
 __all__ = ["CheckpointWatch"]
 
@@ -24,67 +27,120 @@ class CheckpointWatch:
     """Collects the paths that a ``CheckpointIO`` has written and removed since they were last asked for.
 
     Args:
+        guard: Keeps exceptions away from the training.
         on_saved: Called when a file has been written, while the module is still as it was saved. Not called for files
             that are written in another thread.
         on_teardown: Called when the ``CheckpointIO`` has been closed, and all files are there.
     """
 
-    def __init__(
-        self, on_saved: Callable[[], None] = lambda: None, on_teardown: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, guard: Guard, on_saved: Callable[[], None], on_teardown: Callable[[], None]) -> None:
+        self._guard = guard
         self._on_saved = on_saved
         self._on_teardown = on_teardown
         self._events: dict[str, bool] = {}
         self._lock = threading.Lock()
-        self._undo: list[tuple[Any, str]] = []
+        self._strategy: Any = None
+        self._wrapper: Any = None
 
-    def attach(self, checkpoint_io: Any) -> None:
-        """Watch ``checkpoint_io`` until ``detach``."""
+    def attach(self, strategy: Any) -> None:
+        """Wrap the ``CheckpointIO`` of ``strategy`` until ``detach``."""
         self.detach()
-
-        def saved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            path = _path(args, kwargs, 1)
-            writer = getattr(checkpoint_io, "_executor", None)
-            if isinstance(writer, Executor):  # of one thread, so this comes after what it is writing
-                writer.submit(self._note, path, True)
-            else:
-                self._note(path, True)
-                self._on_saved()
-
-        self._after(checkpoint_io, "save_checkpoint", saved)
-        self._after(checkpoint_io, "remove_checkpoint", lambda args, kwargs: self._note(_path(args, kwargs, 0), False))
-        self._after(checkpoint_io, "teardown", lambda args, kwargs: self._on_teardown())
+        inner = strategy.checkpoint_io
+        while (
+            isinstance(inner, _Watched) and inner.watch is None
+        ):  # left behind by an earlier fit, inside a foreign one
+            inner = inner.inner
+        self._wrapper = _wrapper_class(checkpoint_io_base(inner))(inner, self)
+        self._strategy, strategy.checkpoint_io = strategy, self._wrapper
 
     def detach(self) -> None:
-        """Leave the ``CheckpointIO`` as it was."""
-        for owner, name in self._undo:
-            with contextlib.suppress(AttributeError):
-                delattr(owner, name)
-        self._undo = []
+        """Give the strategy its own ``CheckpointIO`` back; where another one wraps ours by now, ours only passes on."""
+        strategy, wrapper, self._strategy, self._wrapper = self._strategy, self._wrapper, None, None
+        if wrapper is None:
+            return
+        wrapper.watch = None
+        if strategy.checkpoint_io is wrapper:
+            strategy.checkpoint_io = wrapper.inner
 
     def events(self) -> list[tuple[Path | RemoteFile, bool]]:
-        """Each path with ``True`` where it has been written and ``False`` where it has been removed, oldest first."""
+        """Take what has happened.
+
+        Returns:
+            Each path with ``True`` where it has been written and ``False`` where it has been removed, oldest first.
+        """
         with self._lock:
             events, self._events = self._events, {}
         return [(place_of(path), written) for path, written in events.items()]
+
+    def saved(self, path: str | os.PathLike[str], checkpoint_io: Any) -> None:
+        """Note that ``checkpoint_io`` has written ``path``, or will have when its own thread comes to it."""
+        with self._guard("noticing a checkpoint"):
+            writer = _writer(checkpoint_io)
+            if writer is not None:  # of one thread, so this comes after what it is writing
+                writer.submit(self._note, path, True)
+                return
+            self._note(path, True)
+            self._on_saved()
+
+    def removed(self, path: str | os.PathLike[str]) -> None:
+        """Note that ``path`` was deleted."""
+        with self._guard("noticing that a checkpoint was deleted"):
+            self._note(path, False)
+
+    def closed(self) -> None:
+        """Every file is there."""
+        with self._guard("the end of a training that failed"):
+            self._on_teardown()
 
     def _note(self, path: str | os.PathLike[str], written: bool) -> None:
         with self._lock:
             self._events.pop(os.fspath(path), None)  # to its new place in the order
             self._events[os.fspath(path)] = written
 
-    def _after(self, owner: Any, name: str, then: Callable[[Any, Any], None]) -> None:
-        original = getattr(owner, name)
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            then(args, kwargs)
-            return result
+def _writer(checkpoint_io: Any) -> Executor | None:
+    """The executor in whose thread ``checkpoint_io``, or one that it wraps, writes files."""
+    while checkpoint_io is not None:
+        writer = getattr(checkpoint_io, "_executor", None)
+        if isinstance(writer, Executor):
+            return writer
+        checkpoint_io = getattr(checkpoint_io, "inner", None) or getattr(checkpoint_io, "_checkpoint_io", None)
+    return None
 
-        setattr(owner, name, watched)
-        self._undo.append((owner, name))
+
+class _Watched:
+    """A ``CheckpointIO`` that tells a watch of what another one does."""
+
+    def __init__(self, inner: Any, watch: CheckpointWatch) -> None:
+        self.inner = inner
+        self.watch: CheckpointWatch | None = watch
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        # as Lightning itself calls it: not every CheckpointIO takes options
+        options = {} if storage_options is None else {"storage_options": storage_options}
+        self.inner.save_checkpoint(checkpoint, path, **options)
+        if self.watch is not None:
+            self.watch.saved(path, self.inner)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.inner.load_checkpoint(path, *args, **kwargs)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        self.inner.remove_checkpoint(path)
+        if self.watch is not None:
+            self.watch.removed(path)
+
+    def teardown(self) -> None:
+        try:
+            self.inner.teardown()
+        finally:
+            if self.watch is not None:
+                self.watch.closed()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
 
 
-def _path(args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> str:
-    path: str | os.PathLike[str] = kwargs["path"] if "path" in kwargs else args[index]
-    return os.fspath(path)
+def _wrapper_class(base: type[Any]) -> type[Any]:
+    """``_Watched`` as a ``CheckpointIO`` of the Lightning that uses it."""
+    return type("WatchedCheckpointIO", (_Watched, base), {"__doc__": _Watched.__doc__})

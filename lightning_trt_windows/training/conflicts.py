@@ -7,10 +7,10 @@ from typing import Any
 from lightning_trt_windows._compat.lightning import rank_zero_info
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["check_alone", "stands_back"]
+__all__ = ["check_alone", "yields_to_configured"]
 
 
-def stands_back(export: Any, trainer: Any, kind: type[Any]) -> bool:
+def yields_to_configured(export: Any, trainer: Any, kind: type[Any]) -> bool:
     """Take ``export``, which is a default, off the Trainer if another callback of ``kind`` does its work.
 
     Every rank decides the same, from the same list.

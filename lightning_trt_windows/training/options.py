@@ -1,68 +1,91 @@
-"""How the builds of a run are made: where, how many at a time, and for how long."""
+"""What a user may choose about the exports of a training: one value, from the callback, a command line, YAML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.names import check_executor
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.loggers import LogArtifacts
+from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["RunOptions", "one_of"]
+__all__ = ["Options", "one_of"]
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuse a value outside its choices.
 
     Raises:
-        ConfigurationError: It is.
+        ConfigurationError: ``value`` is none of ``choices``.
     """
     if value not in choices:
         raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-class RunOptions:
-    """How the builds of a run are made; see ``lightning_trt_windows.WindowsExport``.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments of ``lightning_trt_windows.WindowsExport``, which documents them, checked.
 
     Raises:
-        ConfigurationError: An executor that will not do, or a number out of its range.
+        ConfigurationError: A value outside its choices or its range, or an executor of threads.
     """
 
-    def __init__(
-        self,
-        executor: str | Executor,
-        *,
-        build_deadline: float | None = None,
-        build_memory: float | None = None,
-        max_pending: int = 16,
-        replace_queued: bool = False,
-        keep_dropped: bool = False,
-        retrace: bool = False,
-    ) -> None:
-        if not isinstance(executor, Executor):
-            check_executor(executor)
-        if isinstance(executor, ThreadPoolExecutor):
+    settings: ExportSettings
+    """What artifacts are like: backend, precision, goldens, verification and options of upstream."""
+    when: Literal["train_end", "checkpoint"] = "train_end"
+    inputs: Mapping[str, InputTree] | None = None
+    executor: str | Executor = "inline"
+    on_error: Literal["warn", "raise"] = "warn"
+    ranges: RangeOptions = field(default_factory=RangeOptions)
+    method: str = "forward"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    keep_dropped: bool = False
+    max_pending: int = 16
+    replace_queued: bool = False
+    build_deadline: float | None = None
+    """Seconds."""
+    build_memory: float | None = None
+    """Gigabytes (10^9 bytes)."""
+    retrace: bool = False
+    log_artifacts: LogArtifacts = None
+    preflight: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("when", self.when, ("train_end", "checkpoint"))
+        one_of("on_error", self.on_error, ("warn", "raise"))
+        one_of("log_artifacts", self.log_artifacts, (None, True, False, "all"))
+        if not isinstance(self.executor, Executor):
+            check_executor(self.executor)
+        if isinstance(self.executor, ThreadPoolExecutor):
             raise ConfigurationError(
                 "executor: builds in threads of the training process would change its random numbers; use "
                 "executor='process', or an executor with processes of its own"
             )
-        if max_pending < 1:
-            raise ConfigurationError(f"max_pending must be 1 or more, got {max_pending!r}")
-        for name, value in (("build_deadline", build_deadline), ("build_memory", build_memory)):
+        if self.max_pending < 1:
+            raise ConfigurationError(f"max_pending must be 1 or more, got {self.max_pending!r}")
+        for name in ("build_deadline", "build_memory"):
+            value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, got {value!r}")
-        self.executor = executor
-        self.build_deadline = build_deadline
-        self.build_memory = build_memory
-        self.max_pending = max_pending
-        self.replace_queued = replace_queued
-        self.keep_dropped = keep_dropped
-        self.retrace = retrace
+
+    @property
+    def every(self) -> bool:
+        """Whether every checkpoint is exported as it is saved, or the best and the last at the end."""
+        return self.when == "checkpoint"
 
     def make_executor(self) -> tuple[Executor, bool]:
-        """The executor, and whether it is ours to shut down."""
+        """Make or take the executor.
+
+        Returns:
+            The executor, and whether it is ours to shut down.
+        """
         if isinstance(self.executor, Executor):
             return self.executor, False
         return named_executor(self.executor, self.build_deadline, self.build_memory), True

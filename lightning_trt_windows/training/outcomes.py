@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.builds.queue import Failure
 from lightning_trt_windows.progress.display import Display, first_words, summary_row
 from lightning_trt_windows.storage.remote_file import RemoteFile
-from lightning_trt_windows.training.publisher import Collection
+from lightning_trt_windows.training.events import Listener
 from lightning_trt_windows.verification.at_export import failure_of
 
-__all__ = ["Report"]
+__all__ = ["Outcomes"]
 
 
-class Report:
-    """Keeps what was made and what went wrong, and says so as it comes.
+class Outcomes(Listener):
+    """Keeps artifacts and failures, and tells of each as it comes.
 
     Args:
         on_error: ``"warn"``: each failure is a warning at once; ``"raise"``: the callback raises it when all is done.
@@ -25,27 +25,25 @@ class Report:
     def __init__(self, on_error: str) -> None:
         self.on_error = on_error
         self.artifacts: list[Artifact] = []
-        """What is there, newest last."""
+        """Artifacts that exist, newest last. Always the same list, which copies of the callback share."""
         self.failures: list[Failure] = []
-        self.collection: Collection | None = None
-        """Of the run that goes on."""
         self.new_artifacts: list[Artifact] = []
-        """Those of this run."""
-        self._told = 0
+        """Artifacts of the run that goes on."""
+        self._earlier = 0
 
     def begin(self) -> None:
-        """What has failed until now is of an earlier run."""
-        self._told = len(self.failures)
+        """Count from here: what has failed until now is of an earlier run."""
+        self._earlier = len(self.failures)
         self.new_artifacts = []
 
     @property
     def new_failures(self) -> list[Failure]:
-        """Those of this run."""
-        return self.failures[self._told :]
+        """Failures of the run that goes on."""
+        return self.failures[self._earlier :]
 
     @property
     def count(self) -> int:
-        """How many checkpoints of this run have been seen to."""
+        """Number of checkpoints of this run that have an artifact or a failure."""
         return len(self.new_artifacts) + len(self.new_failures)
 
     def summarise(self, display: Display) -> None:
@@ -55,34 +53,24 @@ class Report:
         if rows or failed:
             display.summary(rows, failed)
 
-    def made(self, artifact: Artifact) -> None:
-        """An artifact is there."""
-        self.artifacts = [a for a in self.artifacts if a.path != artifact.path] + [artifact]
-        self.new_artifacts = [a for a in self.new_artifacts if a.path != artifact.path] + [artifact]
+    def on_artifact(self, artifact: Artifact) -> None:
+        """Keep it, and say what its manifest notes. One that verification found wrong is a failure too."""
+        for artifacts in (self.artifacts, self.new_artifacts):
+            artifacts[:] = [a for a in artifacts if a.path != artifact.path] + [artifact]
         for note in artifact.manifest.notes:
             rank_zero_info(f"WindowsExport: {note}")
         rank_zero_info(f"WindowsExport: {artifact}")
-        if self.collection is not None:
-            self.collection.made(artifact)
         if error := failure_of(artifact):
             source = artifact.manifest.checkpoint
-            self.failed(artifact.path.with_name(source.file) if source else None, error)
+            self.on_failure(artifact.path.with_name(source.file) if source else None, error)
 
-    def gone(self, checkpoint: Path) -> None:
-        """The artifact of ``checkpoint`` is there no longer."""
-        gone = ArtifactPaths.beside(checkpoint).ep
-        self.artifacts = [a for a in self.artifacts if a.path != gone]
-        self.new_artifacts = [a for a in self.new_artifacts if a.path != gone]
-        if self.collection is not None:
-            self.collection.gone(checkpoint)
+    def on_removed(self, ep: Path, checkpoint: Path | RemoteFile) -> None:
+        """Forget it."""
+        for artifacts in (self.artifacts, self.new_artifacts):
+            artifacts[:] = [a for a in artifacts if a.path != ep]
 
-    def finish(self) -> None:
-        """Training has finished, and so have its exports."""
-        if self.collection is not None:
-            self.collection.finish()
-
-    def failed(self, checkpoint: Path | RemoteFile | None, error: Exception) -> None:
-        """``checkpoint`` has no artifact; ``None`` where it failed before there was one."""
+    def on_failure(self, checkpoint: Path | RemoteFile | None, error: Exception) -> None:
+        """Keep it, and warn of it."""
         failure = Failure(checkpoint, error)
         self.failures.append(failure)
         if self.on_error == "warn":

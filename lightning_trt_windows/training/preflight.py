@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, readable_size
+from lightning_trt_windows.artifact.artifact import ArtifactPaths
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import sizes_text
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, OutputError
 from lightning_trt_windows.export.pipeline import prepare
+from lightning_trt_windows.modules.state import exported_part
 from lightning_trt_windows.progress.upstream_output import unlogged
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
+from lightning_trt_windows.training.options import Options
 
-__all__ = ["check_space", "check_strategy", "checkpoint_paths", "try_capture"]
+__all__ = ["check_arguments", "check_space", "check_strategy", "checkpoint_paths", "try_capture"]
 
 _SMALLEST = 1_000_000
 """Bytes, about: an artifact of hardly any weights."""
@@ -48,6 +53,26 @@ def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None
             f"executor='inline' with when='checkpoint' would let {trainer.world_size - 1} other processes wait for "
             "each build, until their communication times out; use executor='process'"
         )
+
+
+def check_arguments(module: nn.Module, options: Options) -> None:
+    """Refuse to look for what is not there: the method to export, and inputs that it does not take.
+
+    Raises:
+        ConfigurationError: ``module`` has no such method, or ``inputs`` names what is no argument of it.
+    """
+    owner, name = exported_part(module, options.method)
+    if name == "forward" and getattr(type(owner), "forward", None) in (nn.Module.forward, None):
+        return  # steps may call a submodule; what is seen of them decides
+    parameters = inspect.signature(getattr(owner, name)).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for given in options.inputs or ():
+        if given not in known:
+            close = get_close_matches(given, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(known) or 'nothing'}"
+            raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
 
 def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
@@ -101,8 +126,8 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
                 if place.url not in paths and place.size() is not None:
                     paths[place.url] = place
             elif place and place.is_file():
-                # last.ckpt may be a link to the best
-                paths.setdefault(os.path.realpath(place), place)
+                # last.ckpt may be a link to the best: it has an artifact of its own name all the same
+                paths.setdefault(os.path.abspath(place), place)  # noqa: PTH100 -- resolve() would follow the link
     return list(paths.values())
 
 

@@ -12,35 +12,35 @@ from typing import Any
 from lightning_trt_windows._compat.lightning import rank_zero_warn
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.artifact.windows_names import windows_name
-from lightning_trt_windows.builds.staging import Mirror
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError, UnsupportedFormatError
 from lightning_trt_windows.loggers import ArtifactLogging, LogArtifacts
 from lightning_trt_windows.loggers.record import LoggedArtifact
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.storage.run_index import RunIndex, Standing
+from lightning_trt_windows.training.events import Listener
 
-__all__ = ["Collection"]
+__all__ = ["Publisher"]
 
 
-class Collection:
-    """Keeps ``artifacts.json`` and the loggers of one ``trainer.fit`` up to date. It harms neither training nor export.
+class Publisher(Listener):
+    """Keeps ``artifacts.json`` and the loggers of one ``trainer.fit`` up to date.
 
     Args:
         trainer: The Trainer, of the first process.
         choice: What loggers are given.
-        mirror: Knows the checkpoints that are elsewhere, and has the thread in which that is dealt with.
+        later: Runs an action in the thread that deals with other file systems.
     """
 
-    def __init__(self, trainer: Any, choice: LogArtifacts, mirror: Mirror) -> None:
+    def __init__(self, trainer: Any, choice: LogArtifacts, later: Callable[[Callable[[], None]], None]) -> None:
         self._trainer = trainer
-        self._mirror = mirror
+        self._later = later
         self._indexed: dict[str, Path | RemoteFile] = {}
         every = any(getattr(callback, "save_top_k", None) == -1 for callback in trainer.checkpoint_callbacks)
         self._logging = ArtifactLogging(trainer.loggers, choice, every=every, warn=_warn)
 
-    def made(self, artifact: Artifact) -> None:
-        """An artifact is there."""
+    def on_artifact(self, artifact: Artifact) -> None:
+        """Put it into the index of its directory and give it to the loggers."""
         place = place_of(artifact.url) if artifact.url else artifact.path
         directory = _parent(place)
         standings = self._standings(directory)
@@ -54,17 +54,16 @@ class Collection:
         except (LightningTrtError, OSError) as error:
             _warn(str(error))
 
-    def gone(self, checkpoint: Path) -> None:
-        """The artifact of ``checkpoint`` is there no longer."""
-        origin = self._mirror.origin(checkpoint)
-        name = ArtifactPaths.beside(origin.name).ep.name
+    def on_removed(self, ep: Path, checkpoint: Path | RemoteFile) -> None:
+        """Take it out of the index and tell the loggers."""
+        name = ArtifactPaths.beside(checkpoint.name).ep.name
         self._logging.gone(name.removesuffix(".ep").removesuffix(".windows"))
-        directory = _parent(origin)
+        directory = _parent(checkpoint)
         standings = self._standings(directory)
         self._index(directory, lambda index: index.without(name).judged(standings))
 
-    def finish(self) -> None:
-        """Training has finished, and so have the builds."""
+    def on_finished(self) -> None:
+        """Bring the index and the loggers to their final state."""
         for directory in dict.fromkeys(self._indexed.values()):
             self._index(directory, functools.partial(_judged_index, self._standings(directory)))
         with random_state_kept():
@@ -91,7 +90,7 @@ class Collection:
         if isinstance(directory, Path):
             write()
         else:
-            self._mirror.later(write)
+            self._later(write)
 
     def _judged(self, record: LoggedArtifact) -> LoggedArtifact:
         artifact = record.artifact

@@ -21,14 +21,12 @@ from support.paths import DATA
 from lightning_trt_windows.artifact.artifact import (
     Artifact,
     ArtifactPaths,
-    atomic_file,
     check_artifact,
     read_artifact,
-    readable_size,
     remove_manifest,
-    sha256_of,
     write_manifest,
 )
+from lightning_trt_windows.artifact.files import atomic_file, readable_size, sha256_of
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows, windows_name
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
 

@@ -14,7 +14,8 @@ import pytest
 from support.paths import DATA
 
 import lightning_trt_windows
-from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest, OutputRecord, Source
 from lightning_trt_windows.errors import ArtifactError

@@ -24,7 +24,7 @@ from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.artifact.payload_writer import join_payloads
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.backends import unsupported as refusals
-from lightning_trt_windows.backends.inline import inline_modules
+from lightning_trt_windows.backends.assemble import inline_modules
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 

@@ -18,8 +18,8 @@ from support.paths import REPOSITORY
 
 import lightning_trt_windows
 from lightning_trt_windows import collect
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, sha256_of, write_manifest
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord, OperatorCounts
 from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle

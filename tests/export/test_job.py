@@ -19,7 +19,8 @@ from support import building
 from support.jobs import checkpoint, job
 from support.lightning_models import Data, Regression
 
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
 from lightning_trt_windows.builds.executors.process import BuildProcess, Inline, failure_folder

@@ -18,12 +18,12 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.errors import ArtifactError, CaptureError, CompileError
 from lightning_trt_windows.progress.upstream_output import (
     KEEP_LOG,
+    forward_lines,
     log_beside,
     log_file,
     quiet,
-    said,
+    record_line,
     stderr_kept,
-    told_to,
 )
 
 
@@ -68,7 +68,7 @@ class TestQuiet:
     def test_standard_error(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         """What this thread prints to stderr is kept for the log, what others print appears."""
         heard: list[str] = []
-        with told_to(heard.append), stderr_kept():
+        with forward_lines(heard.append), stderr_kept():
             print("mine", file=sys.stderr)
             elsewhere(lambda: print("yours", file=sys.stderr, flush=True))
         assert heard == ["mine"]
@@ -92,7 +92,7 @@ class TestLog:
         """With the environment variable the log of a success is there as well."""
         monkeypatch.setenv(KEEP_LOG, "1")
         with log_beside(ArtifactPaths.of(tmp_path / "m.ep")):
-            said("all is well")
+            record_line("all is well")
         assert (tmp_path / "m.log").read_text() == "all is well\n"
 
     def test_nothing_said(self, tmp_path: Path) -> None:
@@ -104,19 +104,19 @@ class TestLog:
     def test_cannot_be_written(self, tmp_path: Path) -> None:
         """Where the log cannot be written the failure is itself."""
         with pytest.raises(CompileError, match=r"^no$"), log_beside(ArtifactPaths.of(tmp_path / "gone" / "m.ep")):
-            said("something")
+            record_line("something")
             raise CompileError("no")
 
     def test_parts(self, tmp_path: Path) -> None:
         """A part's noise is in the log of the whole, and a log that somebody keeps is not written twice."""
         whole, part = ArtifactPaths.of(tmp_path / "whole.ep"), ArtifactPaths.of(tmp_path / "part.ep")
         with pytest.raises(ArtifactError), log_beside(whole), log_beside(part):
-            said("something")
+            record_line("something")
             raise ArtifactError("x", ["is wrong"])
         assert [p.name for p in tmp_path.iterdir()] == [log_file(whole).name]
         heard: list[str] = []
-        with pytest.raises(CompileError, match=r"^no$"), told_to(heard.append), log_beside(part):
-            said("something")
+        with pytest.raises(CompileError, match=r"^no$"), forward_lines(heard.append), log_beside(part):
+            record_line("something")
             raise CompileError("no")
         assert heard == ["something"]
         assert not log_file(part).exists()

@@ -16,7 +16,8 @@ from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec
-from lightning_trt_windows.artifact.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import read_artifact, write_manifest
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import PayloadLocation
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.runtime.loaded import LoadedModule

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import check_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import check_artifact
+from lightning_trt_windows.artifact.files import sha256_of
 
 TRAIN = """
 import sys, warnings

@@ -16,7 +16,8 @@ from support.lightning_models import Data, Regression, Untraceable, trainer
 from support.unchanged import assert_same
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, check_artifact
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.errors import CaptureError, ConfigurationError, EnvironmentMismatchError
 
 

@@ -23,8 +23,8 @@ from support.lightning_models import Data, Regression, trainer
 from support.unchanged import assert_unchanged
 
 from lightning_trt_windows import WindowsExport, export_checkpoint
-from lightning_trt_windows.artifact.artifact import check_artifact, sha256_of
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.artifact.artifact import check_artifact
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.builds import queue as pending
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 

@@ -9,13 +9,13 @@ import psutil
 
 from lightning_trt_windows.artifact.files import readable_size
 
-__all__ = ["MemoryLimit", "first_to_go"]
+__all__ = ["MemoryLimit", "prefer_for_oom_kill"]
 
 _SHARE = 0.8
 """Of the memory that is free when a build begins: what it may take unless it is told otherwise."""
 
 
-def first_to_go() -> None:
+def prefer_for_oom_kill() -> None:
     """Have the kernel end this process before any other when memory runs out, in a container too. Linux alone."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

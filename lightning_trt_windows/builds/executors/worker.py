@@ -19,10 +19,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.builds.executors.memory_limit import first_to_go
+from lightning_trt_windows.builds.executors.memory_limit import prefer_for_oom_kill
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.progress.events import listening
-from lightning_trt_windows.progress.upstream_output import told_to
+from lightning_trt_windows.progress.upstream_output import forward_lines
 
 __all__ = ["CALL", "RESULT", "STAGE", "main"]
 
@@ -40,13 +40,13 @@ def main(folder: Path, niceness: int) -> int:
     if hasattr(os, "nice"):  # Windows has none
         with contextlib.suppress(OSError):
             os.nice(niceness)
-    first_to_go()
+    prefer_for_oom_kill()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcome: tuple[bool, Any]
     try:
         function, arguments = pickle.loads((folder / CALL).read_bytes())
         # what is printed here goes to the log
-        with listening(lambda name, of: _tell(folder, name)), told_to(functools.partial(print, file=sys.stderr)):
+        with listening(lambda name, of: _tell(folder, name)), forward_lines(functools.partial(print, file=sys.stderr)):
             outcome = True, function(*arguments)
     # whatever it is, the other side is told
     except Exception as error:

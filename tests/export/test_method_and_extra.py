@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from support.lightning_models import Data, Regression, trainer
+from support.paths import MODELS
 from torch import Tensor, nn
 
 from lightning_trt_windows import Artifact, WindowsExport
 from lightning_trt_windows.cli import main
-from support.paths import MODELS
 
 EXTRA = {"classes": ["cat", "dog"], "mean": [0.485, 0.456, 0.406], "nested": {"threshold": 0.5}}
 
