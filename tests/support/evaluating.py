@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from support.simulation import partitions_kept, run_with
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.backends import engine as engine_module
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["Evaluated", "compile_evaluated", "compile_module", "networks_kept"]
+__all__ = ["Evaluated", "compile_evaluated", "compile_module", "differences", "needs_evaluator", "networks_kept"]
+
+
+def _found(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+needs_evaluator = pytest.mark.skipif(
+    not _found("lightning_trt_windows.network") and not _found("network_on_cpu"), reason="no evaluator of networks here"
+)
+"""Marks tests that evaluate networks."""
 
 
 @dataclass
@@ -155,3 +168,31 @@ class Function(nn.Module):
 
     def forward(self, *args: Tensor) -> Any:
         return self.function(*args)
+
+
+def differences(evaluated: Evaluated, function: Callable[..., Any], *args: Tensor, tolerance: float = 3e-4) -> list[str]:
+    """In words, what the artifact's results differ in from those of ``function``; none where all are right.
+
+    Shapes, types, NaN and infinities must be alike, integers equal, and what a network leaves undefined counts as well.
+    """
+    with torch.no_grad():
+        wanted = tree_leaves(function(*(arg.clone() for arg in args)))
+    try:
+        results = tree_leaves(evaluated(*(arg.clone() for arg in args)))
+    # an artifact that cannot run
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    found = [text for got, want in zip(results, wanted) if (text := _difference(got, want, tolerance))]
+    if len(results) != len(wanted):
+        found.append(f"{len(results)} results, wanted {len(wanted)}")
+    return found + [f"undefined: {text}" for text in evaluated.warnings if "NEGATIVE" in text or "overflow" in text]
+
+
+def _difference(got: Any, want: Any, tolerance: float) -> str:
+    if not isinstance(want, Tensor):
+        return "" if got == want else f"{got!r}, wanted {want!r}"
+    try:
+        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * 1e-2, equal_nan=True)
+    except AssertionError as error:
+        return " ".join(str(error).split())
+    return ""
