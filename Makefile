@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions zoo classic examples processes fuzz pins docs lint types clean
+.PHONY: help demo test versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -23,6 +23,7 @@ help: ## say what there is
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (half an hour to an hour)"
+	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1 GB in ~/.cache)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style and formatting with ruff"
@@ -55,6 +56,12 @@ processes: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py --hypothesis-show-statistics $(ARGS)
+
+windows: $(INSTALLED)
+	@$(IN_VENV) tools.windows_python test $(ARGS)
+
+windows-artifacts: $(INSTALLED)
+	@$(IN_VENV) tools.windows_python record $(FOLDER)
 
 pins: $(INSTALLED)
 	@$(VENV)/bin/python tests/support/windows_wheels.py

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
     from lightning_trt_windows.artifact.signing import sign
     from lightning_trt_windows.builds.batch import export_checkpoints
+    from lightning_trt_windows.builds.executors.submitit import SubmititExecutor
     from lightning_trt_windows.bundle.collecting import Bundle, collect
     from lightning_trt_windows.bundle.report import report
     from lightning_trt_windows.discovery.options import RangeOptions
     from lightning_trt_windows.export.pipeline import export_checkpoint, export_module
     from lightning_trt_windows.integrations.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.integrations.lightning_flag import add_windows_export
+    from lightning_trt_windows.onnx.model import write_onnx
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.storage.remote_artifact import fetch
     from lightning_trt_windows.training.callback import WindowsExport
+    from lightning_trt_windows.verification.bench import bench
     from lightning_trt_windows.verification.metric import verify_metric
     from lightning_trt_windows.verification.verify import verify
 
@@ -32,9 +35,11 @@ __all__ = [
     "DimRange",
     "InputSpec",
     "RangeOptions",
+    "SubmititExecutor",
     "WindowsExport",
     "WindowsExportCLI",
     "add_windows_export",
+    "bench",
     "collect",
     "export_checkpoint",
     "export_checkpoints",
@@ -46,6 +51,7 @@ __all__ = [
     "sign",
     "verify",
     "verify_metric",
+    "write_onnx",
 ]
 
 _HOME = {
@@ -54,9 +60,11 @@ _HOME = {
     "DimRange": "artifact.shapes",
     "InputSpec": "artifact.shapes",
     "RangeOptions": "discovery.options",
+    "SubmititExecutor": "builds.executors.submitit",
     "WindowsExport": "training.callback",
     "WindowsExportCLI": "integrations.lightning_cli",
     "add_windows_export": "integrations.lightning_flag",
+    "bench": "verification.bench",
     "collect": "bundle.collecting",
     "export_checkpoint": "export.pipeline",
     "export_checkpoints": "builds.batch",
@@ -68,6 +76,7 @@ _HOME = {
     "sign": "artifact.signing",
     "verify": "verification.verify",
     "verify_metric": "verification.metric",
+    "write_onnx": "onnx.model",
 }
 
 
@@ -79,6 +88,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "WindowsExport":  # another class once another Lightning has been imported
+        from lightning_trt_windows._compat.lightning import of_imported
+
+        return of_imported(value)
     globals()[name] = value
     return value
 

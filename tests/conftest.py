@@ -1,13 +1,16 @@
-"""What all tests share: the versions they ran with."""
+"""What all tests share: the versions they ran with, and which of them run on Windows."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
+from support.windows_half import runs_on_windows
 
-__all__ = ["pytest_report_header"]
+__all__ = ["pytest_collection_modifyitems", "pytest_ignore_collect", "pytest_report_header"]
 
 UPSTREAM = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt", "lightning")
 
@@ -26,3 +29,16 @@ def installed(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On Windows, leave out the tests of the half that trains and exports."""
+    return True if sys.platform == "win32" and not runs_on_windows(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, skip tests that are marked ``linux``, with the reason that the mark gives."""
+    if sys.platform == "win32":
+        for item in items:
+            for mark in item.iter_markers("linux"):
+                item.add_marker(pytest.mark.skip(reason=f"Linux only: {mark.args[0]}"))

@@ -52,6 +52,7 @@ def test_heavy_imports_would_be_seen() -> None:
     assert "torch" in heavy_after("import lightning_trt_windows.export.pipeline")
 
 
+@pytest.mark.linux("imports Lightning")
 def test_the_callback_does_not_bring_torch_tensorrt() -> None:
     """Five seconds that only a compile may cost."""
     loaded = heavy_after("from lightning_trt_windows import WindowsExport")
@@ -59,6 +60,7 @@ def test_the_callback_does_not_bring_torch_tensorrt() -> None:
     assert not {"torch_tensorrt", "tensorrt", "tensorrt_rtx"} & set(loaded)
 
 
+@pytest.mark.linux("imports Lightning")
 def test_the_import_costs_a_training_script_nothing() -> None:
     """At most 30 ms on top of Lightning's own import: best of three, since other work disturbs."""
     code = (

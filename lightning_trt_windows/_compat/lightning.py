@@ -1,10 +1,10 @@
 """``lightning.pytorch`` or ``pytorch_lightning``: the same code under two names, with different classes.
 
 Which of them a Trainer comes from is known when it is made, and our callback may have been imported before that. So
-``Callback`` derives from neither. An object of it is made as one of a class that derives from the Callback of each
-Lightning imported by then, and turns into one of a later Lightning when that one asks it for something that only a
-Callback has. Nothing is imported for its sake: a second Lightning costs a quarter of a second, and turns the messages
-of the first to its own logger.
+``Callback`` derives from neither. ``of_imported`` gives a class that derives from the Callback of each Lightning that
+has been imported by then as well, and objects are made of that class; an object that was made before turns into a
+callback of a later Lightning when that one asks it for something that only a Callback has. Nothing is imported for its
+sake: a second Lightning costs a quarter of a second, and turns the messages of the first to its own logger.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 __all__ = [
     "CALLBACK_MODULES",
@@ -24,6 +24,7 @@ __all__ = [
     "rank_zero_info",
     "rank_zero_warn",
     "resolve",
+    "written_class",
 ]
 
 CALLBACK_MODULES = ("lightning.pytorch.callbacks.callback", "pytorch_lightning.callbacks.callback")
@@ -52,17 +53,25 @@ def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
 
 
 def of_imported(cls: type[_T]) -> type[_T]:
-    """``cls`` as a Callback of every Lightning that has been imported until now."""
+    """``cls`` as a Callback of every Lightning that has been imported until now.
+
+    Each class that this returns derives from those that it returned for the same ``cls`` before.
+    """
+    root = _roots.get(cls, cls)
+    latest = _latest.get(root, root)
     found = [getattr(sys.modules.get(module), "Callback", None) for module in CALLBACK_MODULES]
-    missing = tuple(base for base in found if base is not None and not issubclass(cls, base))
-    if not missing:
-        return cls
-    key = (cls, missing)
-    if key not in _resolved:
-        # the name and the module are those of ``cls``: Lightning keys the state of callbacks by their name
-        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-        _resolved[key] = type(cls.__name__, (cls, *missing), names)
-    return _resolved[key]
+    if missing := tuple(base for base in found if base is not None and not issubclass(latest, base)):
+        # Lightning keys the state of callbacks by their name; command lines name classes by where they are found
+        module = getattr(root, "public_module", root.__module__)
+        names = {"__module__": module, "__qualname__": root.__qualname__, "__doc__": root.__doc__}
+        latest = type(root.__name__, (latest, *missing), names)
+        _latest[root], _roots[latest] = latest, root
+    return latest
+
+
+def written_class(cls: type[_T]) -> type[_T]:
+    """The class as it was written, of one that ``of_imported`` has made: what a pickle can name."""
+    return _roots.get(cls, cls)
 
 
 def resolve(callback: Any) -> bool:
@@ -74,7 +83,10 @@ def resolve(callback: Any) -> bool:
     return True
 
 
-_resolved: dict[tuple[type[Any], tuple[type[Any], ...]], type[Any]] = {}
+_latest: dict[type[Any], type[Any]] = {}
+"""Class as it was written to the newest that derives from it and from Lightning's."""
+_roots: dict[type[Any], type[Any]] = {}
+"""The other way round."""
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -87,6 +99,9 @@ else:
 
     class Callback:
         """A callback of the Lightning that is there, or of both."""
+
+        public_module: ClassVar[str]
+        """The module that shows the class to users, where that is another than its own."""
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             """Make an object of the class that derives from the Callback of each imported Lightning."""

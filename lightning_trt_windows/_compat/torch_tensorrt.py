@@ -116,7 +116,7 @@ def installed_distribution(backend: str) -> str:
             f"Both {DISTRIBUTIONS['tensorrt_rtx']} {found['tensorrt_rtx']} and {DISTRIBUTIONS['tensorrt']} "
             f"{found['tensorrt']} are installed. They share the import name torch_tensorrt and overwrite each other's "
             "files. Uninstall both, then install the one you want: pip uninstall torch-tensorrt torch-tensorrt-rtx && "
-            "pip install 'lightning-trt-windows[rtx]'"
+            'pip install "lightning-trt-windows[rtx]"'
         )
     wanted = present if backend == "auto" else [backend]
     if not wanted or wanted[0] not in present:
@@ -125,7 +125,7 @@ def installed_distribution(backend: str) -> str:
         has = f" Installed is {DISTRIBUTIONS[present[0]]} {found[present[0]]}." if present else ""
         raise EnvironmentMismatchError(
             f"Backend {backend!r} needs the distribution {DISTRIBUTIONS[name]}, which is not installed.{has} "
-            f"Install it with: pip install 'lightning-trt-windows[{extra}]'"
+            f'Install it with: pip install "lightning-trt-windows[{extra}]"'
         )
     _check_torch(wanted[0])
     return wanted[0]
@@ -137,7 +137,7 @@ def _check_torch(backend: str) -> None:
     if torch_version is None:
         raise EnvironmentMismatchError(
             f"PyTorch is not installed, {distribution} {own} needs it. "
-            "Install both with: pip install 'lightning-trt-windows[rtx]'"
+            'Install both with: pip install "lightning-trt-windows[rtx]"'
         )
     if minor(own) != minor(torch_version):
         raise EnvironmentMismatchError(
@@ -236,13 +236,19 @@ def lower(blocks: Upstream, program: Any, settings: Any) -> Any:
     """Upstream's passes over a decomposed program; complex numbers stay where they fail (``FFTS_FAIL_TO_LOWER``)."""
     import torch
 
-    try:
-        return blocks.post_lowering(program.module(), settings)
-    # passes raise whatever they meet
-    except Exception:
-        values = (node.meta.get("val") for node in program.graph.nodes)
-        if not any(isinstance(value, torch.Tensor) and value.is_complex() for value in values):
-            raise
+    def is_complex(node: Any) -> bool:
+        value = getattr(node, "meta", {}).get("val")
+        return isinstance(value, torch.Tensor) and value.is_complex()
+
+    nodes = list(program.graph.nodes)
+    # what is returned or given would become pairs of real numbers
+    if not any(is_complex(node) for node in (*nodes[-1].all_input_nodes, *(n for n in nodes if n.op == "placeholder"))):
+        try:
+            return blocks.post_lowering(program.module(), settings)
+        # passes raise whatever they meet
+        except Exception:
+            if not any(is_complex(node) for node in nodes):
+                raise
     with _complex_numbers_left(blocks):
         return blocks.post_lowering(program.module(), settings)
 

@@ -13,6 +13,8 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_trt_windows.artifact.open_elsewhere import OPEN_ELSEWHERE, is_open_elsewhere, patiently
+from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.errors import OutputError
 
 if TYPE_CHECKING:  # part of Python from 3.12 on
@@ -106,7 +108,7 @@ def atomic_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[
             with explained(path, file.size):
                 os.fsync(stream.fileno())
         with explained(path, file.size):
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path), path, replaces=True)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -127,7 +129,7 @@ def link_or_copy(source: Path, path: Path) -> None:
                 os.link(source, temporary)
             except OSError:
                 shutil.copyfile(source, temporary)
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path), path, replaces=True)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -137,7 +139,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
-    with Path(path).open("rb", buffering=0) as stream:
+    path = Path(path)
+    with patiently(lambda: path.open("rb", buffering=0), path) as stream:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
@@ -166,13 +169,20 @@ def explained(path: Path, size: int) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: f"no space left on the device, {needed}",
             errno.EDQUOT: f"the disk quota is exceeded, {needed}",
-            errno.ENOENT: f"the directory {path.parent} does not exist; create it",
+            errno.ENOENT: f"the directory {path.parent} does not exist{too_long(path) or '; create it'}",
             errno.ENOTDIR: f"{path.parent} is not a directory",
             errno.EROFS: f"the file system of {path.parent} is read-only; choose another directory",
             errno.EACCES: denied,
             errno.EPERM: denied,
         }
-        raise OutputError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or error)}") from error
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        if isinstance(error, (IsADirectoryError, PermissionError)) and path.is_dir():
+            reason = f"{path} is a directory"
+        elif path.parent.is_file():  # Windows says that it does not exist
+            reason = f"{path.parent} is not a directory"
+        elif is_open_elsewhere(error, path, replaces=True):
+            reason = OPEN_ELSEWHERE
+        raise OutputError(f"cannot write {path}: {reason}") from error
 
 
 def _sync_directory(directory: Path) -> None:

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
+from lightning_trt_windows.checkpoints.metadata import read_metadata
 from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
-from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
-from lightning_trt_windows.export.job import Job, matches
-from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
+from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.pipeline import existing, observer_of_checkpoint, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
@@ -178,16 +179,32 @@ class _Source:
     method: str
     trusted: bool
 
-    def module(self, checkpoint: Path) -> tuple[Any, Callable[[], Any]]:
-        """The module of ``checkpoint``, and what gives its ranges."""
+    def hyperparameters(self, checkpoint: Path) -> Mapping[str, Any]:
+        """What the module of ``checkpoint`` is built with."""
+        try:
+            return read_metadata(checkpoint).hyperparameters
+        except CheckpointError:  # of a form that only PyTorch reads
+            return read_checkpoint(checkpoint, trusted=self.trusted).hyperparameters
+
+    def module(self, checkpoint: Path) -> tuple[Any, Any]:
+        """The module of ``checkpoint``, and the datamodule to take shapes from."""
         module = rebuilt(self.module_class, checkpoint, self.trusted)
         datamodule = self.datamodule
         if isinstance(datamodule, type):
             datamodule = rebuilt(datamodule, checkpoint, self.trusted)
-        discovered = discover(
-            module, inputs=self.inputs, datamodule=datamodule, method=self.method, options=self.ranges
+        return module, datamodule
+
+    def discovered(self, checkpoint: Path, module: Any, datamodule: Any) -> Discovered:
+        """The ranges of ``checkpoint``: those of the datamodule, and without one those that it carries."""
+        observer = None if datamodule is not None else observer_of_checkpoint(checkpoint, module, self.method)
+        return discover(
+            module,
+            inputs=self.inputs,
+            datamodule=datamodule,
+            observer=observer,
+            method=self.method,
+            options=self.ranges,
         )
-        return module, lambda: discovered
 
 
 @dataclass(frozen=True)
@@ -224,7 +241,9 @@ class _Work:
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}
         """Hyperparameters of the module that is at hand."""
-        self._module: tuple[Any, Callable[[], Any]] | None = None
+        self._module: tuple[Any, Any] | None = None
+        self._discovered: Discovered | None = None
+        """What the datamodule shows, which is the same for all checkpoints of one module."""
 
     def run(self, places: Sequence[Place]) -> None:
         self._total = len(places)
@@ -252,16 +271,18 @@ class _Work:
             return
         item = _Item(place, checkpoint, Destination.of(named, self._output))
         job = self._job(item)
-        if artifact := existing(job) or _existing_there(item, job):
+        artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        if artifact:
             self._done(Export(place, artifact, existed=True))
             return
         self._items[checkpoint] = item
         self._builds.add(checkpoint, job)
 
     def _job(self, item: _Item, *, anew: bool = False) -> Job:
-        read = read_checkpoint(item.checkpoint, trusted=self._source.trusted)
-        if self._module is None or anew or not same_values(read.hyperparameters, self._like):
-            self._module, self._like = self._source.module(item.checkpoint), read.hyperparameters
+        hyperparameters = self._source.hyperparameters(item.checkpoint)
+        if self._module is None or anew or not same_values(hyperparameters, self._like):
+            self._module, self._like = self._source.module(item.checkpoint), hyperparameters
+            self._discovered = None
             directory = item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
@@ -273,8 +294,11 @@ class _Work:
                     directory=directory,
                 )
             )
-        module, discovered = self._module
-        job = self._tracers[-1].job(module, item.checkpoint, discovered, ())
+        module, datamodule = self._module
+        found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
+        self._discovered = None if datamodule is None else found
+        snapshot = Snapshot.take(module, lambda: found, step=-1)
+        job = self._tracers[-1].job(module, item.checkpoint, snapshot, ())
         return replace(job, paths=item.destination.paths)
 
     def _collect(self) -> None:
@@ -304,12 +328,11 @@ class _Work:
         self._report(len(self.exports.made) + len(self.exports.failures), self._total, doing)
 
 
-def _existing_there(item: _Item, job: Job) -> Artifact | None:
-    """The artifact at its remote destination, if it is what ``job`` would build."""
+def _complete_elsewhere(item: _Item) -> Artifact | None:
+    """The complete artifact at the remote destination."""
     if item.destination.remote is None:
         return None
     try:
-        artifact = item.destination.remote.read()
+        return item.destination.remote.read()
     except ArtifactError:
         return None
-    return artifact if matches(artifact, job.fingerprint, sha256_of(item.checkpoint)) else None

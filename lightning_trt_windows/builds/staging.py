@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
-from lightning_trt_windows.export.job import Job, matches
 from lightning_trt_windows.progress.upstream_output import log_file
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
 from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, staging_directory
@@ -89,16 +87,15 @@ class Staging:
         if origin := self._origins.get(checkpoint):
             download_checkpoint(origin, checkpoint.parent)
 
-    def existing(self, checkpoint: Path, job: Job) -> Artifact | None:
-        """The complete artifact that is there already, if it is what ``job`` would build."""
+    def existing(self, checkpoint: Path) -> Artifact | None:
+        """The complete artifact that stands beside ``checkpoint`` on another file system."""
         origin = self._origins.get(checkpoint)
         if origin is None:
             return None
         try:
-            artifact = RemoteArtifact.beside(origin).read()
+            return RemoteArtifact.beside(origin).read()
         except ArtifactError:
             return None
-        return artifact if matches(artifact, job.fingerprint, sha256_of(checkpoint)) else None
 
     def send(self, checkpoint: Path, artifact: Artifact) -> None:
         """Upload ``artifact``; ``done`` says what came of it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import math
+import os
 import pickle
 import re
 import types
@@ -15,12 +17,23 @@ from typing import Any, BinaryIO
 
 import torch
 
-from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, Score
 from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.checkpoints.metadata import HYPERPARAMETERS, Inert, read_metadata
 from lightning_trt_windows.errors import CheckpointError
 
-__all__ = ["Checkpoint", "consolidated_path", "consolidation", "is_sharded", "read_checkpoint", "read_weights"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointFile",
+    "FileHash",
+    "consolidated_path",
+    "consolidation",
+    "in_need_of_trust",
+    "is_sharded",
+    "read_checkpoint",
+    "read_weights",
+    "step_of",
+]
 
 
 @dataclass(frozen=True)
@@ -31,18 +44,18 @@ class Checkpoint:
     state_dict: Mapping[str, Any]
     epoch: int | None
     global_step: int | None
-    sha256: str | None = None
-    """Of the file, where it was taken while reading."""
+    sha256: str = ""
+    """SHA-256 of the file, taken of what was read."""
     scores: tuple[Score, ...] = ()
     """What ModelCheckpoint kept it for."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """What the module, and the datamodule, are rebuilt with."""
 
     def record(self) -> CheckpointRecord:
-        """What the manifest says about it; reads the file once more for its hash where that is not known."""
+        """What the manifest says about it."""
         return CheckpointRecord(
             file=windows_name(self.path.name),
-            sha256=self.sha256 or sha256_of(self.path),
+            sha256=self.sha256,
             epoch=self.epoch,
             global_step=self.global_step,
             scores=self.scores,
@@ -72,21 +85,8 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
     """
     if is_sharded(path):
         raise CheckpointError(_sharded(path))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}") from error
-    except pickle.UnpicklingError as error:
-        if not trusted:
-            raise CheckpointError(
-                f"{path} holds more than weights and plain values, and reading it would run code that it names: "
-                f"{_refused(error)}. If you made this file yourself, allow it with trust_checkpoint=True "
-                "(--trust-checkpoint on the command line)"
-            ) from error
-        content = _read_trusted(path)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
-    return _checkpoint(path, content)
+    with CheckpointFile(path) as file:
+        return file.read(trusted=trusted)
 
 
 def consolidated_path(path: Path) -> Path:
@@ -130,17 +130,119 @@ def read_weights(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: Missing, damaged or not a Lightning checkpoint.
     """
-    try:
-        with path.open("rb") as stream:
-            sha256 = _sha256(stream)
+    with CheckpointFile(path) as file:
+        return file.weights
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """Hash of a file, and what tells whether the file is still the one that was hashed."""
+
+    sha256: str
+    stamp: tuple[int, int, int]
+    """Inode, size in bytes, and time of the last change in nanoseconds."""
+
+
+class CheckpointFile:
+    """A checkpoint file that is hashed at most once and read at most once, when it is first asked for.
+
+    It stays open in between: hash and weights are of the same file, also when its name is given to another one.
+
+    Args:
+        path: A ``.ckpt`` file.
+        known: Its hash, where it has been taken before; counts only if the file has not been changed since then.
+    """
+
+    def __init__(self, path: Path, known: FileHash | None = None) -> None:
+        self.path = path
+        self._known = known
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> CheckpointFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file.
+
+        Raises:
+            CheckpointError: The file is missing or cannot be read.
+        """
+        return self.hashed.sha256
+
+    @functools.cached_property
+    def hashed(self) -> FileHash:
+        """Hash of the file, with what it holds for.
+
+        Raises:
+            CheckpointError: The file is missing or cannot be read.
+        """
+        stream = self._opened()
+        try:
+            status = os.fstat(stream.fileno())
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._known is not None and self._known.stamp == stamp:
+                return self._known
             stream.seek(0)
-            content = torch.load(stream, map_location="cpu", pickle_module=_inert_pickle, weights_only=False)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}") from error
-    # unpickling what is damaged raises anything
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
-    return replace(_checkpoint(path, content), sha256=sha256)
+            return FileHash(_sha256(stream), stamp)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+
+    @functools.cached_property
+    def weights(self) -> Checkpoint:
+        """The checkpoint, as ``read_weights`` reads it.
+
+        Raises:
+            CheckpointError: Missing, damaged or not a Lightning checkpoint.
+        """
+        try:
+            content = self._loaded(pickle_module=_inert_pickle, weights_only=False)
+        # unpickling what is damaged raises anything
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+        return replace(_checkpoint(self.path, content), sha256=self.sha256)
+
+    def read(self, *, trusted: bool) -> Checkpoint:
+        """Read the checkpoint with the objects that it holds, as ``read_checkpoint`` does.
+
+        Raises:
+            CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
+        """
+        try:
+            content = self._loaded(weights_only=True)
+        except pickle.UnpicklingError as error:
+            if not trusted:
+                raise in_need_of_trust(self.path, error) from error
+            content = self._trusted()
+        except (RuntimeError, EOFError, OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+        return replace(_checkpoint(self.path, content), sha256=self.sha256)
+
+    def _trusted(self) -> Any:
+        try:
+            return self._loaded(weights_only=False)
+        # unpickling runs whatever the file names
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+
+    def _loaded(self, **options: Any) -> Any:
+        stream = self._opened()
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", **options)
+
+    def _opened(self) -> BinaryIO:
+        if self._stream is None:
+            try:
+                self._stream = self.path.open("rb")
+            except FileNotFoundError as error:
+                raise CheckpointError(f"there is no checkpoint {self.path}") from error
+            except OSError as error:
+                raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+        return self._stream
 
 
 def _sha256(stream: BinaryIO) -> str:
@@ -148,31 +250,6 @@ def _sha256(stream: BinaryIO) -> str:
     while piece := stream.read(1 << 20):
         digest.update(piece)
     return digest.hexdigest()
-
-
-class _Inert:
-    """Stands for an object whose class is not looked up; takes whatever pickle gives it."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> _Inert:
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Take an item of a list."""
-
-    def extend(self, values: Any) -> None:
-        """Take items of a list."""
 
 
 class _InertUnpickler(pickle.Unpickler):
@@ -183,7 +260,7 @@ class _InertUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        return _Inert
+        return Inert
 
 
 _KNOWN = {
@@ -206,7 +283,7 @@ def _checkpoint(path: Path, content: Any) -> Checkpoint:
         found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
         raise CheckpointError(f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}")
     scores = tuple(_scores(path.name, content.get("callbacks")))
-    known = {key: content[key] for key in ("hyper_parameters", "datamodule_hyper_parameters") if key in content}
+    known = {key: content[key] for key in HYPERPARAMETERS if key in content}
     return Checkpoint(
         path,
         content["state_dict"],
@@ -235,12 +312,26 @@ def _scores(name: str, callbacks: Any) -> Iterator[Score]:
                 yield Score(monitor=monitor, mode="max" if mode[1] == "max" else "min", value=float(number))
 
 
-def _read_trusted(path: Path) -> Any:
+def in_need_of_trust(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
+    """The error for a checkpoint that only code of it could read, from what PyTorch's reader says."""
+    return CheckpointError(
+        f"{path} holds more than weights and plain values, and reading it would run code that it names: "
+        f"{_refused(error)}. If you made this file yourself, allow it with trust_checkpoint=True "
+        "(--trust-checkpoint on the command line)"
+    )
+
+
+def step_of(path: Path) -> int:
+    """Number of optimizer steps that a checkpoint of this run had taken; its weights are not read where that suffices.
+
+    Raises:
+        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    # unpickling runs whatever the file names
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        step = read_metadata(path).global_step
+    except CheckpointError:  # of a form that only PyTorch reads; the run itself would read it the same way
+        step = read_checkpoint(path, trusted=True).global_step
+    return step or 0
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.modules.containers import Leaf, Parts, join, split
 
-__all__ = ["Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table", "same_constant"]
+__all__ = ["Context", "Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table", "Tally", "same_constant"]
 
 MOST_SHAPES = 4096
 """Different combinations of shapes remembered per stage; later ones count only where they widen a range."""
@@ -74,14 +74,14 @@ _PLAIN = {cls: (_CONSTANT, cls) for cls in (bool, int, float, str, type(None))}
 _RARE_CONSTANTS = (bool, int, float, complex, str, bytes, Enum, torch.dtype, torch.device, torch.layout, slice, range)
 
 
-class _Context:
+class Context:
     """What a registered container needs to be rebuilt; equal to any other, so the first one seen is kept."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Context)
+        return isinstance(other, Context)
 
     def __hash__(self) -> int:
         return 0
@@ -111,7 +111,7 @@ def describe(value: Any, constants: list[Any]) -> Description:
     if parts is None:
         return (_OBJECT, cls, _what(value))
     children = tuple([describe(child, constants) for child in parts.children])
-    return (_NODE, cls, parts.keys, children, _Context(parts.context))
+    return (_NODE, cls, parts.keys, children, Context(parts.context))
 
 
 def _parts(value: Any) -> Parts | None:
@@ -148,7 +148,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Calls with one and the same description."""
 
     first: int
@@ -159,6 +159,7 @@ class _Tally:
     """Lowest and highest value by number of the tensor; 0-dimensional tensors where those live on a GPU."""
 
     def add_constants(self, constants: list[Any]) -> None:
+        """Keep the values that are new."""
         if constants == self.last:
             return
         self.last = constants
@@ -182,7 +183,7 @@ class Table:
         """Calls."""
         self.batch = 0
         """Batches, where somebody counts them."""
-        self.tallies: dict[Description, _Tally] = {}
+        self.tallies: dict[Description, Tally] = {}
         self.bounds: dict[Hashable, list[tuple[int, int]]] | None = None
 
     def add(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -198,7 +199,7 @@ class Table:
         if tally is None:
             if len(self.tallies) >= MOST_SHAPES and not self._widens(key):
                 return
-            tally = self.tallies[key] = _Tally(first=self.batch or self.total)
+            tally = self.tallies[key] = Tally(first=self.batch or self.total)
         tally.count += 1
         if constants:
             tally.add_constants(constants)
@@ -225,6 +226,17 @@ class Table:
         self.bounds[skeleton] = wider
         return wider != bounds
 
+    def most_telling(self, most: int) -> Iterator[tuple[Description, Tally]]:
+        """The ``most`` frequent of the calls, and those besides that have a structure or a size beyond theirs."""
+        frequent = sorted(self.tallies, key=lambda key: -self.tallies[key].count)
+        rest = sorted(frequent[most:], key=_total_size)
+        seen = Table()
+        # the largest and the smallest first, so that few of those between them widen anything
+        for number, key in enumerate((*frequent[:most], *rest[-1:], *rest[:-1])):
+            if number < most or seen._widens(key):
+                seen.tallies[key] = self.tallies[key]
+                yield key, self.tallies[key]
+
     def observations(self, stage: str) -> Iterator[Observation]:
         """What was counted, in order of first appearance."""
         for (args, kwargs), tally in self.tallies.items():
@@ -249,7 +261,13 @@ def _skeleton(key: Any, sizes: list[int]) -> Hashable:
     return skeleton
 
 
-def _look_at_values(tally: _Tally, values: Iterable[Any]) -> None:
+def _total_size(key: Description) -> int:
+    sizes: list[int] = []
+    _skeleton(key, sizes)
+    return sum(sizes)
+
+
+def _look_at_values(tally: Tally, values: Iterable[Any]) -> None:
     with torch.no_grad():
         for number, tensor in enumerate(_tensors(tuple(values))):
             if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or not tensor.numel():
@@ -267,23 +285,23 @@ def _look_at_values(tally: _Tally, values: Iterable[Any]) -> None:
 class _Restorer:
     """Makes trees of seen leaves from the descriptions of one tally, leaf by leaf in order."""
 
-    def __init__(self, tally: _Tally) -> None:
+    def __init__(self, tally: Tally) -> None:
         self.tally = tally
         self.tensors = 0
         self.constants = 0
 
     def restore(self, description: Description) -> Any:
         kind, *rest = description
-        if kind is _NODE:
+        if kind == _NODE:
             cls, keys, children, *context = rest
             restored = [self.restore(child) for child in children]
             return join(Parts(cls, keys, (), context[0].value if context else None), restored)
-        if kind is _TENSOR:
+        if kind == _TENSOR:
             pairs = self.tally.values.get(self.tensors)
             self.tensors += 1
             values = None if not pairs else (min(int(low) for low, _ in pairs), max(int(high) for _, high in pairs))
             return SeenTensor(tuple(rest[0]), str(rest[1]).removeprefix("torch."), values)
-        if kind is _CONSTANT:
+        if kind == _CONSTANT:
             self.constants += 1
             return SeenConstant(tuple(self.tally.constants[self.constants - 1]))
         return SeenObject(*rest)

@@ -47,7 +47,10 @@ class Observer:
         self._module: torch.nn.Module | None = None
         self._watched: tuple[torch.nn.Module, str] | None = None
         """Whose method is watched: the module's, or a submodule's."""
-        self._tables: dict[tuple[str, str], Table] = {}
+        self.tables: dict[tuple[str, str], Table] = {}
+        """What was counted: calls of the method (``"call"``) and batches (``"batch"``), by stage."""
+        self.origin = ""
+        """Where the first of it was seen, if that was not here: ``"by the training that wrote a.ckpt"``."""
         self._enter("")
 
     def attach(self, module: torch.nn.Module) -> None:
@@ -102,16 +105,26 @@ class Observer:
         """The batches, each as the single positional argument of an observation."""
         return self._observations("batch")
 
+    @property
+    def home(self) -> str:
+        """Module in which the class of what is watched was defined."""
+        return "" if self._module is None else type(self._module).__module__
+
+    def go_on_with(self, tables: dict[tuple[str, str], Table], loader_sizes: dict[str, set[int]]) -> None:
+        """Count on from what another observer has seen, in place of what this one has."""
+        self.tables, self.loader_sizes = tables, loader_sizes
+        self._enter(self._stage)
+
     def _observations(self, kind: str) -> tuple[Observation, ...]:
-        tables = {stage: table for (k, stage), table in self._tables.items() if k == kind and table.total}
+        tables = {stage: table for (k, stage), table in self.tables.items() if k == kind and table.total}
         if len(tables) > 1:
             tables.pop("", None)
         return tuple(o for stage, table in tables.items() for o in table.observations(stage))
 
     def _enter(self, stage: str) -> None:
         self._stage = stage
-        self._calls = self._tables.setdefault(("call", stage), Table())
-        self._batches = self._tables.setdefault(("batch", stage), Table())
+        self._calls = self.tables.setdefault(("call", stage), Table())
+        self._batches = self.tables.setdefault(("batch", stage), Table())
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # inlined _guard: this is the hot path

@@ -7,10 +7,11 @@ serves all checkpoints of a run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, OutputRecord
-from lightning_trt_windows.checkpoints.reader import read_weights
+from lightning_trt_windows.checkpoints.reader import CheckpointFile, FileHash, read_weights
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
 from lightning_trt_windows.export.saved_program import load_program, save_program
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "matches", "same_weights"]
+__all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "is_of", "matches"]
 
 FINGERPRINT = "request"
 """Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
@@ -54,8 +55,14 @@ class SavedProgram:
     keys: Mapping[str, str] = field(default_factory=dict)
     """What a tensor of the program is called in the checkpoint, where that is another name."""
 
-    def load(self) -> tuple[ExportedProgram, CheckpointRecord | None]:
-        """The program, and the record of the checkpoint that its weights are from.
+    def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
+        """Read the program.
+
+        Args:
+            source: The file of ``weights``, where it is open already.
+
+        Returns:
+            The program, and the record of the checkpoint that its weights are from.
 
         Raises:
             CheckpointError: The checkpoint's weights are not those of the program.
@@ -63,7 +70,7 @@ class SavedProgram:
         program = load_program(self.path)
         if self.weights is None:
             return program, None
-        checkpoint = read_weights(self.weights)
+        checkpoint = read_weights(self.weights) if source is None else source.weights
         for key, own in list(program.state_dict.items()):
             there = self.keys.get(key, key)
             tensor = _fitting(there, own, checkpoint.state_dict.get(there), self.weights.name).detach()
@@ -105,12 +112,33 @@ class Job:
     """Give back the artifact that is there already, if it is of the same weights and the same request."""
     twins: tuple[Path, ...] = ()
     """Checkpoints of the same step: where one has the same weights, its artifact is used again."""
+    hashed: FileHash | None = None
+    """Hash of the checkpoint that the builder reads, where it has been taken already."""
 
-    def load(self) -> tuple[ExportedProgram, CheckpointRecord | None]:
-        """The program in memory, and the record of its checkpoint."""
+    @contextlib.contextmanager
+    def source(self) -> Iterator[CheckpointFile | None]:
+        """Open the checkpoint whose weights the builder reads, if there is one: hashed and read at most once."""
+        if isinstance(self.program, ExportedProgram) or self.program.weights is None:
+            yield None
+            return
+        with CheckpointFile(self.program.weights, self.hashed) as file:
+            yield file
+
+    def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
+        """Read what is not in memory.
+
+        Args:
+            source: What ``source`` gives, where that is open already.
+
+        Returns:
+            The program in memory, and the record of its checkpoint.
+
+        Raises:
+            CheckpointError: The checkpoint's weights are not those of the program.
+        """
         if isinstance(self.program, ExportedProgram):
             return self.program, self.checkpoint
-        program, record = self.program.load()
+        program, record = self.program.load(source)
         return program, record or self.checkpoint
 
     def saved(self, path: Path, *, weights: Path | None = None) -> Job:
@@ -175,26 +203,23 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
-def existing_artifact(paths: ArtifactPaths, fingerprint: str, sha256: str | None) -> Artifact | None:
-    """The complete artifact at ``paths``, if it has this fingerprint and is of the checkpoint with this hash."""
+def matches(artifact: Artifact, fingerprint: str) -> bool:
+    """Whether ``artifact`` has this fingerprint and is of a checkpoint."""
+    asked = bool(fingerprint) and artifact.manifest.backend.options.get(FINGERPRINT) == fingerprint
+    return asked and artifact.manifest.checkpoint is not None
+
+
+def existing_artifact(paths: ArtifactPaths, fingerprint: str) -> Artifact | None:
+    """The complete artifact at ``paths``, if it has this fingerprint; of which checkpoint is not looked at."""
     try:
         artifact = read_artifact(paths.ep)
         complete = artifact.path.stat().st_size == artifact.manifest.ep.size
     except (ArtifactError, UnsupportedFormatError, OSError):
         return None
-    return artifact if complete and matches(artifact, fingerprint, sha256) else None
+    return artifact if complete and matches(artifact, fingerprint) else None
 
 
-def matches(artifact: Artifact, fingerprint: str, sha256: str | None) -> bool:
-    """Whether ``artifact`` has this fingerprint and is of the checkpoint with this hash."""
+def is_of(artifact: Artifact, sha256: str) -> bool:
+    """Whether ``artifact`` is of the checkpoint with this hash."""
     record = artifact.manifest.checkpoint
-    asked = bool(fingerprint) and artifact.manifest.backend.options.get(FINGERPRINT) == fingerprint
-    return asked and record is not None and sha256 is not None and record.sha256 == sha256
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two checkpoints hold the same tensors; ``False`` where one of them cannot be read."""
-    try:
-        return read_weights(one).same_weights(read_weights(other))
-    except CheckpointError:
-        return False
+    return record is not None and record.sha256 == sha256

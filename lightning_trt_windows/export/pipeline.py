@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import platform
 import tempfile
 import time
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, remove_manifest, write_manifest
-from lightning_trt_windows.artifact.files import atomic_file, link_or_copy, sha256_of
+from lightning_trt_windows.artifact.files import atomic_file, link_or_copy
 from lightning_trt_windows.artifact.manifest import (
     BackendRecord,
     CheckpointRecord,
@@ -34,19 +36,24 @@ from lightning_trt_windows.capture.goldens import Recorded, record_goldens
 from lightning_trt_windows.capture.io_precision import with_io_precision
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.checkpoints.consolidate import local_file
-from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
+from lightning_trt_windows.checkpoints.metadata import SHAPES, read_metadata
+from lightning_trt_windows.checkpoints.reader import CheckpointFile, in_need_of_trust, read_checkpoint
+from lightning_trt_windows.discovery.carried import observer_of
 from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
-from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
+from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError, OutputError
 from lightning_trt_windows.export.host_check import copied_for_twin, verified_by_twin
 from lightning_trt_windows.export.job import (
     FINGERPRINT,
     Job,
-    SavedProgram,
     existing_artifact,
     fingerprint_of,
-    same_weights,
+    is_of,
+    matches,
 )
+from lightning_trt_windows.export.number_samples import samples_of
+from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -56,7 +63,17 @@ from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
-__all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare", "rebuilt", "settings_of"]
+__all__ = [
+    "Job",
+    "build",
+    "existing",
+    "export_checkpoint",
+    "export_module",
+    "observer_of_checkpoint",
+    "prepare",
+    "rebuilt",
+    "settings_of",
+]
 
 
 def export_module(
@@ -112,8 +129,9 @@ def export_checkpoint(
         checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``). With ``trust_checkpoint``
             also a directory of parts, as FSDP and ModelParallel write them: one file is made of it, beside it.
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
-        datamodule: A LightningDataModule, or its class, to take shape ranges from.
-        inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule shows.
+        datamodule: A LightningDataModule, or its class, to take shape ranges from; by default they are those that the
+            checkpoint carries, if ``WindowsExport`` took part in its training.
+        inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule or the checkpoint shows.
         output: Directory for the artifact, or its URL; by default the checkpoint's own.
         ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
@@ -130,7 +148,10 @@ def export_checkpoint(
     module = rebuilt(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):
         datamodule = rebuilt(datamodule, source, trust_checkpoint)
-    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
+    observer = None if datamodule is not None else observer_of_checkpoint(source, module, method)
+    discovered = discover(
+        module, inputs=inputs, datamodule=datamodule, observer=observer, method=method, options=options
+    )
     destination = Destination.of(place, output)
     job = prepare(module, discovered, destination.paths, chosen, method=method, extra=extra, checkpoint=read.record())
     return raise_if_failed(destination.finished(build(job)))
@@ -199,9 +220,10 @@ def _followed(discovered: Discovered, suggestion: Suggestion) -> Discovered:
 
 def build(job: Job) -> Artifact:
     """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
-    if job.skip_existing and (artifact := existing(job)):
-        return artifact
-    program, checkpoint = job.load()
+    with job.source() as source:
+        if job.skip_existing and (artifact := _own(job, source) or _of_twin(job, source)):
+            return artifact
+        program, checkpoint = job.load(source)
     recorded = record_goldens(program, job.inputs, job.outputs, job.values, job.settings)
     job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
@@ -209,7 +231,7 @@ def build(job: Job) -> Artifact:
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
     with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
-        compiled = backend.compile(program, job.settings)
+        compiled = backend.compile(program, job.settings, samples=samples_of(job))
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
@@ -223,40 +245,82 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
     stage("write", job.paths.ep.name)
-    ep, joined = _write_program(job.paths.ep, compiled)
-    timings = Timings(
-        capture=round(job.capture_seconds, 3),
-        compile=round(compiled_at - started, 3),
-        write=round(time.perf_counter() - compiled_at, 3),
-    )
-    manifest = replace(_manifest(job, compiled, ep, joined, timings), golden=recorded.write(job.paths.golden))
-    write_manifest(job.paths.manifest, manifest)
+    try:
+        ep, joined = _write_program(job.paths.ep, compiled)
+        timings = Timings(
+            capture=round(job.capture_seconds, 3),
+            compile=round(compiled_at - started, 3),
+            write=round(time.perf_counter() - compiled_at, 3),
+        )
+        manifest = _manifest(job, compiled, ep, joined, timings)
+        if compiled.check is not None:
+            check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
+        manifest = replace(manifest, golden=recorded.write(job.paths.golden))
+        write_manifest(job.paths.manifest, manifest)
+    except BaseException:
+        # an .ep without a manifest is no artifact, and only takes space
+        with contextlib.suppress(OSError):
+            job.paths.ep.unlink()
+        raise
     return Artifact(path=job.paths.ep, manifest=manifest)
 
 
-def existing(job: Job) -> Artifact | None:
-    """The artifact that need not be built: it is there, or a checkpoint of the same weights has it."""
-    source = job.program.weights if isinstance(job.program, SavedProgram) else None
-    sha256 = job.checkpoint.sha256 if job.checkpoint else sha256_of(source) if source and source.exists() else None
-    if found := existing_artifact(job.paths, job.fingerprint, sha256):
-        return found
-    for twin in job.twins if source and source.exists() else ():
-        theirs = existing_artifact(
-            ArtifactPaths.beside(twin), job.fingerprint, sha256_of(twin) if twin.exists() else None
-        )
-        if theirs and source and same_weights(source, twin):
-            record = read_weights(source).record()
-            remove_manifest(job.paths)
-            link_or_copy(theirs.path, job.paths.ep)
-            ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
-            golden = theirs.manifest.golden
-            if golden is not None:
-                link_or_copy(ArtifactPaths.of(theirs.path).golden, job.paths.golden)
-                golden = replace(golden, file=job.paths.golden.name)
-            manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden)
-            write_manifest(job.paths.manifest, manifest)
-            return Artifact(path=job.paths.ep, manifest=manifest)
+def existing(job: Job, *, elsewhere: Artifact | None = None) -> tuple[Artifact | None, Job]:
+    """Look for the artifact that ``job`` would build.
+
+    Args:
+        job: With its program in a file.
+        elsewhere: An artifact that is complete on another file system, to look at in place of the one here.
+
+    Returns:
+        The artifact, if it is there; and the job, with the hash of its checkpoint where that had to be taken.
+    """
+    with job.source() as source:
+        found = _own(job, source, elsewhere)
+        return found, job if source is None or "hashed" not in vars(source) else replace(job, hashed=source.hashed)
+
+
+def _own(job: Job, source: CheckpointFile | None, elsewhere: Artifact | None = None) -> Artifact | None:
+    """The complete artifact of this job, which is of the same checkpoint, byte by byte."""
+    there = elsewhere if elsewhere and matches(elsewhere, job.fingerprint) else None
+    found = there if elsewhere else existing_artifact(job.paths, job.fingerprint)
+    if found is None:
+        return None
+    # only here: an artifact of another program is none of ours, whatever its checkpoint is
+    sha256 = job.checkpoint.sha256 if job.checkpoint else source.sha256 if source else None
+    return found if sha256 and is_of(found, sha256) else None
+
+
+def _of_twin(job: Job, source: CheckpointFile | None) -> Artifact | None:
+    """The artifact of a checkpoint of the same weights, under the name of this one's as well."""
+    for twin in job.twins if source else ():
+        theirs = existing_artifact(ArtifactPaths.beside(twin), job.fingerprint)
+        if theirs is None or source is None:
+            continue
+        try:
+            with CheckpointFile(twin) as other:
+                if not (is_of(theirs, other.sha256) and source.weights.same_weights(other.weights)):
+                    continue
+        except CheckpointError:
+            continue  # it has been deleted, or is being written
+        try:
+            return _shared(theirs, job, source.weights.record())
+        except OutputError:
+            continue  # the other artifact has been deleted meanwhile
     return None
+
+
+def _shared(theirs: Artifact, job: Job, record: CheckpointRecord) -> Artifact:
+    remove_manifest(job.paths)
+    link_or_copy(theirs.path, job.paths.ep)
+    ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
+    golden = theirs.manifest.golden
+    if golden is not None:
+        link_or_copy(ArtifactPaths.of(theirs.path).golden, job.paths.golden)
+        golden = replace(golden, file=job.paths.golden.name)
+    manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden)
+    write_manifest(job.paths.manifest, manifest)
+    return Artifact(path=job.paths.ep, manifest=manifest)
 
 
 def _write_program(path: Path, compiled: CompiledProgram) -> tuple[FileRecord, dict[str, Joined]]:
@@ -303,6 +367,7 @@ def _manifest(
             **compiled.versions,
         },
         timings=timings,
+        check=compiled.check,
         extra=job.extra,
         notes=(*job.notes, *compiled.notes),
     )
@@ -333,6 +398,17 @@ def settings_of(given: Mapping[str, Any]) -> ExportSettings:
     return ExportSettings(**given)
 
 
+def observer_of_checkpoint(checkpoint: Path, module: Any, method: str) -> Observer | None:
+    """What the training that wrote ``checkpoint`` has seen of ``method``; ``None`` where the file does not say."""
+    try:
+        state = read_metadata(checkpoint).callbacks.get(SHAPES)
+    except CheckpointError:
+        return None  # of a form that only PyTorch reads: it is older than such states
+    if not isinstance(state, dict):
+        return None
+    return observer_of(state, module, method, origin=f"by the training that wrote {checkpoint.name}")
+
+
 def rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
     """The LightningModule or LightningDataModule of a checkpoint, as ``load_from_checkpoint`` makes it."""
     if not hasattr(cls, "load_from_checkpoint"):
@@ -347,5 +423,7 @@ def rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
             f"{cls.__name__} cannot be built from the hyperparameters in {checkpoint.name}: {error}. "
             "self.save_hyperparameters() in its constructor puts them there"
         ) from error
+    except pickle.UnpicklingError as error:
+        raise in_need_of_trust(checkpoint, error) from error
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {checkpoint.name} do not fit {cls.__name__}: {error}") from error

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from lightning_trt_windows._compat.lightning import Callback
+from lightning_trt_windows._compat.lightning import Callback, of_imported
 from lightning_trt_windows.errors import EnvironmentMismatchError
 from lightning_trt_windows.training.callback import WindowsExport
 
@@ -30,7 +30,7 @@ _JSONARGPARSE = (4, 46)
 """The first release that makes objects of what a link has computed."""
 
 
-class WindowsExportByFlag(WindowsExport):
+class WindowsExportByFlag(of_imported(WindowsExport)):  # type: ignore[misc]  # a class that is made when it is asked for
     """What ``--windows_export=true`` adds: the defaults, unless the Trainer has a WindowsExport already."""
 
     default_of = f"--{FLAG}=true"

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn, resolve
+from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, resolve, written_class
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.builds.queue import Failure
+from lightning_trt_windows.checkpoints.metadata import SHAPES
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
-from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
+from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
@@ -28,19 +29,23 @@ from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.events import Events
 from lightning_trt_windows.training.guard import Guard, hook
 from lightning_trt_windows.training.options import Options
+from lightning_trt_windows.training.outbox import Outbox
 from lightning_trt_windows.training.outcomes import Outcomes
-from lightning_trt_windows.training.preflight import check_arguments, check_space, check_strategy, try_capture
+from lightning_trt_windows.training.preflight import (
+    Preflight,
+    check_arguments,
+    check_space,
+    check_strategy,
+    try_capture,
+)
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
+from lightning_trt_windows.training.state import go_on
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 __all__ = ["Failure", "WindowsExport"]
-
-
-PREFLIGHT = ("before the first step", "after the first step", "at the first checkpoint")
-"""When the module is captured to see whether it can be, until it can."""
 
 
 class WindowsExport(Callback):
@@ -70,6 +75,8 @@ class WindowsExport(Callback):
         golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
+        check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -93,6 +100,12 @@ class WindowsExport(Callback):
         >>> trainer = L.Trainer(callbacks=[WindowsExport()])
     """
 
+    public_module = "lightning_trt_windows"
+
+    state_key = SHAPES
+    """Key of the state in checkpoints: the same however the callback was switched on. An attribute, for nothing of
+    ours may fail where Lightning asks for it."""
+
     default_of: str | None = None
     """What has added this callback without saying more; one that the user has configured goes before it."""
 
@@ -112,6 +125,7 @@ class WindowsExport(Callback):
         min_block_size: int = 1,
         golden: bool = False,
         verify: bool | Literal["auto"] = False,
+        check: Literal["auto", "full", False] = "auto",
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
@@ -124,47 +138,23 @@ class WindowsExport(Callback):
         preflight: bool = True,
         progress: bool = True,
     ) -> None:
-        given = locals()
+        given, before = locals(), frozenset(vars(self))
         super().__init__()
         # as they were given: what a copy of this callback is made from
         self._arguments = {name: given[name] for name in _ARGUMENTS}
-        if executor is None:  # at the end nothing goes on that a build could slow down
-            executor = "process" if when == "checkpoint" else "inline"
-        self.options = Options(
-            settings=ExportSettings(
-                backend=backend,
-                precision=precision,
-                io_precision=io_precision,
-                compute_capabilities=compute_capabilities,
-                min_block_size=min_block_size,
-                golden=golden,
-                verify=verify,
-                compile_options=compile_options or {},
-            ),
-            when=when,
-            inputs=dict(inputs) if inputs else None,
-            executor=executor,
-            on_error=on_error,
-            ranges=RangeOptions.of(ranges),
-            method=method,
-            extra=dict(extra or {}),
-            keep_dropped=keep_dropped,
-            max_pending=max_pending,
-            replace_queued=replace_queued,
-            build_deadline=build_deadline,
-            build_memory=build_memory,
-            retrace=retrace,
-            log_artifacts=log_artifacts,
-            preflight=preflight,
-            progress=progress,
-        )
+        self.options = Options.of(self._arguments)
         self._outcomes = Outcomes(on_error)
+        self._outbox = Outbox(self._outcomes)
         self._guard = Guard(self._outcomes.on_failure)
         self._events = Events(self._guard, [self._outcomes])
         self._observer = Observer(method=method)
         self._session: Session | None = None
         self._switched_off = False
-        self._preflight_left: list[str] = []
+        self._preflight = Preflight(False)
+        self._carried: Any = None
+        """State of the checkpoint that training is resumed from."""
+        self._own: frozenset[str] = frozenset({*vars(self), "_own"} - before)
+        """What is set here: the arguments, which are enough to make it again, and the state of a run."""
 
     @property
     def settings(self) -> ExportSettings:
@@ -183,12 +173,14 @@ class WindowsExport(Callback):
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """What has been made and is there, newest last."""
+        """What has been made and is there, newest last; also by a copy in a process that this one has started."""
+        self._outbox.collect()
         return self._outcomes.artifacts
 
     @property
     def failures(self) -> list[Failure]:
         """What went wrong, each with its checkpoint."""
+        self._outbox.collect()
         return self._outcomes.failures
 
     def __reduce__(self) -> Any:
@@ -196,14 +188,19 @@ class WindowsExport(Callback):
         arguments = dict(self._arguments)
         if isinstance(arguments["executor"], Executor):
             arguments["executor"] = None
-        return _made_again, (arguments, self.default_of)
+        return _made_again, (written_class(type(self)), arguments, self._more(), self._outbox.address)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WindowsExport:
         """Copy the settings, and nothing of a run. What a copy exports is in ``artifacts`` of both, and so failures."""
-        copy = _made_again(dict(self._arguments), self.default_of)
-        copy._outcomes.artifacts = self._outcomes.artifacts
-        copy._outcomes.failures = self._outcomes.failures
-        return copy
+        made = _made_again(written_class(type(self)), dict(self._arguments), self._more(), self._outbox.address)
+        memo[id(self)] = made
+        made._outcomes.artifacts = self._outcomes.artifacts
+        made._outcomes.failures = self._outcomes.failures
+        return made
+
+    def _more(self) -> dict[str, Any]:
+        """What others have set on this object, such as ``default_of``, or a class that derives from this one."""
+        return {name: value for name, value in vars(self).items() if name not in self._own}
 
     @override
     @hook(raises=True)
@@ -228,7 +225,7 @@ class WindowsExport(Callback):
             rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
         finally:
             error = sys.exc_info()[1]
-            # what may be mended before the export comes (a package, the disk) is said, and does not prevent it
+            # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it
             self._switched_off = isinstance(error, ConfigurationError)
         if not trainer.checkpoint_callbacks:
             rank_zero_info(
@@ -244,18 +241,20 @@ class WindowsExport(Callback):
         if self._switched_off:
             return
         self._outcomes.begin()
+        self._guard.begin()
         self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
-        self._preflight_left = list(PREFLIGHT) if self.options.preflight else []
+        self._preflight = Preflight(self.options.preflight)
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
-        self._events = events = Events(self._guard, [self._outcomes])
+        self._events = events = Events(self._guard, [self._outcomes, self._outbox])
         exports = CheckpointExports(pl_module, ranges, self.options, events, self._guard)
         events.add(Publisher(trainer, self.options.log_artifacts, exports.later))
         self._session = Session(
             trainer, exports, events, self._outcomes, self._guard, self._observer, ranges, self.options
         )
+        self._go_on()
 
     @override
     @hook()
@@ -287,15 +286,31 @@ class WindowsExport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Called after a training step. After the first one the module is captured if it could not be before."""
-        if self._preflight_left:
+        if self._preflight.left:
             self._try_capture(trainer, pl_module, "after the first step")
 
     @override
     @hook()
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Called before a checkpoint is written. At the first one a module is captured that could not be before."""
-        if self._preflight_left and not self.options.every:
+        """Called before a checkpoint is written. Takes down what module and data are like; the shapes go along.
+
+        They stand in ``checkpoint["callbacks"]["WindowsExport"]``, where states of callbacks are, and
+        ``load_state_dict`` gets them from there. ``state_dict`` itself is not overridden: Lightning refuses a Trainer
+        with two such callbacks before one that was only switched on could make room for one that was configured.
+        """
+        if self._session is None:
+            return
+        if self._preflight.left and not self.options.every:
             self._try_capture(trainer, pl_module, "at the first checkpoint")
+        self._session.save(checkpoint)
+
+    @override
+    @hook()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called when a training is resumed. What it saw before counts."""
+        self._carried = state_dict
+        if self._session is not None:  # strategies that restore late
+            self._go_on()
 
     @override
     @hook()
@@ -305,12 +320,19 @@ class WindowsExport(Callback):
             self._session.look()
 
     @override
+    @hook()
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training ends. Starts what is on disk; ModelCheckpoint may write ``last.ckpt`` after this."""
+        if self._session is not None:
+            self._session.begin_end()
+
+    @override
     @hook(raises=True)
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit has ended and every checkpoint is on disk. Waits for the artifacts.
 
-        ``on_train_end`` would be too early: ModelCheckpoint runs after all other callbacks and may write ``last.ckpt``
-        there. Nothing collective comes after this, so that no other process waits for this one.
+        ModelCheckpoint runs after all other callbacks, and may have written ``last.ckpt`` after our ``on_train_end``.
+        Nothing collective comes after this, so that no other process waits for this one.
         """
         session, self._session = self._session, None
         try:
@@ -342,29 +364,28 @@ class WindowsExport(Callback):
     @hook()
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
+        self._carried = None
         self._observer.detach()
         if self._session is not None:
             self._session.detach()
 
+    def _go_on(self) -> None:
+        """Count on from what the checkpoint carries that training is resumed from."""
+        state, self._carried = self._carried, None
+        if state is not None and (why := go_on(self._observer, state)):
+            rank_zero_info(f"WindowsExport: {why}. What this run sees counts.")
+
     def _try_capture(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
-        """Capture the module once, to say early what would fail later. What fails may pass at a later moment."""
-        seen = self._observer.calls() or self._observer.batches()
-        if self._session is None or moment not in self._preflight_left or not seen:
+        """Capture the module once, to say early what would fail later."""
+        session = self._session
+        if session is None or not (self._observer.calls() or self._observer.batches()):
             return
-        self._preflight_left = self._preflight_left[self._preflight_left.index(moment) + 1 :]
-        try:
-            with self._session.unobserved():
-                sentence = try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
-            rank_zero_info(f"WindowsExport: {sentence}.")
-            self._preflight_left = []
-        except ShapeDiscoveryError:
-            return  # training may show more
-        except LightningTrtError as error:
-            later = self._preflight_left[0] if self._preflight_left else "when it is exported"
-            rank_zero_warn(
-                f"WindowsExport: {type(pl_module).__name__} cannot be captured yet; it is tried again {later}. "
-                f"As it is now, there will be no artifact: {error}"
-            )
+
+        def capture() -> str:
+            with session.unobserved():
+                return try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
+
+        self._preflight.attempt(moment, type(pl_module).__name__, capture)
 
     def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
         return discover(
@@ -382,11 +403,15 @@ def _fast_dev_run(trainer: Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def _made_again(arguments: dict[str, Any], default_of: str | None) -> WindowsExport:
-    """A callback with the settings of another one."""
-    callback = WindowsExport(**arguments)
-    callback.default_of = default_of
-    return callback
+def _made_again(
+    cls: type[WindowsExport], arguments: dict[str, Any], more: dict[str, Any], address: tuple[str, int]
+) -> WindowsExport:
+    """A callback with the settings of another one, which is told what it exports in a child process."""
+    made = cls.__new__(cls)
+    WindowsExport.__init__(made, **arguments)
+    vars(made).update(more)
+    made._outbox = Outbox(made._outcomes, address)
+    return made
 
 
 _ARGUMENTS = frozenset(inspect.signature(WindowsExport.__init__).parameters) - {"self"}

@@ -12,9 +12,10 @@ from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.staging import Staging
 from lightning_trt_windows.builds.tracer import Tracer, sweep
-from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
+from lightning_trt_windows.checkpoints.reader import step_of
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
 from lightning_trt_windows.export.job import SavedProgram
@@ -58,22 +59,28 @@ class CheckpointExports:
         self._builds = Builds(self._executor, most=options.max_pending, replace_queued=options.replace_queued)
         self.busy = False
         """Whether there was any checkpoint."""
-        self._step_of: dict[Path, int] = {}
+        self._moments: dict[Path, Snapshot] = {}
+        """Checkpoints that have been seen to, with what the module was like."""
         self._swept: set[Path] = set()
 
     def later(self, action: Callable[[], None]) -> None:
         """Do ``action`` in the thread that deals with other file systems, after what it has been given before."""
         self._staging.later(action)
 
-    def on_saved(self, place: Path | RemoteFile, step: int) -> None:
-        """Build the artifact of a file that has just been written."""
+    def on_saved(self, place: Path | RemoteFile, moment: Snapshot) -> None:
+        """Build the artifact of a file that has been written.
+
+        Args:
+            place: The file.
+            moment: What the module was like when it was saved.
+        """
         with self._guard(f"exporting {place.name}", place):
             checkpoint = self._staging.local(place)
             # whatever stands there is of the file's former content
             self._builds.drop(checkpoint)
             self._remove_artifact(checkpoint)
             self._staging.forget(checkpoint)
-            self._step_of[checkpoint] = step
+            self._moments[checkpoint] = moment
             self._start(checkpoint)
 
     def fetched(self, places: Iterable[Path | RemoteFile]) -> list[Path]:
@@ -82,7 +89,7 @@ class CheckpointExports:
         for place in places:
             checkpoint = self._staging.local(place)
             try:
-                if checkpoint not in self._step_of:  # otherwise it has been seen to
+                if checkpoint not in self._moments:  # otherwise it has been seen to
                     self._staging.fetch(checkpoint)
             except LightningTrtError as error:
                 self.failed(checkpoint, error)
@@ -90,16 +97,21 @@ class CheckpointExports:
             checkpoints.append(checkpoint)
         return checkpoints
 
-    def add_existing(self, checkpoint: Path, step: int) -> None:
+    def has_seen(self, place: Path | RemoteFile) -> bool:
+        """Whether the artifact of ``place`` has been seen to."""
+        return self._staging.local(place) in self._moments
+
+    def add_existing(self, checkpoint: Path, step: int, *, is_early: bool = False) -> None:
         """Build the artifact of a file that has been there for some time, unless it is there as well.
 
         Args:
             checkpoint: A path that ``fetched`` gave back, or any other of this machine.
             step: Optimizer steps that had been taken, -1 where that is not known.
+            is_early: It is tried again later: what cannot be captured now is no failure yet.
         """
-        if checkpoint not in self._step_of:
-            self._step_of[checkpoint] = step
-            self._start(checkpoint, look_first=True)
+        if checkpoint not in self._moments:
+            self._moments[checkpoint] = Snapshot.take(self.module, self._discover, step=step)
+            self._start(checkpoint, look_first=True, is_early=is_early)
 
     def add_final(self, directory: Path | RemoteFile) -> None:
         """Export the weights that the module holds, of a training that wrote no checkpoint, into ``directory``."""
@@ -123,7 +135,7 @@ class CheckpointExports:
         with self._guard(f"deleting the artifact of {place.name}", place):
             checkpoint = self._staging.local(place)
             self._builds.drop(checkpoint)
-            self._step_of.pop(checkpoint, None)
+            self._moments.pop(checkpoint, None)
             if not self.options.keep_dropped:
                 self._remove_artifact(checkpoint)
             if self._staging.is_remote(checkpoint):
@@ -187,21 +199,26 @@ class CheckpointExports:
         """Tell that ``checkpoint`` has no artifact."""
         self._events.on_failure(self._staging.origin(checkpoint), self._staging.with_log_location(checkpoint, error))
 
-    def _start(self, checkpoint: Path, *, look_first: bool = False) -> None:
+    def _start(self, checkpoint: Path, *, look_first: bool = False, is_early: bool = False) -> None:
         self.busy = True
         try:
             if not checkpoint.exists():
                 self._staging.fetch(checkpoint)
             self._sweep(checkpoint.parent)
-            step = self._step_of[checkpoint]
-            twins = tuple(c for c, s in self._step_of.items() if s == step and c != checkpoint)
-            job = self._tracer.job(self.module, checkpoint, self._discover, twins)
-            if look_first and (artifact := existing(job) or self._staging.existing(checkpoint, job)):
-                self._events.on_artifact(artifact)
-                return
+            moment = self._moments[checkpoint]
+            twins = tuple(c for c, m in self._moments.items() if m.step == moment.step and c != checkpoint)
+            job = self._tracer.job(self.module, checkpoint, moment, twins)
+            if look_first:
+                artifact, job = existing(job, elsewhere=self._staging.existing(checkpoint))
+                if artifact:
+                    self._events.on_artifact(artifact)
+                    return
         # whatever happens here, the training goes on; the error is kept and reported
         except Exception as error:
-            self.failed(checkpoint, error)
+            if is_early:
+                self._moments.pop(checkpoint, None)
+            else:
+                self.failed(checkpoint, error)
             return
         self._builds.add(checkpoint, job)
 
@@ -221,6 +238,7 @@ class CheckpointExports:
         elif isinstance(result, CheckpointError) and isinstance(job.program, SavedProgram) and job.program.weights:
             # the module makes something else of its weights than the last time: it has to load them itself
             self._tracer.retrace = True
+            self._moments[checkpoint] = self._moments[checkpoint].past()
             self._start(checkpoint)
         else:
             self.failed(checkpoint, result)
@@ -235,28 +253,27 @@ class CheckpointExports:
     def _report_replaced(self) -> None:
         replaced, self._builds.replaced = self._builds.replaced, []
         for checkpoint in replaced:
-            self._step_of.pop(checkpoint, None)
+            self._moments.pop(checkpoint, None)
 
 
-def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[Checkpoint]:
-    """Read checkpoints.
+def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[tuple[Path, int]]:
+    """Look when checkpoints were written.
 
     Args:
         paths: Files that the Trainer wrote in this run.
         failed: Is told of those that cannot be read.
 
     Returns:
-        The checkpoints in the order of training: of those with the same weights the later ones share the artifact of
-        the first.
+        Each file with the optimizer steps that had been taken, in the order of training: of those with the same weights
+        the later ones share the artifact of the first.
     """
-    checkpoints: list[Checkpoint] = []
+    found: list[tuple[Path, int]] = []
     for path in paths:
         try:
-            # the Trainer wrote it in this run and would itself read it the same way
-            checkpoints.append(read_checkpoint(path, trusted=True))
+            found.append((path, step_of(path)))
         except LightningTrtError as error:
             failed(path, error)
-    return sorted(checkpoints, key=lambda c: c.global_step or 0)
+    return sorted(found, key=lambda item: item[1])
 
 
 def interrupted(checkpoint: Path | RemoteFile) -> CompileError:

@@ -37,6 +37,11 @@ class Guard:
         self._on_failure = on_failure
         self.directory: str | os.PathLike[str] | None = None
         """Where the log goes: the Trainer's root directory; no log where that is elsewhere."""
+        self._reported: set[tuple[str, ...]] = set()
+
+    def begin(self) -> None:
+        """A run begins: what failed in an earlier one is told of once more."""
+        self._reported.clear()
 
     @contextlib.contextmanager
     def __call__(self, doing: str, checkpoint: Path | RemoteFile | None = None) -> Iterator[None]:
@@ -52,7 +57,11 @@ class Guard:
             self.caught(doing, error, checkpoint)
 
     def caught(self, doing: str, error: Exception, checkpoint: Path | RemoteFile | None = None) -> None:
-        """Report ``error`` and log where it came from."""
+        """Report ``error`` and log where it came from; what fails in every step is told of once."""
+        what = (type(error).__name__, str(error))
+        if (str(checkpoint), *what) in self._reported or (checkpoint is None and what in self._reported):
+            return
+        self._reported |= {(str(checkpoint), *what), what}
         self._log(doing, error)
         try:
             self._on_failure(checkpoint, error)
@@ -80,7 +89,7 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
             try:
                 return method(self, *args, **kwargs)
             except Exception as error:  # as above
-                if raises and self.on_error == "raise":
+                if raises and _is_to_raise(self):
                     raise
                 try:
                     self._guard.caught(method.__name__, error)
@@ -91,3 +100,10 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
         return cast("_T", guarded)
 
     return decorate
+
+
+def _is_to_raise(callback: Any) -> bool:
+    try:
+        return bool(callback.on_error == "raise")
+    except Exception:  # of what cannot be read, training goes on
+        return False

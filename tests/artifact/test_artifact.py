@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import re
 import shutil
 import signal
 import stat
@@ -92,8 +93,9 @@ AWKWARD = [
 def test_awkward_checkpoints_get_legal_names(name: str) -> None:
     """Which fit a file system and tell where they come from."""
     paths = ArtifactPaths.beside(f"/runs/{name}")
+    folder = Path(f"/runs/{name}").parent  # a backslash separates folders on Windows
     for path in (paths.ep, paths.manifest, paths.golden):
-        assert path.parent == Path("/runs")
+        assert path.parent == folder
         assert illegal_on_windows(path.name) is None
         assert len(path.name.encode()) < 200
 
@@ -123,11 +125,18 @@ def test_a_destination_need_not_say_windows() -> None:
     assert ArtifactPaths.of("d/m.ep").manifest == Path("d/m.json")
 
 
-@pytest.mark.parametrize("name", ["m.pt2", "m", ".ep", "", "..", "a:b.ep", "nul.ep", "m?.json"])
+@pytest.mark.parametrize("name", ["m.pt2", "m", ".ep", "", "..", "nul.ep", "m?.json"])
 def test_other_names_are_refused(name: str) -> None:
     """Before anything is computed."""
     with pytest.raises(ConfigurationError):
         ArtifactPaths.of(name)
+
+
+@pytest.mark.linux("there it is a file of drive A")
+def test_a_colon_is_refused() -> None:
+    """No file on Windows can have it in its name."""
+    with pytest.raises(ConfigurationError):
+        ArtifactPaths.of("a:b.ep")
 
 
 def test_a_checkpoint_is_not_an_artifact() -> None:
@@ -152,6 +161,7 @@ def test_a_file_appears_whole_with_its_hash(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["m.ep"]
 
 
+@pytest.mark.linux("umask")
 def test_a_file_can_be_read_by_those_whom_the_umask_lets(tmp_path: Path) -> None:
     """Others in the team load the artifact too."""
     before = os.umask(0o027)
@@ -180,6 +190,7 @@ def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path, failure
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.linux("SIGKILL")
 def test_a_killed_process_leaves_no_file_of_that_name(tmp_path: Path) -> None:
     """Only a temporary file that can be told by its name."""
     code = (
@@ -206,8 +217,9 @@ def test_a_zip_archive_streams_through(tmp_path: Path) -> None:
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     """Not the temporary file in it."""
-    message = f"cannot write {tmp_path}/no/m.ep: the directory {tmp_path}/no does not exist; create it"
-    with pytest.raises(OutputError, match=f"^{message}$") as caught, atomic_file(tmp_path / "no" / "m.ep"):
+    folder = tmp_path / "no"
+    message = f"cannot write {folder / 'm.ep'}: the directory {folder} does not exist; create it"
+    with pytest.raises(OutputError, match=f"^{re.escape(message)}$") as caught, atomic_file(tmp_path / "no" / "m.ep"):
         pass
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
@@ -230,11 +242,12 @@ def test_a_directory_without_permission_is_named(tmp_path: Path) -> None:
 def test_a_directory_in_the_way_is_reported(tmp_path: Path) -> None:
     """The temporary file goes."""
     (tmp_path / "m.ep").mkdir()
-    with pytest.raises(OutputError, match="Is a directory"), atomic_file(tmp_path / "m.ep"):
+    with pytest.raises(OutputError, match=r"m\.ep is a directory"), atomic_file(tmp_path / "m.ep"):
         pass
     assert names_in(tmp_path) == ["m.ep"]
 
 
+@pytest.mark.linux("a limit of the size of files")
 def test_a_full_disk_says_how_much_was_needed(tmp_path: Path) -> None:
     """A file size limit stands in for the disk: the write stops half way, as there."""
     code = (
@@ -358,7 +371,7 @@ def test_a_directory_instead_of_a_manifest_is_refused(tiny: Artifact) -> None:
     """With what the system says."""
     tiny.manifest_path.unlink()
     tiny.manifest_path.mkdir()
-    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+    with pytest.raises(ArtifactError, match="cannot be read: it is a directory"):
         read_artifact(tiny.path)
 
 

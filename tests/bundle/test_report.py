@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from support.artifacts import put
 
 from lightning_trt_windows import report
@@ -217,6 +216,7 @@ class TestInABrowser:
 
     def test_it_looks_like_something(self, run: Path, tmp_path: Path, chromium: str) -> None:
         """In light and in dark, with the colours of drawings in it, and nothing that bites has bitten."""
+        images = pytest.importorskip("PIL.Image")
         page = report(run, tmp_path / "r.html")
         brightness = []
         for name, scheme in (("light", 1), ("dark", 0)):
@@ -225,7 +225,7 @@ class TestInABrowser:
                 chromium, page, 1280, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}"
             )
             assert "CONSOLE" not in done.stderr, done.stderr
-            image = Image.open(picture).convert("RGB")
+            image = images.open(picture).convert("RGB")
             assert image.size == (1280, 1600)
             colours = image.getcolors(1 << 24) or []
             assert len(colours) > 50

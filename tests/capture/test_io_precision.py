@@ -138,7 +138,7 @@ def test_a_build_elsewhere_gives_the_same(module: nn.Module, half: StandIn, tmp_
     assert artifact.manifest.inputs == half.artifact.manifest.inputs
     assert artifact.manifest.golden.sha256 == half.artifact.manifest.golden.sha256
     own = prepare(module, discover(module, inputs=INPUTS), job.paths, ExportSettings(precision="16", golden=True))
-    assert job.request == half.artifact.manifest.backend.options["request"] != own.request
+    assert job.fingerprint == half.artifact.manifest.backend.options["request"] != own.fingerprint
 
 
 def test_an_input_that_forward_writes_to(tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from lightning_trt_windo
 
 def in_terminal(*arguments: object, width: int, code: str | None = None) -> str:
     """What the command shows in a terminal of ``width`` columns, with its colours."""
+    fcntl, termios = (pytest.importorskip(name, reason="terminals of POSIX") for name in ("fcntl", "termios"))
     start = ["-c", code] if code else ["-m", "lightning_trt_windows"]
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, width, 0, 0))

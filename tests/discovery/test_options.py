@@ -139,7 +139,7 @@ CALLBACK = """
 
 def check(callback: WindowsExport) -> None:
     """It is what :data:`CALLBACK` says."""
-    assert callback.ranges == RangeOptions(
+    assert callback.options.ranges == RangeOptions(
         margin=0.25,
         round_to=8,
         caps={"batch": 16},

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,15 @@ from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
 from lightning_trt_windows.builds.executors.process import BuildProcess, Inline, failure_folder
+from lightning_trt_windows.builds.queue import remove_artifact
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer
+from lightning_trt_windows.checkpoints import reader
 from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export.job import Job, SavedProgram
-from lightning_trt_windows.export.pipeline import build, prepare
+from lightning_trt_windows.export.pipeline import build, existing, prepare
 from lightning_trt_windows.settings import ExportSettings
 
 
@@ -104,8 +108,8 @@ class TestJob:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return super().forward(x) + 1
 
-        assert job(tmp_path, Edited()).request != job(tmp_path, Regression()).request
-        assert job(tmp_path, Regression()).request == job(tmp_path, Regression()).request
+        assert job(tmp_path, Edited()).fingerprint != job(tmp_path, Regression()).fingerprint
+        assert job(tmp_path, Regression()).fingerprint == job(tmp_path, Regression()).fingerprint
 
     def test_twin(self, tmp_path: Path) -> None:
         """A checkpoint with the weights of another one gets its own manifest and shares the engines."""
@@ -126,6 +130,68 @@ class TestJob:
         assert second.manifest.checkpoint.sha256 == sha256_of(last)
         first.path.unlink()
         check_artifact(second)
+
+
+class TestReads:
+    """Gigabytes are read from slow disks."""
+
+    @pytest.mark.parametrize("same", [True, False], ids=["same weights", "other weights"])
+    def test_each_checkpoint_once(self, tmp_path: Path, same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One build, with a twin to compare with: each of the two files is hashed once and loaded once."""
+        asked = replace(job(tmp_path, Regression()), skip_existing=True)
+        build(asked)
+        content = torch.load(tmp_path / "a.ckpt")
+        other = content["state_dict"] if same else Regression().state_dict()
+        torch.save({**content, "state_dict": other, "callbacks": 1}, tmp_path / "last.ckpt")
+        paths = ArtifactPaths.beside(tmp_path / "last.ckpt")
+        program = SavedProgram(tmp_path / "program.pt2", tmp_path / "last.ckpt")
+        counts: Counter[str] = Counter()
+        hashed, loaded = reader._sha256, torch.load
+
+        def counted_hash(stream: Any) -> str:
+            counts[f"{Path(stream.name).name} hashed"] += 1
+            return hashed(stream)
+
+        def counted_load(stream: Any, *args: Any, **kwargs: Any) -> Any:
+            counts[f"{Path(stream.name).name} loaded"] += 1
+            return loaded(stream, *args, **kwargs)
+
+        monkeypatch.setattr(reader, "_sha256", counted_hash)
+        monkeypatch.setattr(torch, "load", counted_load)
+        made = build(replace(asked, paths=paths, program=program, twins=(tmp_path / "a.ckpt",)))
+        assert made.path.samefile(tmp_path / "a.windows.ep") == same
+        assert counts == {f"{name}.ckpt {what}": 1 for name in ("a", "last") for what in ("hashed", "loaded")}
+
+    def test_a_hash_that_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has looked for the artifact hands its hash on; it counts until the file is another one."""
+        asked = replace(job(tmp_path, Regression()), skip_existing=True)
+        build(asked)
+        found, known = existing(asked)
+        assert found is not None
+        assert known.hashed is not None
+        monkeypatch.setattr(reader, "_sha256", lambda stream: pytest.fail("hashed once more"))
+        assert existing(known)[0] is not None
+        monkeypatch.undo()
+        checkpoint(tmp_path / "a.ckpt", Regression())
+        assert existing(known)[0] is None
+
+    def test_a_twin_that_goes_meanwhile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A checkpoint that is deleted while its weights are compared has shared nothing: the other one is built."""
+        asked = replace(job(tmp_path, Regression()), skip_existing=True)
+        build(asked)
+        content = torch.load(tmp_path / "a.ckpt")
+        torch.save({**content, "callbacks": 1}, tmp_path / "last.ckpt")
+        compare = reader.Checkpoint.same_weights
+
+        def slow(one: Any, other: Any) -> bool:
+            remove_artifact(tmp_path / "a.ckpt")
+            return compare(one, other)
+
+        monkeypatch.setattr(reader.Checkpoint, "same_weights", slow)
+        program = SavedProgram(tmp_path / "program.pt2", tmp_path / "last.ckpt")
+        paths = ArtifactPaths.beside(tmp_path / "last.ckpt")
+        second = build(replace(asked, paths=paths, program=program, twins=(tmp_path / "a.ckpt",)))
+        assert check_artifact(second).manifest.checkpoint is not None
 
 
 class Dangerous:
@@ -196,7 +262,7 @@ class TestTracer:
             made = tracer.job(
                 module,
                 checkpoint(tmp_path / f"{name}.ckpt", module),
-                lambda: discover(module, inputs=inputs, method=method),
+                Snapshot.take(module, lambda: discover(module, inputs=inputs, method=method), step=1),
                 (),
             )
             program, _ = made.load()

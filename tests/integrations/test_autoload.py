@@ -67,8 +67,8 @@ extra: {classes: [cat, dog]}
     (export,) = exports(plain())
     assert (export.when, export.settings.precision) == ("checkpoint", "16")
     assert export.settings.compute_capabilities == ("8.6",)
-    assert export.ranges == RangeOptions(caps={"batch": 64}, dynamic={"x.0": DimRange(1, 8, 16)})
-    assert export.extra == {"classes": ["cat", "dog"]}
+    assert export.options.ranges == RangeOptions(caps={"batch": 64}, dynamic={"x.0": DimRange(1, 8, 16)})
+    assert export.options.extra == {"classes": ["cat", "dog"]}
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_a_script_s_own_goes_before_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_two_that_were_configured_are_refused(tmp_path: Path) -> None:
     """They would write the same files."""
-    run = trainer(tmp_path, WindowsExport(precision="16"), WindowsExport())
+    run = trainer(tmp_path, WindowsExport(precision="16", on_error="raise"), WindowsExport(on_error="raise"))
     with pytest.raises(ConfigurationError, match="2 WindowsExport callbacks, which would write the same files"):
         run.fit(Regression(), datamodule=Data())
 

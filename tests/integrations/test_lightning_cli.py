@@ -15,10 +15,14 @@ import pytest
 from support.both_lightnings import classes
 from support.paths import MODELS, REPOSITORY
 
+import lightning_trt_windows
 from lightning_trt_windows import DimRange, RangeOptions, WindowsExport, WindowsExportCLI, add_windows_export
 from lightning_trt_windows.errors import EnvironmentMismatchError
 from lightning_trt_windows.integrations.lightning_flag import NoWindowsExport, WindowsExportByFlag, WindowsExportOptions
+from lightning_trt_windows.training import callback
 
+OfEitherLightning = callback.WindowsExport
+"""What every WindowsExport is, whichever Lightning was imported first."""
 BOTH = pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
 
 EVERYTHING = """
@@ -75,15 +79,13 @@ def with_flag(name: str, *arguments: str, run: bool = False) -> Any:
 
 def export_of(made: Any) -> WindowsExport:
     """The one that its Trainer has."""
-    (export,) = (callback for callback in made.trainer.callbacks if isinstance(callback, WindowsExport))
+    (export,) = (callback for callback in made.trainer.callbacks if isinstance(callback, OfEitherLightning))
     return export
 
 
 def described(export: WindowsExport) -> dict[str, Any]:
     """Everything that an export was told."""
-    options = {key: value for key, value in vars(export._options).items() if key != "executor"}
-    told = ("when", "settings", "inputs", "ranges", "on_error", "method", "extra", "preflight")
-    return {name: getattr(export, name) for name in told} | options | {"executor": str(export.executor)}
+    return vars(export.options) | {"executor": str(export.options.executor)}
 
 
 class TestAmongTheCallbacks:
@@ -92,7 +94,9 @@ class TestAmongTheCallbacks:
     @BOTH
     @pytest.mark.parametrize("path", ["WindowsExport", "lightning_trt_windows.WindowsExport"])
     def test_on_the_command_line(self, name: str, path: str) -> None:
-        """Short name and path, of either Lightning."""
+        """Short name and path, of either Lightning, as of a script that has imported the class."""
+        importlib.import_module(name)
+        assert lightning_trt_windows.WindowsExport is not None
         export = export_of(cli(name, f"--trainer.callbacks+={path}", "--trainer.callbacks.when=checkpoint"))
         assert export.when == "checkpoint"
         assert isinstance(export, importlib.import_module(name).Callback)
@@ -111,7 +115,9 @@ class TestAmongTheCallbacks:
         saved = next((tmp_path / "run").rglob("config.yaml"))
         again = export_of(cli("lightning.pytorch", f"--config={saved}"))
         assert described(again) == described(export)
-        assert again.ranges == RangeOptions(margin=0.25, caps={"batch": 64}, dynamic={"x.0": DimRange(1, 8, 16)})
+        assert again.options.ranges == RangeOptions(
+            margin=0.25, caps={"batch": 64}, dynamic={"x.0": DimRange(1, 8, 16)}
+        )
 
     def test_print_config_is_a_config(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What ``--print_config`` prints is read again and gives the same callback."""
@@ -133,7 +139,7 @@ class TestAmongTheCallbacks:
             encoding="utf-8",
         )
         export = export_of(cli("lightning.pytorch", f"--config={config}"))
-        assert isinstance(export.executor, ProcessPoolExecutor)
+        assert isinstance(export.options.executor, ProcessPoolExecutor)
 
     @pytest.mark.parametrize("argument", ["--trainer.callbacks.precision=8", "--trainer.callbacks.precison=16"])
     def test_what_it_does_not_take(self, argument: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,6 +182,7 @@ class TestWhatIsNotRead:
 
         self.loads_and_runs(good, tmp_path, canary, change)
 
+    @pytest.mark.linux("imports Torch-TensorRT")
     def test_the_stock_loader_does_run_it(self, good: StandIn, tmp_path: Path, canary: Canary) -> None:
         """What all of this is for: torch.export.load evaluates the size."""
 
@@ -342,6 +343,7 @@ def test_numbers_of_dtypes_are_upstream_s() -> None:
     assert len(known) == len(DTYPES) or torch.__version__.startswith("2.11")
 
 
+@pytest.mark.linux("imports Torch-TensorRT")
 def test_the_graph_is_upstream_s(good: StandIn, tmp_path: Path) -> None:
     """The same calls in the same order as ``torch.export.load`` finds in the file."""
     from lightning_trt_windows._compat.torch_tensorrt import upstream

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-import pytest
 import torch
 from support.simulation import partitions_kept, run_with
 from torch import Tensor, nn
@@ -19,19 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.backends import engine as engine_module
+from lightning_trt_windows.network import read_network
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["Evaluated", "compile_evaluated", "compile_module", "differences", "needs_evaluator", "networks_kept"]
-
-
-def _found(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
-
-
-needs_evaluator = pytest.mark.skipif(
-    not _found("lightning_trt_windows.network") and not _found("network_on_cpu"), reason="no evaluator of networks here"
-)
-"""Marks tests that evaluate networks."""
+__all__ = ["Evaluated", "compile_evaluated", "compile_module", "differences", "networks_kept"]
 
 
 @dataclass
@@ -67,15 +56,22 @@ class _Network:
     """One network with its bindings in the engine's order."""
 
     def __init__(self, interpreter: Any) -> None:
-        from network_on_cpu import Net
-
-        self.net = Net(interpreter)
-        self.kinds = self.net.types
+        context = interpreter.ctx
+        self.keep = interpreter
+        self.network = read_network(interpreter_trt(interpreter), context.net, weights=context.weight_refit_map)
+        self.names = list(interpreter._input_names), list(interpreter._output_names)
+        self.kinds = self.network.layer_kinds
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[str]]:
-        self.net.warn.clear()
-        values = self.net(*tensors)
-        return values, list(self.net.warn)
+        evaluation = self.network.evaluate(dict(zip(self.names[0], tensors)), self.names[1])
+        return [evaluation.values[name] for name in self.names[1]], list(evaluation.warnings)
+
+
+def interpreter_trt(interpreter: Any) -> Any:
+    """TensorRT's bindings, which the interpreter was made with."""
+    from lightning_trt_windows._compat.torch_tensorrt import upstream
+
+    return upstream().trt
 
 
 @contextlib.contextmanager
@@ -185,7 +181,7 @@ def differences(evaluated: Evaluated, function: Callable[..., Any], *args: Tenso
     found = [text for got, want in zip(results, wanted) if (text := _difference(got, want, tolerance))]
     if len(results) != len(wanted):
         found.append(f"{len(results)} results, wanted {len(wanted)}")
-    return found + [f"undefined: {text}" for text in evaluated.warnings if "NEGATIVE" in text or "overflow" in text]
+    return found + [f"undefined: {text}" for text in evaluated.warnings if "negative" in text or "range" in text]
 
 
 def _difference(got: Any, want: Any, tolerance: float) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from support.lightning_models import Data, Regression, trainer
 
 from lightning_trt_windows import WindowsExport
+from support.lightning_models import Data, Regression, trainer
 
 
 def assert_unchanged(folder: Path, export: WindowsExport) -> Path:

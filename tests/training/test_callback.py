@@ -63,10 +63,20 @@ class TestTrainEnd:
         assert len({a.manifest.engines[0].sha256 for a in export.artifacts}) == 2
 
     def test_same_weights_once(self, tmp_path: Path) -> None:
-        """Where the last checkpoint is a copy of the best, or a link to it, there is one artifact."""
-        export = WindowsExport(executor="inline")
+        """Where the last checkpoint is a copy of the best, their artifacts share one file."""
+        export = WindowsExport(executor="inline", on_error="raise")
         trainer(tmp_path, best_and_last(tmp_path), export, max_epochs=1).fit(Regression(), datamodule=Data())
-        assert names(tmp_path) == {"best.ckpt", "last.ckpt", "best.windows.ep", "best.windows.json"}
+        both = {f"{stem}.{suffix}" for stem in ("best", "last") for suffix in ("ckpt", "windows.ep", "windows.json")}
+        assert names(tmp_path) == both
+        assert (tmp_path / "best.windows.ep").samefile(tmp_path / "last.windows.ep")
+        assert {artifact.path.name for artifact in export.artifacts} == {"best.windows.ep", "last.windows.ep"}
+
+    def test_a_link_called_last(self, tmp_path: Path) -> None:
+        """A link to the best checkpoint has an artifact of its own name, too."""
+        saver = ModelCheckpoint(tmp_path, filename="a", save_last="link")
+        export = WindowsExport(executor="inline", on_error="raise")
+        trainer(tmp_path, saver, export, max_epochs=1).fit(Regression(), datamodule=Data())
+        assert (tmp_path / "last.windows.ep").samefile(tmp_path / "a.windows.ep")
 
     def test_last_written_at_the_very_end(self, tmp_path: Path) -> None:
         """A checkpoint that ModelCheckpoint writes in its own on_train_end, after ours, is exported too."""
@@ -121,7 +131,7 @@ class TestTrainEnd:
 
 
 class TestNothingToExport:
-    """Runs without checkpoints say so and go on."""
+    """Runs without checkpoints, and what is no run."""
 
     @pytest.mark.parametrize(
         "options",
@@ -133,12 +143,15 @@ class TestNothingToExport:
         ids=["no checkpointing", "no training", "save_top_k=0"],
     )
     def test_no_checkpoint(self, tmp_path: Path, options: dict[str, Any]) -> None:
-        """A run that writes no checkpoint ends with one warning that says what to do."""
-        export = WindowsExport(on_error="raise")
-        callbacks = [export, *options.pop("callbacks", [])]
-        with pytest.warns(UserWarning, match="wrote no checkpoint, so there is nothing to export"):
-            trainer(tmp_path, *callbacks, **options).fit(Regression(), datamodule=Data())
-        assert (export.artifacts, export.failures) == ([], [])
+        """A run that writes no checkpoint has its final weights exported into the Trainer's root directory."""
+        export, module = WindowsExport(on_error="raise"), Regression()
+        callbacks = [export, *options.get("callbacks", [])]
+        others = {key: value for key, value in options.items() if key != "callbacks"}
+        trainer(tmp_path, *callbacks, **others).fit(module, datamodule=Data())
+        (artifact,) = export.artifacts
+        check_artifact(artifact)
+        assert artifact.path == tmp_path / "final.windows.ep"
+        assert artifact.manifest.checkpoint is None
 
     def test_fast_dev_run(self, tmp_path: Path) -> None:
         """fast_dev_run exports nothing and warns of nothing."""
@@ -214,13 +227,48 @@ class TestPreflight:
         assert_same(*runs)
 
     def test_capture_fails(self, tmp_path: Path) -> None:
-        """A module that cannot be captured is told of before the first step, or ends the run there."""
-        with pytest.warns(UserWarning, match="after this training there will be no artifact"):
+        """A module that cannot be captured is told of once, before the first step, and the training goes on."""
+        with pytest.warns(
+            UserWarning, match="cannot be captured yet; it is tried again after the first step"
+        ) as caught:
             trainer(tmp_path, WindowsExport(), max_epochs=1).fit(Untraceable(), datamodule=Data())
+        assert len([w for w in caught if "cannot be captured yet" in str(w.message)]) == 1
         run = trainer(tmp_path, WindowsExport(on_error="raise"), max_epochs=1)
-        with pytest.raises(CaptureError):
+        with pytest.warns(UserWarning, match="cannot be captured yet"), pytest.raises(CaptureError):
             run.fit(Untraceable(), datamodule=Data())
-        assert run.global_step == 0
+        assert run.current_epoch == 1
+
+    def test_capture_that_works_later(self, tmp_path: Path) -> None:
+        """A module that is ready at the end of its training only, as one with a memory bank, is exported then."""
+
+        class Bank(Regression):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("bank", torch.empty(0, 1))
+                self.seen: list[torch.Tensor] = []
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                features = super().forward(x)
+                if self.training:
+                    self.seen.append(features.detach())
+                    return features
+                if self.bank.numel() == 0:
+                    raise ValueError("the memory bank is empty")
+                return (features[:, None] - self.bank).abs().amin(1)
+
+            def on_train_epoch_end(self) -> None:
+                self.bank = torch.cat(self.seen)
+
+            def validation_step(self, batch: Any, batch_idx: int) -> None:
+                pass
+
+        export = WindowsExport(on_error="raise")
+        with pytest.warns(UserWarning, match="cannot be captured yet"):
+            trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, max_epochs=1).fit(
+                Bank(), datamodule=Data()
+            )
+        assert (tmp_path / "a.windows.ep").exists()
+        assert export.failures == []
 
 
 class TestFailures:
@@ -249,7 +297,7 @@ class TestFailures:
     def test_environment_is_refused_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Torch-TensorRT missing: with on_error="raise" before the first step, with a sentence that says what to do."""
         hide(monkeypatch, "torch-tensorrt-rtx")
-        with pytest.raises(EnvironmentMismatchError, match=r"pip install 'lightning-trt-windows\[rtx\]'"):
+        with pytest.raises(EnvironmentMismatchError, match=r"pip install \"lightning-trt-windows\[rtx\]\""):
             trainer(tmp_path, WindowsExport(on_error="raise")).fit(Regression(), datamodule=Data())
 
     def test_environment_is_warned_of_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,9 +309,19 @@ class TestFailures:
         assert export.failures
 
     def test_options_are_refused_at_setup(self, tmp_path: Path) -> None:
-        """A misspelt option is an error before training, whatever on_error says."""
+        """A misspelt option is an error before training with on_error="raise", and otherwise a failure."""
+        misspelt = {"workspace_sise": 1}
         with pytest.raises(ConfigurationError, match="workspace_size"):
-            trainer(tmp_path, WindowsExport(compile_options={"workspace_sise": 1})).fit(Regression(), datamodule=Data())
+            trainer(tmp_path, WindowsExport(compile_options=misspelt, on_error="raise")).fit(
+                Regression(), datamodule=Data()
+            )
+        export = WindowsExport(compile_options=misspelt)
+        run = trainer(tmp_path, export, max_epochs=1)
+        with pytest.warns(UserWarning, match="workspace_size"):
+            run.fit(Regression(), datamodule=Data())
+        assert run.current_epoch == 1
+        assert [type(failure.error) for failure in export.failures] == [ConfigurationError]
+        assert export.artifacts == []
 
     @pytest.mark.parametrize("arguments", [{"when": "never"}, {"on_error": "ignore"}, {"precision": "8"}])
     def test_arguments(self, arguments: dict[str, Any]) -> None:

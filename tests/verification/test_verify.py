@@ -17,17 +17,16 @@ from typing import Any
 
 import pytest
 import torch
-from support.lightning_models import Data, Regression, trainer
 from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
-from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module, inspect, verify, verify_metric
+from lightning_trt_windows import DimRange, InputSpec, export_module, inspect, verify, verify_metric
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
+from lightning_trt_windows.modules.numbers import compare, tolerance_of
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.verification.at_export import failure_of, verified
-from lightning_trt_windows.verification.numbers import compare, tolerance_of
 from lightning_trt_windows.verification.result import Verification
 from lightning_trt_windows.verification.verify import record_verification
 
@@ -349,6 +348,7 @@ class TestAtExport:
         """So that the outcome is the same everywhere."""
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
+    @pytest.mark.linux("exports")
     def test_auto_writes_that_numbers_were_not_checked(self, tmp_path: Path) -> None:
         """And records the goldens that another machine needs for it."""
         artifact = export_module(nn.Linear(8, 4), {"input": InputSpec((BATCH, 8))}, tmp_path / "m.ep", verify="auto")
@@ -357,6 +357,7 @@ class TestAtExport:
         assert artifact.manifest.golden is not None
         assert read_artifact(artifact.path) == artifact
 
+    @pytest.mark.linux("exports")
     def test_where_numbers_are_required_their_lack_is_an_error(self, tmp_path: Path) -> None:
         """The artifact stays, and says what was not done."""
         with pytest.raises(VerificationError, match=r"m\.ep was built, and its numbers were not checked: there is no"):
@@ -375,8 +376,13 @@ class TestAtExport:
         assert written is not None and (written["kind"], written["verdict"]) == ("twin", "failed")
         assert failure_of(found) is not None and "bytes instead of" in str(failure_of(found))
 
+    @pytest.mark.linux("trains")
     def test_the_callback_reports_it_as_a_failure(self, tmp_path: Path) -> None:
         """Beside the artifact, which is there."""
+        from support.lightning_models import Data, Regression, trainer
+
+        from lightning_trt_windows import WindowsExport
+
         callback = WindowsExport(verify=True)
         with pytest.warns(UserWarning, match="its numbers were not checked"):
             trainer(tmp_path, callback, max_epochs=1, enable_checkpointing=True).fit(Regression(), Data())
@@ -388,8 +394,11 @@ class TestAtExport:
                 Regression(), Data()
             )
 
+    @pytest.mark.linux("trains")
     def test_other_values_are_refused(self) -> None:
         """Before a training starts."""
+        from lightning_trt_windows import WindowsExport
+
         with pytest.raises(ConfigurationError, match="verify must be one of False, True, 'auto'"):
             WindowsExport(verify="sometimes")  # type: ignore[arg-type]  # what is tested
 
@@ -432,8 +441,11 @@ class TestMetric:
         outcome = verify_metric(bent(stand_in, lambda t: -t), module, batches, self.agreement, higher_is_better=False)
         assert outcome.passed and outcome.drop == -1
 
+    @pytest.mark.linux("has a LightningDataModule")
     def test_a_datamodule_gives_its_validation_data(self, tmp_path: Path) -> None:
         """Its loader is made as a Trainer makes it."""
+        from support.lightning_models import Data, Regression
+
         module = Regression().eval()
         stand_in = export_for_test(module, {"x": InputSpec((BATCH, 4))}, tmp_path / "m.windows.ep")
 

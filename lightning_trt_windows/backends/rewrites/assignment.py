@@ -120,11 +120,15 @@ def _index_put(x: Tensor, indices: Any, values: Tensor, accumulate: bool = False
 
 def _scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     source = torch.full(index.shape, value, dtype=x.dtype, device=x.device)
+    if x.dim() == 0:
+        return source.reshape([])
     return aten.scatter.src(x, dim, index, source)
 
 
 def _scatter(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
-    """A source may be longer than the index; TensorRT wants them alike."""
+    """A source may be longer than the index; TensorRT wants them alike, and at least one axis."""
+    if x.dim() == 0:
+        return source.reshape([]).clone()
     if all(isinstance(n, int) for n in (*index.shape, *source.shape)) and tuple(index.shape) != tuple(source.shape):
         for axis, size in enumerate(index.shape):
             source = source.narrow(axis, 0, size)

@@ -1,4 +1,4 @@
-"""Nodes of types and values that no engine holds: float64, complex numbers, floating numbers made of sizes."""
+"""Nodes that no engine holds: float64, complex numbers, floating numbers made of sizes, random numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from torch.utils._pytree import tree_iter
 
 from lightning_trt_windows.backends.rewrites.sizes import numbers_of_sizes
 
-__all__ = ["of_types_without_engines"]
+__all__ = ["draws_random_numbers", "of_types_without_engines"]
+
+_DROPOUT = 4
+"""Position of the probability among the arguments of attention."""
 
 
 def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> frozenset[str]:
-    """Names of the nodes in ``module`` that stay in PyTorch for the types that they take or give.
+    """Names of the nodes in ``module`` that stay in PyTorch for what they take or give.
 
     Args:
         module: A lowered graph.
@@ -26,9 +29,22 @@ def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> froz
     for node in module.graph.nodes:
         if node.op == "call_function":
             dtypes = {value.dtype for value in _tensors([node, *node.all_input_nodes])}
+            if draws_random_numbers(node):
+                names.add(node.name)
             if any(dtype.is_complex for dtype in dtypes) or (torch.float64 in dtypes and not takes_double):
                 names.add(node.name)
     return frozenset(names)
+
+
+def draws_random_numbers(node: Node) -> bool:
+    """Whether ``node`` gives something else each time: an engine would hold the numbers of its build."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target is torch.ops.aten.scaled_dot_product_attention.default:
+        probability = node.args[_DROPOUT] if len(node.args) > _DROPOUT else node.kwargs.get("dropout_p", 0.0)
+        return bool(probability)
+    return torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _tensors(nodes: list[Node]) -> Iterator[Any]:

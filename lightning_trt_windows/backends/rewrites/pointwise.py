@@ -52,36 +52,45 @@ def _softplus(x: Tensor, beta: Any = 1, threshold: Any = 20) -> Tensor:
     return torch.where(scaled > threshold, x, curve)
 
 
+def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the floating type that PyTorch computes in."""
+    dtype = torch.result_type(x, y)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return x.to(dtype), y.to(dtype)
+
+
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
+    x, y = _alike(x, y)
     x, y = x.abs(), y.abs()
     larger, smaller = torch.maximum(x, y), torch.minimum(x, y)
     ratio = smaller / torch.where(larger == 0, torch.ones_like(larger), larger)
-    length = larger * torch.sqrt(ratio * ratio + 1.0)
-    return torch.where(torch.isinf(larger), larger, length)
+    # infinite even beside NaN
+    infinite = torch.isinf(x) | torch.isinf(y)
+    return torch.where(infinite, torch.full_like(larger, float("inf")), larger * torch.sqrt(ratio * ratio + 1.0))
 
 
 def _fmax(x: Tensor, y: Tensor) -> Tensor:
     if not torch.result_type(x, y).is_floating_point:
         return torch.maximum(x, y)
+    x, y = _alike(x, y)
     return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.maximum(x, y)))
 
 
 def _fmin(x: Tensor, y: Tensor) -> Tensor:
     if not torch.result_type(x, y).is_floating_point:
         return torch.minimum(x, y)
+    x, y = _alike(x, y)
     return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.minimum(x, y)))
 
 
 def _atan2(y: Tensor, x: Tensor) -> Tensor:
     """The angle from the quotient of the smaller by the larger, turned into its octant; signed zeros count."""
-    y, x = torch.broadcast_tensors(_floating(y), _floating(x))
-    dtype = torch.promote_types(y.dtype, x.dtype)
-    y, x = y.to(dtype), x.to(dtype)
+    y, x = torch.broadcast_tensors(*_alike(y, x))
     height, width = y.abs(), x.abs()
     larger, smaller = torch.maximum(height, width), torch.minimum(height, width)
     both = torch.isinf(larger) & torch.isinf(smaller)
-    ratio = torch.where(both, 1.0, smaller / torch.where(larger == 0, torch.ones_like(larger), larger))
-    angle = torch.atan(ratio)
+    ratio = smaller / torch.where(larger == 0, torch.ones_like(larger), larger)
+    angle = torch.atan(torch.where(both, torch.ones_like(ratio), ratio))
     angle = torch.where(height > width, math.pi / 2 - angle, angle)
     angle = torch.where(_negative(x), math.pi - angle, angle)
     return torch.where(_negative(y), -angle, angle)
@@ -97,8 +106,9 @@ def _signbit(x: Tensor) -> Tensor:
 
 
 def _copysign(x: Tensor, y: Tensor) -> Tensor:
-    size = _floating(x).abs()
-    return torch.where(_signbit(y), -size, size)
+    x, y = _alike(x, y)
+    size = x.abs()
+    return torch.where(_negative(y), -size, size)
 
 
 def _copysign_number(x: Tensor, y: Any) -> Tensor:
@@ -116,7 +126,7 @@ def _rsqrt(x: Tensor) -> Tensor:
 
 def _power(x: Tensor, exponent: Any) -> Any:
     """Whole powers of integers by multiplication: TensorRT's power is of floating numbers."""
-    if x.is_floating_point() or x.is_complex() or not isinstance(exponent, int) or not 1 <= exponent <= 8:
+    if x.is_floating_point() or x.is_complex() or type(exponent) is not int or not 1 <= exponent <= 8:
         return NotImplemented
     x = x if x.dtype is not torch.bool else x.to(torch.int64)
     result = x
@@ -127,6 +137,8 @@ def _power(x: Tensor, exponent: Any) -> Any:
 
 def _bitwise(operator: Any) -> Any:
     def with_number(x: Tensor, number: Any) -> Any:
+        if x.dtype is torch.bool and type(number) is not bool:
+            x = x.to(torch.int64)
         return operator(x, torch.full([], number, dtype=x.dtype, device=x.device))
 
     return with_number
@@ -134,12 +146,23 @@ def _bitwise(operator: Any) -> Any:
 
 def _bitwise_after(operator: Any) -> Any:
     def with_number(number: Any, x: Tensor) -> Any:
+        if x.dtype is torch.bool and type(number) is not bool:
+            x = x.to(torch.int64)
         return operator(torch.full([], number, dtype=x.dtype, device=x.device), x)
 
     return with_number
 
 
+def _floor_divide(x: Tensor, y: Any) -> Any:
+    """Of integers by a broken number: what Python's ``//`` is, in floating numbers."""
+    if x.is_floating_point() or not isinstance(y, float):
+        return NotImplemented
+    return torch.floor(x.to(torch.get_default_dtype()) / y)
+
+
 POINTWISE = {
+    aten.floor_divide.Scalar: _floor_divide,
+    aten.floor_divide.default: _floor_divide,
     aten.log1p.default: _log1p,
     aten.expm1.default: _expm1,
     aten.exp2.default: _exp2,

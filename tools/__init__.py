@@ -1,0 +1,1 @@
+"""Tools of this project that are not part of the package."""
