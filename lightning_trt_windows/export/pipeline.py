@@ -55,7 +55,7 @@ from lightning_trt_windows.export.job import (
 from lightning_trt_windows.export.number_samples import samples_of
 from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
-from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
 from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.progress.upstream_output import log_beside
 from lightning_trt_windows.settings import ExportSettings
@@ -230,7 +230,8 @@ def build(job: Job) -> Artifact:
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
-    with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
+    # lowering and converters draw numbers, and would lower what autocast makes of it
+    with log_beside(job.paths), random_state_kept(), outside_of_steps():
         compiled = backend.compile(program, job.settings, samples=samples_of(job))
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:

@@ -23,6 +23,7 @@ __all__ = [
     "exact_float32",
     "exported_part",
     "original",
+    "outside_of_steps",
     "random_state_kept",
     "state_kept",
     "weights_swapped",
@@ -178,3 +179,13 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
             submodule._parameters.update(parameters)
             submodule._buffers.clear()
             submodule._buffers.update(buffers)
+
+
+@contextlib.contextmanager
+def outside_of_steps() -> Iterator[None]:
+    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
+    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+    with torch.inference_mode(False), contextlib.ExitStack() as stack:
+        for context in off:
+            stack.enter_context(context)
+        yield
