@@ -20,7 +20,7 @@ from lightning_trt_windows.backends import engine as engine_module
 from lightning_trt_windows.network import read_network
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["Evaluated", "compile_evaluated", "compile_module", "differences", "networks_kept"]
+__all__ = ["Evaluated", "compile_evaluated", "check_values", "compile_module", "differences", "networks_kept"]
 
 
 @dataclass
@@ -181,7 +181,40 @@ def differences(evaluated: Evaluated, function: Callable[..., Any], *args: Tenso
     found = [text for got, want in zip(results, wanted) if (text := _difference(got, want, tolerance))]
     if len(results) != len(wanted):
         found.append(f"{len(results)} results, wanted {len(wanted)}")
-    return found + [f"undefined: {text}" for text in evaluated.warnings if "negative" in text or "range" in text]
+    return found + [f"undefined: {text}" for text in evaluated.warnings if any(word in text for word in _UNDEFINED)]
+
+
+_UNDEFINED = "negative index", "outside of", "overflows", "it was given"
+"""In warnings about what TensorRT leaves open."""
+
+
+def check_values(
+    function: nn.Module | Callable[..., Any], *args: Tensor, dims: Any = None, fallback: tuple[str, ...] = ()
+) -> None:
+    """Compile, and compare at the smallest and largest sizes and at one between; only ``fallback`` stays in PyTorch.
+
+    Args:
+        function: What is compiled.
+        *args: Its tensors.
+        dims: For each of them a dictionary from axis to ``Dim``, or ``None``.
+        fallback: Operators that may be in PyTorch.
+    """
+    evaluated = compile_module(function, *args, dims=dims)
+    assert set(evaluated.compiled.fallback_ops) <= set(fallback)
+    varying = {dim.__name__: dim for mark in dims or () for dim in (mark or {}).values()}
+    for choice in ("min", "between", "max") if varying else ("",):
+        sizes = {
+            name: {"min": dim.min, "between": (dim.min + dim.max) // 2, "max": dim.max}[choice]
+            for name, dim in varying.items()
+        }
+        given = [_resized(arg, mark or {}, sizes) for arg, mark in zip(args, dims or [None] * len(args))]
+        assert differences(evaluated, function, *given) == [], f"at {[tuple(t.shape) for t in given]}"
+
+
+def _resized(tensor: Tensor, mark: dict[int, Any], sizes: dict[str, int]) -> Tensor:
+    for axis, dim in mark.items():
+        tensor = tensor.index_select(axis, torch.arange(sizes[dim.__name__]) % tensor.shape[axis])
+    return tensor
 
 
 def _difference(got: Any, want: Any, tolerance: float) -> str:
