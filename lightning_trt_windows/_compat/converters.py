@@ -1,4 +1,4 @@
-"""What Torch-TensorRT's converters and decompositions compute otherwise than PyTorch, each with what stands in its place.
+"""What Torch-TensorRT's converters and decompositions compute otherwise than PyTorch, and what stands in their place.
 
 All of it was seen in the networks that engines are built from, and much of it with engines on a GPU. The rewrites
 themselves are in ``backends/rewrites/``; the tests compile the same program with and without them.

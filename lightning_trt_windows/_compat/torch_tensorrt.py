@@ -174,8 +174,8 @@ def _import_blocks() -> Upstream:
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
     from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
     from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
-    from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
     from torch_tensorrt.dynamo.conversion._symbolic_shape_capture import extract_symbolic_shape_expressions
+    from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
     from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pre_export_lowering
     from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass
     from torch_tensorrt.dynamo.partitioning import _adjacency_partitioner

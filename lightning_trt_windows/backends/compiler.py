@@ -28,7 +28,12 @@ from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, W
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
-from lightning_trt_windows.backends.rewrites import OWN_DECOMPOSITIONS, of_types_without_engines, own_converters, rewrite
+from lightning_trt_windows.backends.rewrites import (
+    OWN_DECOMPOSITIONS,
+    of_types_without_engines,
+    own_converters,
+    rewrite,
+)
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
@@ -154,7 +159,7 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     with _failures_explained(decomposed):
-        lowered = lower(blocks, decomposed, settings)
+        lowered: GraphModule = lower(blocks, decomposed, settings)
         rewrite(lowered)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)

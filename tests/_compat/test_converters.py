@@ -31,7 +31,9 @@ def upstream_alone() -> Iterator[None]:
         mock.patch.object(compiler, "rewrite", lambda lowered: None),
         mock.patch.object(compiler, "own_converters", lambda blocks: contextlib.nullcontext()),
         mock.patch.object(compiler, "of_types_without_engines", lambda lowered, takes_double: frozenset()),
-        mock.patch.object(compiler, "lower", lambda blocks, program, settings: blocks.post_lowering(program.module(), settings)),
+        mock.patch.object(
+            compiler, "lower", lambda blocks, program, settings: blocks.post_lowering(program.module(), settings)
+        ),
         mock.patch.object(engine, "as_traced", lambda blocks, network, node, result: result),
     ):
         yield
@@ -40,7 +42,7 @@ def upstream_alone() -> Iterator[None]:
 def assigned(source: str) -> Callable[..., Tensor]:
     """A function that assigns to a part of a copy of ``x``."""
     names: dict[str, Any] = {}
-    exec(f"def function(x, v=None):\n    x = x.clone()\n    {source}\n    return x * 1", names)  # noqa: S102
+    exec(f"def function(x, v=None):\n    x = x.clone()\n    {source}\n    return x * 1", names)
     function: Callable[..., Tensor] = names["function"]
     return function
 
@@ -119,4 +121,6 @@ def test_upstream_still_computes_something_else(name: str) -> None:
             evaluated = compile_module(function, *args, dims=dims)
         except CompileError:
             return
-        assert differences(evaluated, function, *args), f"delete the rewrite for {name}: upstream gives what eager gives"
+        assert differences(evaluated, function, *args), (
+            f"delete the rewrite for {name}: upstream gives what eager gives"
+        )

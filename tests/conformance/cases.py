@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from conformance.samples import Sample, tensors_of
 from support.evaluating import Evaluated, compile_evaluated
+from support.simulation import run_with
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lightning_trt_windows.backends.nodes import operator_name  # noqa: F401  # the driver's records name operators alike
-from lightning_trt_windows.capture.program import capture  # noqa: F401
+from conformance.samples import Sample, tensors_of
+from lightning_trt_windows.backends.rewrites.in_torch import draws_random_numbers
 from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.network import UnknownLayerError
 
 __all__ = ["OUTCOMES", "outcomes"]
 
-OUTCOMES = ("engine", "pytorch", "refused", "wrong", "exception", "time", "unevaluated")
-"""Right in an engine, right with an operator in PyTorch, refused by this package, wrong, an exception of another class
-than this package's, over the time limit, a layer that the evaluator does not know."""
+OUTCOMES = ("engine", "pytorch", "refused", "random", "capture", "wrong", "exception", "time", "unevaluated")
+"""Right in an engine, right with an operator in PyTorch, refused by this package, random, captured by PyTorch as
+something else at this size, wrong, an exception of another class than this package's, over the time limit, a layer that
+the evaluator does not know."""
 
 
 class _TookTooLong(BaseException):
     """Of a class that nothing on the way catches."""
+
+
+class _CaptureFailedError(Exception):
+    """``torch.export`` raised; this package refuses the module with its words."""
+
+
+class _RandomError(Exception):
+    """The module draws random numbers: that operator stays in PyTorch, and there is nothing to compare."""
 
 
 @contextlib.contextmanager
@@ -103,9 +114,10 @@ def _attempt(samples: list[Sample], mode: str, limit: int) -> list[dict[str, Any
         problem, outcome = f"took longer than {limit} s", "time"
     except LightningTrtError as error:
         problem, outcome = str(error), "refused"
-    except torch._dynamo.exc.UserError as error:
-        # capturing through torch.export, which this package words and narrows ranges for
+    except _CaptureFailedError as error:
         problem, outcome = str(error), "refused"
+    except _RandomError as error:
+        problem, outcome = str(error), "random"
     # whatever class it is of is what the run is to find
     except Exception as error:
         problem, outcome = f"{type(error).__name__}: {error}", "exception"
@@ -126,25 +138,50 @@ def _compared(samples: list[Sample], mode: str) -> list[dict[str, Any]]:
     dims = {(name, n): Dim(f"{name}_{n}", min=1, max=2 * n) for name, mark in zip(names, marks) for n in mark.values()}
     shapes = tuple({axis: dims[name, n] for axis, n in mark.items()} or None for name, mark in zip(names, marks))
     first = torch.tensor([1.0, 2.0, 3.0])
-    program = torch.export.export(
-        module,
-        (first, *(t.clone() for t in tensors)),
-        dynamic_shapes=None if mode == "static" else {"first": None, "tensors": shapes},
-        strict=False,
-    )
+    try:
+        program = torch.export.export(
+            module,
+            (first, *(t.clone() for t in tensors)),
+            dynamic_shapes=None if mode == "static" else {"first": None, "tensors": shapes},
+            strict=False,
+        )
+    # torch.export raises whatever it meets
+    except Exception as error:
+        raise _CaptureFailedError(f"torch.export: {type(error).__name__}: {error}") from error
+    for node in program.graph.nodes:
+        if draws_random_numbers(node):
+            raise _RandomError(f"{node.target} draws random numbers")
+    captured = copy.deepcopy(program)
     evaluated = compile_evaluated(program)
     fallback = list(evaluated.compiled.fallback_ops)
     records = [
         {"label": s.label, "outcome": "pytorch" if fallback else "engine", "fallback": fallback} for s in samples
     ]
     problems: dict[int, str] = {}
-    for change in ((0,) if mode == "static" else (0, 1, None)):
+    for change in (0,) if mode == "static" else (0, 1, None):
         given = [_resized(t, mark, change) for t, mark in zip(tensors, marks)]
+        before = len(problems)
         _compare_at(evaluated, samples, first, given, problems)
+        if len(problems) > before and _captured_differs(captured, samples, first, given):
+            if len(samples) > 1:
+                raise RuntimeError("PyTorch captures one of them as something else")
+            return [records[0] | {"outcome": "capture", "reason": f"at {[tuple(t.shape) for t in given]}"}]
     for number, problem in problems.items():
-        unknown = problem.startswith("Bad:") or "no meaning" in problem
+        unknown = problem.startswith(UnknownLayerError.__name__)
         records[number] |= {"outcome": "unevaluated" if unknown else "wrong", "reason": _short(problem)}
     return records
+
+
+def _captured_differs(program: Any, samples: list[Sample], first: Tensor, given: list[Tensor]) -> bool:
+    """Whether the captured program itself gives something else than eager: PyTorch takes sizes for 2 and more."""
+    module = _Together(samples)
+    try:
+        with torch.no_grad():
+            wanted = tensors_of(module(first, *(t.clone() for t in given)))
+            results = tensors_of(run_with(program, {}, (first, *(t.clone() for t in given)), {}))
+    except Exception:
+        return True
+    return any(difference(a, b) for a, b in zip(results, wanted))
 
 
 def _resized(tensor: Tensor, mark: dict[int, int], change: int | None) -> Tensor:
@@ -209,7 +246,7 @@ def difference(got: Tensor, want: Tensor) -> str:
     strange = (got.isfinite() != want.isfinite()) | (got.isnan() != want.isnan())
     strange |= got.isinf() & want.isinf() & (got != want)
     if strange.any():
-        return f"{int(strange.sum())} of {want.numel()} not finite where eager is, or the reverse: {_first(got, want, strange)}"
+        return f"{int(strange.sum())} of {want.numel()} not finite as in eager: {_first(got, want, strange)}"
     finite = want.isfinite()
     got, want = got[finite], want[finite]
     error = (got - want).abs()

@@ -110,7 +110,7 @@ def module_samples(info: Any, dtype: torch.dtype, count: int) -> list[Sample]:
         constructor = given.constructor_input
         try:
             module = info.module_cls(*constructor.args, **constructor.kwargs).to(dtype).eval()
-        except Exception:  # noqa: S112  # a constructor that refuses this type
+        except Exception:  # a constructor that refuses this type
             continue
         sample = _sample(_of_module(module), (None, given.forward_input.args, given.forward_input.kwargs))
         if sample is None:
@@ -177,7 +177,7 @@ def slice_assignments(dtype: torch.dtype) -> Iterator[Sample]:
     forms += ["x[x > 0] = 0", "x[x > 0] *= 2", "x[:, y[0] > 0] = 1", "x.copy_(y[0])", "x.copy_(y)", "x.fill_(2)"]
     for form in forms:
         names: dict[str, Any] = {}
-        exec(f"def function(_, x, y):\n    x = x.clone()\n    {form}\n    return x * 1", names)  # noqa: S102
+        exec(f"def function(_, x, y):\n    x = x.clone()\n    {form}\n    return x * 1", names)
         torch.manual_seed(0)
         values = [torch.randn(4, 5), torch.randn(4, 5)]
         tensors = tuple(v > 0 if dtype is torch.bool else (v * 3).to(dtype) for v in values)

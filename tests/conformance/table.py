@@ -11,11 +11,13 @@ import torch
 
 __all__ = ["write_page"]
 
-_COLUMNS = ("engine", "pytorch", "refused", "wrong", "exception", "time", "unevaluated")
+_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "wrong", "exception", "time", "unevaluated")
 _TITLES = {
     "engine": "right in an engine",
     "pytorch": "right in PyTorch",
     "refused": "refused",
+    "random": "random",
+    "capture": "captured otherwise",
     "wrong": "wrong",
     "exception": "exception",
     "time": "too slow",
@@ -36,9 +38,12 @@ def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
         "# Conformance",
         "",
         "PyTorch's own operator and module databases, sample by sample: each is captured, compiled, and the TensorRT",
-        "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this page.",
+        "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this",
+        "page.",
         "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
-        "artifact, with the reason below. Operators whose results are random are left out, and named at the end.",
+        "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
+        "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
+        "2 and more; the check of every export refuses such a module.",
         "",
         f"PyTorch {torch.__version__.partition('+')[0]}.",
         "",
@@ -57,8 +62,8 @@ def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
             lines.append(f"| {_SUITES[suite]} | {dtype} | {sizes[mode]} | {sum(counts.values())} | {cells} |")
     for suite, title in _SUITES.items():
         lines += _suite(title, [record for record in records if record["suite"] == suite])
-    random = sorted({record["name"] for record in records if record.get("random")})
-    lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in random) or "None in this run.", ""]
+    random = {r["name"] for r in records if r.get("random") or any(s["outcome"] == "random" for s in r["samples"])}
+    lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in sorted(random)) or "None.", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -68,11 +73,11 @@ def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
     for record in records:
         for sample in record["samples"]:
             counts[record["name"]][sample["outcome"]] += 1
-            if sample["outcome"] not in ("engine", "pytorch"):
+            if sample["outcome"] not in ("engine", "pytorch", "random"):
                 reasons[record["name"]][_cell(sample.get("reason", ""))] += 1
     if not counts:
         return []
-    shown = _COLUMNS[:4]
+    shown = _COLUMNS[:6]
     lines = ["", f"## {title}", "", f"| name | {' | '.join(_TITLES[c] for c in shown)} | why not |"]
     lines.append(f"| --- | {' | '.join('---' for _ in shown)} | --- |")
     for name in sorted(counts):

@@ -1,7 +1,7 @@
 """Programs in words that TensorRT's converters take, and take right.
 
-``OWN_DECOMPOSITIONS`` go beside upstream's when a program is decomposed; ``rewrite`` changes the lowered graph before it
-is partitioned. Which fault of upstream each is for stands in ``_compat/converters.py``.
+``OWN_DECOMPOSITIONS`` go beside upstream's when a program is decomposed, ``rewrite`` changes the lowered graph before
+it is split, and ``own_converters`` stand in for upstream's. ``_compat/converters.py`` has the fault that each is for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OWN_DECOMPOSITIONS = {
     **SEQUENCE_DECOMPOSITIONS,
     **WINDOWS,
 }
-"""Operator to its decomposition, for ``ExportedProgram.run_decompositions``; ``NotImplemented`` leaves a case as it is."""
+"""Operator to its decomposition, for ``run_decompositions``; ``NotImplemented`` leaves a case as it is."""
 
 
 def rewrite(lowered: GraphModule) -> None:

@@ -1,4 +1,4 @@
-"""Assignments to parts of a tensor, in words that convert right: ``x[:, 0] = 0.``, ``x[..., -1] += 1``, ``x[mask] = v``.
+"""Assignments to parts of a tensor, in words that convert right: ``x[:, 0] = 0.``, ``x[..., -1] += 1``.
 
 A part that is one slice long is a choice between two tensors, a longer one is put together from pieces. Neither needs a
 scatter, whose indices Torch-TensorRT computes wrongly for negative, open or varying ends.
@@ -84,7 +84,7 @@ def _with(shape: Any, dim: int, size: Any) -> list[Any]:
     return [size if axis == dim else n for axis, n in enumerate(shape)]
 
 
-def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
     dim = _axis(dim, x.dim())
     if x.dim() == 0:
         return source.reshape(())
@@ -98,7 +98,7 @@ def _index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     return aten.index_put.default(x, [*indices, index], moved[1])
 
 
-def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
     if x.dim() == 0:
         return torch.full_like(x, value)
     dim = _axis(dim, x.dim())
@@ -118,7 +118,7 @@ def _index_put(x: Tensor, indices: Any, values: Tensor, accumulate: bool = False
     return torch.where(chosen, values.reshape([]).to(x.dtype), x)
 
 
-def _scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+def _scatter_value(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
     source = torch.full(index.shape, value, dtype=x.dtype, device=x.device)
     if x.dim() == 0:
         return source.reshape([])

@@ -1,7 +1,7 @@
 """Attention that TensorRT's layer takes, and takes right: masks in place of ``is_causal``, four axes.
 
-PyTorch aligns a causal mask with the first query and the first key, TensorRT with the last ones. As long as there are as
-many queries as keys they agree, and the layer's own mask is kept, which is fastest.
+PyTorch aligns a causal mask with the first query and the first key, TensorRT with the last ones. With as many queries
+as keys they agree, and the layer's own mask is kept, which is fastest.
 """
 
 from __future__ import annotations

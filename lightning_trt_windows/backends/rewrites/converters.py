@@ -49,7 +49,11 @@ class _Network:
         self.get_tensor = blocks.get_trt_tensor
 
     def tensor(self, value: Any, suffix: str) -> Any:
-        return value if isinstance(value, self.trt.ITensor) else self.get_tensor(self.context, value, f"{self.name}_{suffix}")
+        return (
+            value
+            if isinstance(value, self.trt.ITensor)
+            else self.get_tensor(self.context, value, f"{self.name}_{suffix}")
+        )
 
     def cast(self, tensor: Any, dtype: Any, suffix: str) -> Any:
         if tensor.dtype == dtype:

@@ -53,7 +53,9 @@ def _group_norm(
     """Upstream's converter wants an axis behind the channels."""
     if x.dim() != 2:
         return NotImplemented
-    result, mean, scale = aten.native_group_norm.default(x.unsqueeze(-1), weight, bias, n, channels, pixels, groups, eps)
+    result, mean, scale = aten.native_group_norm.default(
+        x.unsqueeze(-1), weight, bias, n, channels, pixels, groups, eps
+    )
     return result.squeeze(-1), mean, scale
 
 

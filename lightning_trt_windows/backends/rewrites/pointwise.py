@@ -85,7 +85,7 @@ def _fmin(x: Tensor, y: Tensor) -> Tensor:
 
 def _atan2(y: Tensor, x: Tensor) -> Tensor:
     """The angle from the quotient of the smaller by the larger, turned into its octant; signed zeros count."""
-    y, x = torch.broadcast_tensors(*_alike(y, x))
+    y, x = aten.broadcast_tensors.default(list(_alike(y, x)))
     height, width = y.abs(), x.abs()
     larger, smaller = torch.maximum(height, width), torch.minimum(height, width)
     both = torch.isinf(larger) & torch.isinf(smaller)

@@ -17,11 +17,19 @@ _LONGEST_PRODUCT = 4096
 
 
 def _max_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
-    return (x.amax(dim, keepdim), x.argmax(dim, keepdim)) if x.dim() else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
+    return (
+        (x.amax(dim, keepdim), x.argmax(dim, keepdim))
+        if x.dim()
+        else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
+    )
 
 
 def _min_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
-    return (x.amin(dim, keepdim), x.argmin(dim, keepdim)) if x.dim() else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
+    return (
+        (x.amin(dim, keepdim), x.argmin(dim, keepdim))
+        if x.dim()
+        else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
+    )
 
 
 def _axes(x: Tensor, dim: Any) -> list[int]:

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from lightning_trt_windows.backends.rewrites.insertion import Insertion, operators, value_of
 
-__all__ = ["numbers_of_sizes", "with_sizes_as_tensors"]
+__all__ = ["WITH_TENSORS", "numbers_of_sizes", "with_sizes_as_tensors"]
 
 aten = torch.ops.aten
 
@@ -35,12 +35,16 @@ _UNARY = {
     math.exp: aten.exp.default,
     math.log2: aten.log2.default,
 }
-for _name, _target in (("_sym_sqrt", aten.sqrt.default), ("_sym_exp", aten.exp.default), ("_sym_log2", aten.log2.default)):
+for _name, _target in (
+    ("_sym_sqrt", aten.sqrt.default),
+    ("_sym_exp", aten.exp.default),
+    ("_sym_log2", aten.log2.default),
+):
     if hasattr(torch, _name):
         _UNARY[getattr(torch, _name)] = _target
 _SAME = {float, torch.sym_float}
 
-_WITH_TENSORS = {
+WITH_TENSORS = {
     aten.add.Scalar: aten.add.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
@@ -66,14 +70,14 @@ def with_sizes_as_tensors(module: GraphModule) -> None:
         if node.target in (aten.full.default, aten.scalar_tensor.default):
             changed = _filled(module, node, made) or changed
         numbers = [a for a in node.args if isinstance(value_of(a), torch.SymFloat)]
-        if not numbers or node.target not in _WITH_TENSORS:
+        if not numbers or node.target not in WITH_TENSORS:
             continue
         tensors = {n: _as_tensor(module, n, made) for n in numbers}
         if all(tensor is not None for tensor in tensors.values()):
             node.args = tuple(tensors.get(a, a) if isinstance(a, Node) else a for a in node.args)
             if node.target is aten.pow.Scalar:
                 continue
-            node.target = _WITH_TENSORS[node.target]
+            node.target = WITH_TENSORS[node.target]
             changed = True
     if changed:
         module.graph.eliminate_dead_code()

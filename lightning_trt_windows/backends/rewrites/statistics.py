@@ -44,13 +44,16 @@ def _statistics(insert: Insertion, node: Node) -> tuple[Node, Node]:
         rank = value_of(x).dim()
         axes = list(range(rank - len(node.args[1]), rank))  # type: ignore[arg-type]
     else:
-        batch, channels, groups = value_of(node.args[0]).shape[0], value_of(node.args[0]).shape[1], node.args[6]
+        batch, groups = value_of(node.args[0]).shape[0], node.args[6]
         if isinstance(batch, torch.SymInt):
             batch = insert(aten.sym_size.int, node.args[0], 0)
         x, axes = insert(aten.reshape.default, x, [batch, groups, -1]), [2]
     mean = insert(aten.mean.dim, x, axes, True)
     centred = insert(aten.sub.Tensor, x, mean)
     variance = insert(aten.mean.dim, insert(aten.mul.Tensor, centred, centred), axes, keepdim)
-    scale = insert(aten.div.Tensor, insert(aten.scalar_tensor.default, 1.0, dtype=torch.float32),
-                   insert(aten.sqrt.default, insert(aten.add.Tensor, variance, eps)))
+    scale = insert(
+        aten.div.Tensor,
+        insert(aten.scalar_tensor.default, 1.0, dtype=torch.float32),
+        insert(aten.sqrt.default, insert(aten.add.Tensor, variance, eps)),
+    )
     return mean if keepdim else insert(aten.mean.dim, x, axes, False), scale

@@ -15,11 +15,13 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from lightning_trt_windows.backends.rewrites.insertion import Insertion, operators, value_of
+from lightning_trt_windows.backends.rewrites.sizes import WITH_TENSORS
 
 __all__ = ["with_promoted_types"]
 
 aten = torch.ops.aten
 
+_MOST = 2**31
 _COMPARISONS = {aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge}
 _LOGICAL = {aten.logical_and, aten.logical_or, aten.logical_xor, aten.logical_not, aten.isnan, aten.isinf}
 _SUMS = {aten.sum, aten.prod, aten.cumsum, aten.cumprod, aten.mean, aten.linalg_vector_norm}
@@ -30,6 +32,7 @@ _CONDITION = {aten.where}
 def with_promoted_types(module: GraphModule) -> None:
     """Give the operators of ``module`` their inputs in the types that PyTorch computes in, in place."""
     for node in operators(module):
+        _large_numbers(module, node)
         if (dtype := _computed_in(node)) is not None:
             _cast_inputs(module, node, dtype)
     module.graph.lint()
@@ -83,7 +86,7 @@ def _cast_inputs(module: GraphModule, node: Node, dtype: torch.dtype) -> None:
     target: Any = node.target
     untouched = 1 if target.overloadpacket in _CONDITION else 0
     node.args = (*node.args[:untouched], *tree_map(cast, node.args[untouched:]))
-    node.kwargs = {key: _number(value, dtype) if key == "dtype" else cast(value) for key, value in node.kwargs.items()}
+    node.kwargs = {key: cast(value) for key, value in node.kwargs.items()}
     # a number is wrapped in the type of the tensor that it meets, which is float now
     if dtype.is_floating_point and torch.Tag.pointwise in target.tags:
         names = [argument.name for argument in target._schema.arguments]
@@ -93,5 +96,15 @@ def _cast_inputs(module: GraphModule, node: Node, dtype: torch.dtype) -> None:
         )
 
 
-def _number(value: Any, dtype: torch.dtype) -> Any:
-    return value
+def _large_numbers(module: GraphModule, node: Node) -> None:
+    """Give numbers past 32 bits as tensors of int64: upstream writes every integer in 32."""
+    target: Any = node.target
+    with_tensors = WITH_TENSORS.get(target)
+    if with_tensors is None or not any(type(a) is int and abs(a) >= _MOST for a in node.args):
+        return
+    insert = Insertion(module, node)
+    node.args = tuple(
+        insert(aten.full.default, [], a, dtype=torch.int64) if type(a) is int and abs(a) >= _MOST else a
+        for a in node.args
+    )
+    node.target = with_tensors

@@ -31,10 +31,8 @@ def _unfold(x: Tensor, dim: int, size: int, step: int) -> Any:
 def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     dim1, dim2 = dim1 % x.dim(), dim2 % x.dim()
     rows, columns = x.shape[dim1], x.shape[dim2]
-    if offset >= 0:
-        count = torch.sym_min(rows, columns - offset)
-    else:
-        count = torch.sym_min(rows + offset, columns)
+    above, below = max(offset, 0), max(-offset, 0)
+    count = torch.sym_min(rows - below, columns - above)
     if isinstance(count, int) and count <= 0:
         return NotImplemented
     first = offset if offset >= 0 else -offset * columns
@@ -66,7 +64,8 @@ def _as_strided(x: Tensor, size: Any, stride: Any, storage_offset: Any = None) -
 
 def _hint(size: Any) -> int:
     """The size in the trace."""
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+    hint: Any = size.node.hint if isinstance(size, torch.SymInt) else size
+    return int(hint)
 
 
 def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -77,8 +76,8 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
 # --- pooling
 
 
-def _per_axis(value: Any, axes: int, default: Any = None) -> list[Any]:
-    value = [value] if isinstance(value, int) else list(value)
+def _per_axis(given: Any, axes: int, default: Any = None) -> list[Any]:
+    value: list[Any] = [given] if isinstance(given, int) else list(given)
     if not value:
         return list(default or [])
     return value * axes if len(value) == 1 else value
@@ -104,12 +103,10 @@ def _max_pool(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, 
         return NotImplemented
     sizes = x.shape[-axes:]
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-    more = [
-        _rounded_up(n, k, s, p) if ceil_mode else 0 for n, k, s, p in zip(sizes, extent, stride, padding)
-    ]
+    more = [_rounded_up(n, k, s, p) if ceil_mode else 0 for n, k, s, p in zip(sizes, extent, stride, padding)]
     if any(m is None for m in more) or not x.is_floating_point():
         return NotImplemented
-    pads = [side for p, m in zip(reversed(padding), reversed(more)) for side in (p, p + m)]  # type: ignore[operator]
+    pads = [side for p, m in zip(reversed(padding), reversed(more)) for side in (p, p + m)]
     padded = torch.constant_pad_nd(x, pads, float("-inf")) if any(pads) else x
     if not dilated:
         pool = {2: _max_pool2d, 3: _max_pool3d}[axes]
@@ -179,11 +176,11 @@ def _avg_pool(
     if any(m is None for m in more):
         return NotImplemented
     inner = [side for p in reversed(padding) for side in (p, p)]
-    pads = [side for p, m in zip(reversed(padding), reversed(more)) for side in (p, p + m)]  # type: ignore[operator]
+    pads = [side for p, m in zip(reversed(padding), reversed(more)) for side in (p, p + m)]
     pool = {2: aten.avg_pool2d.default, 3: aten.avg_pool3d.default}[axes]
 
-    def averages(tensor: Tensor, padding: list[int]) -> Tensor:
-        return pool(torch.constant_pad_nd(tensor, padding, 0.0) if any(padding) else tensor, kernel, stride)  # type: ignore[no-any-return, operator]
+    def averages(tensor: Tensor, padding: list[int]) -> Any:
+        return pool(torch.constant_pad_nd(tensor, padding, 0.0) if any(padding) else tensor, kernel, stride)
 
     mean = averages(x, pads)
     if divisor_override is not None:
@@ -196,7 +193,7 @@ def _avg_pool(
     ones = torch.ones([1] * (x.dim() - axes) + list(sizes), dtype=x.dtype, device=x.device)
     if count_include_pad:
         ones = torch.constant_pad_nd(ones, inner, 1.0)
-        pads = [side for m in reversed(more) for side in (0, m)]  # type: ignore[misc]
+        pads = [side for m in reversed(more) for side in (0, m)]
     return mean / averages(ones, pads)
 
 
@@ -234,7 +231,7 @@ def _averages(size: Any, count: int, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (ends - starts).unsqueeze(1).to(like.dtype)
 
 
-def _adaptive_avg_pool(x: Tensor, output: Any) -> Tensor:
+def _adaptive_avg_pool(x: Tensor, output: Any) -> Any:
     axes = len(output)
     sizes = x.shape[-axes:]
     if all(count == 1 for count in output):
@@ -243,7 +240,7 @@ def _adaptive_avg_pool(x: Tensor, output: Any) -> Tensor:
     if whole:
         kernel = [n // k for n, k in zip(sizes, output)]
         pool: Any = {2: aten.avg_pool2d.default, 3: aten.avg_pool3d.default}[axes]
-        return pool(x, kernel, kernel) if any(k != 1 for k in kernel) else x.clone()  # type: ignore[no-any-return]
+        return pool(x, kernel, kernel) if any(k != 1 for k in kernel) else x.clone()
     result = x
     for axis, (size, count) in enumerate(zip(sizes, output)):
         dim = x.dim() - axes + axis

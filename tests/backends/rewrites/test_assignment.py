@@ -62,7 +62,7 @@ def test_rows(source: str, value: Tensor | None) -> None:
 
 def test_masks() -> None:
     """A mask of booleans is assigned to as numbers are."""
-    check_values(lambda mask, x: assigned("x[:, 0] = True")(mask) | (x > 0), X > 0, X)
+    check_values(lambda mask, x: assigned("x[:, 0] = True")(mask).bool() | (x > 0), X > 0, X)
 
 
 def test_index_copy_and_fill() -> None:
