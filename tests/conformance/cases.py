@@ -64,9 +64,8 @@ def outcomes(samples: list[Sample], mode: str, *, limit: int = 60) -> list[dict[
         return []
     if len(samples) > 1:
         together = _attempt(samples, mode, limit)
-        if all(record["outcome"] == "engine" for record in together):
-            return together
-        if all(record["outcome"] in ("engine", "wrong") for record in together):
+        # that one operator is in PyTorch counts for all samples of it
+        if all(record["outcome"] in ("engine", "pytorch", "random") for record in together):
             return together
     records = []
     for sample in samples:
@@ -222,9 +221,35 @@ def _compare_at(
         assert want is not None
         got = results[position : position + len(want)]
         position += len(want)
-        for a, b in zip(got, want):
-            if (problem := difference(a, b)) and number not in problems:
-                problems[number] = f"{problem} at {[tuple(t.shape) for t in given]}"
+        part = given[sum(len(s.tensors) for s in samples[:number]) :][: len(samples[number].tensors)]
+        for place, (a, b) in enumerate(zip(got, want)):
+            problem = difference(a, b)
+            if not problem or number in problems:
+                continue
+            ordered = place == 1 and not b.is_floating_point() and not difference(got[0], want[0])
+            if ordered and got[0].shape == b.shape:
+                continue  # of equal values any may come first, and eager leaves open which
+            if b.dtype in _LOW and not _worse_than_eager(samples[number], part, place, a):
+                continue
+            problems[number] = f"{problem} at {[tuple(t.shape) for t in part]}"
+
+
+_LOW = (torch.float16, torch.bfloat16)
+
+
+def _worse_than_eager(sample: Sample, tensors: list[Tensor], place: int, got: Tensor) -> bool:
+    """Whether ``got``, in a low precision, is farther from the result in float32 than its precision allows.
+
+    Eager rounds after each operator on a CPU, where an engine, or a GPU, need not.
+    """
+    try:
+        with torch.no_grad():
+            wide = tensors_of(sample.function(*(t.float() if t.dtype in _LOW else t.clone() for t in tensors)))
+        exact = wide[place].to(got.dtype)
+    # weights of a module in the low type, an operator that takes this type only
+    except Exception:
+        return True
+    return bool(difference(got, exact))
 
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}

@@ -29,7 +29,7 @@ def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> froz
     for node in module.graph.nodes:
         if node.op == "call_function":
             dtypes = {value.dtype for value in _tensors([node, *node.all_input_nodes])}
-            if draws_random_numbers(node):
+            if draws_random_numbers(node) or _power_of_integers(node):
                 names.add(node.name)
             if any(dtype.is_complex for dtype in dtypes) or (torch.float64 in dtypes and not takes_double):
                 names.add(node.name)
@@ -45,6 +45,13 @@ def draws_random_numbers(node: Node) -> bool:
         probability = node.args[_DROPOUT] if len(node.args) > _DROPOUT else node.kwargs.get("dropout_p", 0.0)
         return bool(probability)
     return torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _power_of_integers(node: Node) -> bool:
+    """TensorRT has powers of floating numbers only, which lose digits of large integers."""
+    value = node.meta.get("val")
+    power = isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket is torch.ops.aten.pow
+    return power and isinstance(value, Tensor) and not value.is_floating_point()
 
 
 def _tensors(nodes: list[Node]) -> Iterator[Any]:

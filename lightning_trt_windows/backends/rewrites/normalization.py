@@ -44,7 +44,8 @@ def _statistics_of_the_batch(
         result = result * weight.reshape(shape)
     if bias is not None:
         result = result + bias.reshape(shape)
-    return result.to(x.dtype), mean.reshape(-1), scale.reshape(-1)
+    # the statistics as a CPU gives them, where programs are captured
+    return result.to(x.dtype), mean.reshape(-1).to(x.dtype), scale.reshape(-1).to(x.dtype)
 
 
 def _group_norm(
@@ -57,10 +58,6 @@ def _group_norm(
         x.unsqueeze(-1), weight, bias, n, channels, pixels, groups, eps
     )
     return result.squeeze(-1), mean, scale
-
-
-def _layer_norm(x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    return NotImplemented
 
 
 NORMALIZATION = {

@@ -160,7 +160,15 @@ def _floor_divide(x: Tensor, y: Any) -> Any:
     return torch.floor(x.to(torch.get_default_dtype()) / y)
 
 
+def _grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Any:
+    """In float32, as CUDA does: coordinates in bfloat16 are off by pixels."""
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return NotImplemented
+    return aten.grid_sampler_2d.default(x.float(), grid.float(), mode, padding, align_corners).to(x.dtype)
+
+
 POINTWISE = {
+    aten.grid_sampler_2d.default: _grid_sample,
     aten.floor_divide.Scalar: _floor_divide,
     aten.floor_divide.default: _floor_divide,
     aten.log1p.default: _log1p,
