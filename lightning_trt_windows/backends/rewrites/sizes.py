@@ -75,8 +75,6 @@ def with_sizes_as_tensors(module: GraphModule) -> None:
         tensors = {n: _as_tensor(module, n, made) for n in numbers}
         if all(tensor is not None for tensor in tensors.values()):
             node.args = tuple(tensors.get(a, a) if isinstance(a, Node) else a for a in node.args)
-            if node.target is aten.pow.Scalar:
-                continue
             node.target = WITH_TENSORS[node.target]
             changed = True
     if changed:
