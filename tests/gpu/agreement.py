@@ -10,13 +10,8 @@ relative norm of the difference, the largest over its outputs and sizes; a table
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import subprocess
-import sys
-import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +20,7 @@ import torch
 from conformance.__main__ import samples_of, tasks
 from conformance.cases import _resized, _Together, _varying
 from conformance.samples import Sample
+from parts import Work, main
 from support.evaluating import Evaluated, compile_evaluated
 from torch import Tensor
 from torch.export import Dim
@@ -89,7 +85,13 @@ class Recorded:
                     errors.append((distance(a.cpu(), b), where))
             worst = max(errors)
             kinds = sorted(self.evaluated.networks[engine.name].kinds)
-            yield {"engine": engine.name, "error": worst[0], "where": worst[1], "outputs": len(errors) - 1, "kinds": kinds}
+            yield {
+                "engine": engine.name,
+                "error": worst[0],
+                "where": worst[1],
+                "outputs": len(errors) - 1,
+                "kinds": kinds,
+            }
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
@@ -148,102 +150,50 @@ def of_zoo(name: str) -> Recorded:
     return recorded
 
 
-def chosen(suites: list[str]) -> Iterator[tuple[str, Any]]:
-    """Names of networks, and what makes each."""
-    if "zoo" in suites:
+def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Work]]:
+    """Names of networks, and what compares each."""
+    opened = runtime()
+
+    def compared(make: Callable[[], Recorded | None]) -> list[dict[str, Any]]:
+        recorded = make()
+        return list(recorded.on_gpu(opened)) if recorded else []
+
+    if "zoo" in arguments.suite:
         for name, entry in ZOO.items():
             if entry.refused is None:
-                yield f"zoo {name} - -", lambda name=name: of_zoo(name)
-    if "operators" not in suites:
+                yield f"zoo {name} - -", partial(compared, partial(of_zoo, name))
+    if "operators" not in arguments.suite:
         return
     for suite, name, dtype, item in tasks():
         for mode in {"float32": ("first", "static"), "float16": ("static",), "int64": ("first",)}.get(dtype, ()):
             if suite in ("operators", "modules"):
-                yield f"{suite} {name} {dtype} {mode}", lambda s=suite, d=dtype, i=item, m=mode: _of_task(s, d, i, m)
+                yield f"{suite} {name} {dtype} {mode}", partial(compared, partial(of_task, suite, dtype, item, mode))
 
 
-def _of_task(suite: str, dtype: str, item: Any, mode: str) -> Recorded | None:
+def of_task(suite: str, dtype: str, item: Any, mode: str) -> Recorded | None:
+    """Some samples of an operator or a module; ``None`` where there are none that do not draw random numbers."""
     samples = samples_of(suite, dtype, item, 3)
     if samples and mode != "static":
         samples = [sample for sample in samples if _varying(sample, mode)]
     return of_samples(samples, mode) if samples else None
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """One part of the networks, until the time is up."""
-    part, parts = (int(number) for number in arguments.part.split("/"))
-    end = time.monotonic() + arguments.seconds
-    opened = runtime()
-    with arguments.out.open("a") as out:
-        for number, (key, make) in enumerate(chosen(arguments.suite)):
-            if number % parts != part or (arguments.only and not any(word in key for word in arguments.only)):
-                continue
-            if time.monotonic() > end:
-                break
-            started = time.perf_counter()
-            try:
-                with torch.no_grad():
-                    recorded = make()
-                    found = list(recorded.on_gpu(opened)) if recorded else []
-            # refusals, which are no matter of this script, and whatever else: it is written down
-            except Exception as error:
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                print(json.dumps({"key": key, "failed": text}), file=out, flush=True)
-                continue
-            seconds = round(time.perf_counter() - started, 2)
-            for record in found:
-                print(json.dumps({"key": key, "seconds": seconds, **record}), file=out, flush=True)
-
-
 def summary(records: list[dict[str, Any]]) -> str:
     """How many agree, and which do not."""
-    compared = [record for record in records if "engine" in record and record["outputs"]]
+    compared = [record for record in records if record.get("outputs")]
     lines = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {len(compared)} networks compared"]
-    far = []
-    for record in compared:
-        dtype = record["key"].split()[2]
-        if record["error"] > ALLOWED.get(dtype, 1e-3):
-            far.append(record)
+    far = [record for record in compared if record["error"] > ALLOWED.get(record["key"].split()[2], 1e-3)]
     lines.append(f"{len(compared) - len(far)} agree, {len(far)} differ")
-    lines += [f"{r['error']:.2e} {r['key']} {r['engine']}: {r['where']}" for r in sorted(far, key=lambda r: -r["error"])]
+    lines += [
+        f"{r['error']:.2e} {r['key']} {r['engine']}: {r['where']}" for r in sorted(far, key=lambda r: -r["error"])
+    ]
     failed = [record for record in records if "failed" in record]
     lines.append(f"{len(failed)} were refused or failed:")
     lines += [f"{record['key']}: {record['failed'][:160]}" for record in failed]
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run parts in processes beside each other, and print the summary."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--part", default="0/1")
-    parser.add_argument("--seconds", type=float, default=400)
-    parser.add_argument("--out", type=Path, default=Path("agreement.jsonl"))
-    parser.add_argument("--suite", nargs="*", default=["zoo", "operators"])
-    parser.add_argument("--only", nargs="*")
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
-    torch.set_num_threads(1)
-    if arguments.workers == 1:
-        run(arguments)
-        return
-    files = [arguments.out.with_suffix(f".{part}.jsonl") for part in range(arguments.workers)]
-    given = sys.argv[1:]
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, *given, "--workers", "1", "--part", f"{part}/{len(files)}", "--out", str(file)]
-        )
-        for part, file in enumerate(files)
-    ]
-    for process in started:
-        process.wait()
-    records = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
-    arguments.out.write_text("".join(json.dumps(record) + "\n" for record in records))
-    for file in files:
-        file.unlink(missing_ok=True)
-    print(summary(records))
-
-
 if __name__ == "__main__":
-    main()
+    found = main(__doc__, chosen, ("zoo", "operators"))
+    if found is not None:
+        print(summary(found))
