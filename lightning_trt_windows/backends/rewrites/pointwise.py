@@ -153,8 +153,13 @@ def _bitwise_after(operator: Any) -> Any:
     return with_number
 
 
-def _floor_divide(x: Tensor, y: Any) -> Any:
-    """Of integers by a broken number: what Python's ``//`` is, in floating numbers."""
+def _floor_divide(x: Any, y: Any) -> Any:
+    """Of integers by a broken number: what Python's ``//`` is, in floating numbers; a number may stand first."""
+    if not isinstance(x, Tensor):
+        dtype = torch.result_type(x, y)
+        if dtype.is_floating_point and not y.is_floating_point():
+            return torch.floor(torch.full([], x, dtype=dtype, device=y.device) / y.to(dtype))
+        return aten.floor_divide.default(torch.full([], x, dtype=dtype, device=y.device), y.to(dtype))
     if x.is_floating_point() or not isinstance(y, float):
         return NotImplemented
     return torch.floor(x.to(torch.get_default_dtype()) / y)

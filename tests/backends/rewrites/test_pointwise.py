@@ -53,6 +53,12 @@ def test_whole_powers() -> None:
     check_values(lambda i: ((i + 2**20) ** 2, i**3, (i - 9) ** 5), torch.arange(20).reshape(4, 5), dims=({0: BATCH},))
 
 
+def test_quotients_rounded_down() -> None:
+    """Of integers by broken numbers, and of numbers by integers."""
+    i = torch.arange(1, 21).reshape(4, 5)
+    check_values(lambda i: (i // 2.5, 2.5 // i, 7 // i, -7 // i, 7 // (i * 0.3)), i, dims=({0: BATCH},))
+
+
 @pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
 def test_grids_in_low_precision(low: torch.dtype) -> None:
     """Coordinates keep their digits: in bfloat16 they would be off by pixels."""
