@@ -8,6 +8,7 @@ installed upstream no longer needs it, and the condition for deletion. Tests hol
 ==================  ======================================================================================
 torch               capture and compile on CPU: heuristics that narrow ranges, LSTM states, causal masks
 torch_tensorrt      decompositions, complex numbers, engine records, output marking
+converters          operators that upstream computes otherwise than PyTorch
 no_gpu              importing Torch-TensorRT without a GPU
 cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
 bindings            TensorRT's own bindings
