@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed
 from lightning_trt_windows.artifact.manifest import OutputRecord
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
@@ -254,7 +255,13 @@ def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], di
     owner = type(target.module if isinstance(target, _Method) else target).__name__
     options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": False}
     try:
-        with quiet(), partial_graph_not_printed(), causal_masks_not_looked_for(), quantizers_traced():
+        with (
+            quiet(),
+            partial_graph_not_printed(),
+            causal_masks_not_looked_for(),
+            quantizers_traced(),
+            recurrent_nets_kept_whole(),
+        ):
             try:
                 return torch.export.export(target, args, kwargs, **options)
             except Exception as error:
