@@ -132,7 +132,7 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
         decomposed = prepared.run_decompositions(table)
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
-    with _failures_explained(decomposed):
+    with _failures_explained(decomposed), recurrent_nets_kept_whole():
         lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
