@@ -10,6 +10,7 @@ same file runs on Linux with a GPU, which is the rehearsal.
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import sys
 import time
@@ -53,6 +54,9 @@ def main() -> int:
     parser.add_argument("--cache", help="file for the kernels that TensorRT-RTX compiles: the next start is faster")
     parser.add_argument("--repeat", type=int, default=100)
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # a console's code page may lack letters of a file name
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     # needs no GPU, and unpickles nothing
     print(f"{arguments.artifact} takes")

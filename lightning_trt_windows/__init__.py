@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from lightning_trt_windows.export.pipeline import export_checkpoint, export_module
     from lightning_trt_windows.integrations.lightning_cli import WindowsExportCLI
     from lightning_trt_windows.integrations.lightning_flag import add_windows_export
+    from lightning_trt_windows.onnx.model import write_onnx
     from lightning_trt_windows.runtime.loading import load
     from lightning_trt_windows.storage.remote_artifact import fetch
     from lightning_trt_windows.training.callback import WindowsExport
+    from lightning_trt_windows.verification.bench import bench
     from lightning_trt_windows.verification.metric import verify_metric
     from lightning_trt_windows.verification.verify import verify
 
@@ -35,6 +37,7 @@ __all__ = [
     "WindowsExport",
     "WindowsExportCLI",
     "add_windows_export",
+    "bench",
     "collect",
     "export_checkpoint",
     "export_checkpoints",
@@ -46,6 +49,7 @@ __all__ = [
     "sign",
     "verify",
     "verify_metric",
+    "write_onnx",
 ]
 
 _HOME = {
@@ -57,6 +61,7 @@ _HOME = {
     "WindowsExport": "training.callback",
     "WindowsExportCLI": "integrations.lightning_cli",
     "add_windows_export": "integrations.lightning_flag",
+    "bench": "verification.bench",
     "collect": "bundle.collecting",
     "export_checkpoint": "export.pipeline",
     "export_checkpoints": "builds.batch",
@@ -68,6 +73,7 @@ _HOME = {
     "sign": "artifact.signing",
     "verify": "verification.verify",
     "verify_metric": "verification.metric",
+    "write_onnx": "onnx.model",
 }
 
 

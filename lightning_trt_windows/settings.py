@@ -48,6 +48,10 @@ class ExportSettings:
     verify: bool | Literal["auto"] = False
     """Verify the artifact when it has been written, against goldens, which are then recorded, and write the verdict
     into the manifest. ``True`` needs a GPU that runs the engines; ``"auto"`` checks the numbers where there is one."""
+    check: Literal["auto", "full", False] = "auto"
+    """Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a second
+    or two, the smallest inputs first; ``"full"`` at the smallest, usual and largest sizes and between; ``False`` does
+    not compare."""
     compile_options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
@@ -67,6 +71,8 @@ class ExportSettings:
             )
         if self.verify not in (False, True, "auto"):
             raise ConfigurationError(f"verify must be one of False, True, 'auto', got {self.verify!r}")
+        if self.check not in (False, "auto", "full"):
+            raise ConfigurationError(f"check must be one of 'auto', 'full', False, got {self.check!r}")
         if isinstance(self.compute_capabilities, str):
             raise ConfigurationError(
                 f"compute_capabilities must be a list such as ['8.6', '8.9'], got {self.compute_capabilities!r}"

@@ -12,7 +12,9 @@ from lightning_trt_windows.errors import EnvironmentMismatchError
 
 __all__ = [
     "DISTRIBUTIONS",
+    "IMPORT_FAILURES",
     "bindings",
+    "import_failure",
     "installed_bindings",
     "installed_bindings_name",
     "installed_version",
@@ -26,6 +28,32 @@ _FOR_CUDA = ("", "-cu13", "-cu12")
 """Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only."""
 
 
+IMPORT_FAILURES = (ImportError, OSError, RuntimeError)
+"""What importing a package with libraries of its own raises: the first two for a missing DLL, the third for what it
+checks itself."""
+
+_DO_BY_CODE = {
+    126: "a DLL is missing: install the Microsoft Visual C++ Redistributable (x64) from "
+    "https://aka.ms/vs/17/release/vc_redist.x64.exe, then install the package again",
+    127: "a DLL is of another version: install the newest Microsoft Visual C++ Redistributable (x64) from "
+    "https://aka.ms/vs/17/release/vc_redist.x64.exe, then install the package again",
+    1114: "a DLL could not start: update the Microsoft Visual C++ Redistributable (x64) and the NVIDIA driver",
+    1455: "there is too little memory for its DLLs: close other programs, or enlarge the paging file of Windows",
+}
+"""What to do about codes of Windows."""
+
+
+def import_failure(error: BaseException) -> str:
+    """Why a package does not import and what to do about it, in one line."""
+    code = getattr(error, "winerror", None)
+    text = " ".join(str(error).split())
+    # where an extension module cannot be loaded, Python says so in an ImportError without the code
+    if code is None and "DLL load failed" in text:
+        code = 126
+    do = _DO_BY_CODE.get(code or 0, "install it again: pip install --force-reinstall, with the same version")
+    return f"{type(error).__name__}: {text}; {do}"
+
+
 def bindings(backend: str) -> Any:
     """The module ``tensorrt_rtx`` or ``tensorrt``.
 
@@ -35,10 +63,12 @@ def bindings(backend: str) -> Any:
     distribution = DISTRIBUTIONS[backend]
     try:
         return importlib.import_module(backend)
-    # a missing DLL is an OSError or an ImportError, and the wheels raise RuntimeError for what they check themselves
-    except (ImportError, OSError, RuntimeError) as error:
+    except IMPORT_FAILURES as error:
+        name = installed_bindings_name(backend)
+        version = name and f"=={installed_version(name)}"
         raise EnvironmentMismatchError(
-            f"{distribution} does not import: {error}. Install it again: pip install --force-reinstall {distribution}"
+            f"{distribution} does not import: {import_failure(error)}. "
+            f"The command: pip install --force-reinstall {name or distribution}{version or ''}"
         ) from error
 
 

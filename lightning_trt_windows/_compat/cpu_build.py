@@ -76,7 +76,7 @@ def check_build(backend: str, distribution: str, version: str | None) -> None:
         )
     raise EnvironmentMismatchError(
         f"PyTorch {torch.__version__} is a CPU-only build, and {distribution} {version} compiles on a GPU. {cuda}; or "
-        "take the backend tensorrt_rtx, which needs neither: pip install 'lightning-trt-windows[rtx]'"
+        'take the backend tensorrt_rtx, which needs neither: pip install "lightning-trt-windows[rtx]"'
     )
 
 

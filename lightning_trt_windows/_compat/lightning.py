@@ -24,6 +24,7 @@ __all__ = [
     "rank_zero_info",
     "rank_zero_warn",
     "resolve",
+    "written_class",
 ]
 
 CALLBACK_MODULES = ("lightning.pytorch.callbacks.callback", "pytorch_lightning.callbacks.callback")
@@ -66,6 +67,11 @@ def of_imported(cls: type[_T]) -> type[_T]:
         latest = type(root.__name__, (latest, *missing), names)
         _latest[root], _roots[latest] = latest, root
     return latest
+
+
+def written_class(cls: type[_T]) -> type[_T]:
+    """The class as it was written, of one that ``of_imported`` has made: what a pickle can name."""
+    return _roots.get(cls, cls)
 
 
 def resolve(callback: Any) -> bool:

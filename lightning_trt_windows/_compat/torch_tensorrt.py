@@ -113,7 +113,7 @@ def installed_distribution(backend: str) -> str:
             f"Both {DISTRIBUTIONS['tensorrt_rtx']} {found['tensorrt_rtx']} and {DISTRIBUTIONS['tensorrt']} "
             f"{found['tensorrt']} are installed. They share the import name torch_tensorrt and overwrite each other's "
             "files. Uninstall both, then install the one you want: pip uninstall torch-tensorrt torch-tensorrt-rtx && "
-            "pip install 'lightning-trt-windows[rtx]'"
+            'pip install "lightning-trt-windows[rtx]"'
         )
     wanted = present if backend == "auto" else [backend]
     if not wanted or wanted[0] not in present:
@@ -122,7 +122,7 @@ def installed_distribution(backend: str) -> str:
         has = f" Installed is {DISTRIBUTIONS[present[0]]} {found[present[0]]}." if present else ""
         raise EnvironmentMismatchError(
             f"Backend {backend!r} needs the distribution {DISTRIBUTIONS[name]}, which is not installed.{has} "
-            f"Install it with: pip install 'lightning-trt-windows[{extra}]'"
+            f'Install it with: pip install "lightning-trt-windows[{extra}]"'
         )
     _check_torch(wanted[0])
     return wanted[0]
@@ -134,7 +134,7 @@ def _check_torch(backend: str) -> None:
     if torch_version is None:
         raise EnvironmentMismatchError(
             f"PyTorch is not installed, {distribution} {own} needs it. "
-            "Install both with: pip install 'lightning-trt-windows[rtx]'"
+            'Install both with: pip install "lightning-trt-windows[rtx]"'
         )
     if minor(own) != minor(torch_version):
         raise EnvironmentMismatchError(

@@ -35,6 +35,7 @@ __all__ = [
     "Sha256",
     "SizeOrExpression",
     "finite",
+    "flag",
     "matching",
     "name",
     "one_of",
@@ -152,6 +153,14 @@ def finite(value: Any, place: Place) -> float:
         place.expected("a finite number", value)
         return 0.0
     return float(value)
+
+
+def flag(value: Any, place: Place) -> bool:
+    """``true`` or ``false``."""
+    if isinstance(value, bool):
+        return value
+    place.expected("true or false", value)
+    return False
 
 
 def one_of(choices: Collection[str]) -> Reader:

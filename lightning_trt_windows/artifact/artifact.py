@@ -17,7 +17,7 @@ from pathlib import Path
 from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size, sha256_of
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
-from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form
+from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form, too_long
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
 __all__ = [
@@ -33,8 +33,9 @@ __all__ = [
     "write_manifest",
 ]
 
-_LONGEST_STEM = 150
-"""Bytes. Leaves room for suffixes, and for a directory within the 260 characters that Windows allows a path."""
+_LONGEST_STEM = 120
+"""Bytes. With the longest suffix and a short folder in a bundle that fits ``bundle.layout.LONGEST``, and so the 260
+characters that Windows allows a path."""
 _HEADER = 30
 """Bytes before the name of a member and its content."""
 _LARGEST_MANIFEST = 1 << 24
@@ -195,7 +196,7 @@ def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str
         yield from (f"member {name!r} is compressed, which no member of an .ep is" for name in compressed)
         yield from _location_issues(artifact.manifest, members)
     except FileNotFoundError:
-        yield "does not exist; copy it together with its manifest"
+        yield f"does not exist{too_long(artifact.path) or '; copy it together with its manifest'}"
     except OSError as error:
         yield f"cannot be read: {reason_of(error, artifact.path)}"
     except ArtifactError as error:
@@ -242,7 +243,7 @@ def manifest_bytes(paths: ArtifactPaths) -> bytes:
     except FileNotFoundError as error:
         orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
         rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
-        raise ArtifactError(paths.manifest, [f"does not exist; {rest}"]) from error
+        raise ArtifactError(paths.manifest, [f"does not exist{too_long(paths.manifest) or f'; {rest}'}"]) from error
     except OSError as error:
         raise ArtifactError(paths.manifest, [f"cannot be read: {reason_of(error, paths.manifest)}"]) from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_trt_windows.artifact.open_elsewhere import OPEN_ELSEWHERE, is_open_elsewhere, patiently
+from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.errors import OutputError
 
 if TYPE_CHECKING:  # part of Python from 3.12 on
@@ -168,7 +169,7 @@ def explained(path: Path, size: int) -> Iterator[None]:
         reasons = {
             errno.ENOSPC: f"no space left on the device, {needed}",
             errno.EDQUOT: f"the disk quota is exceeded, {needed}",
-            errno.ENOENT: f"the directory {path.parent} does not exist; create it",
+            errno.ENOENT: f"the directory {path.parent} does not exist{too_long(path) or '; create it'}",
             errno.ENOTDIR: f"{path.parent} is not a directory",
             errno.EROFS: f"the file system of {path.parent} is read-only; choose another directory",
             errno.EACCES: denied,

@@ -32,10 +32,13 @@ __all__ = [
     "FORMAT_VERSION",
     "TWIN",
     "BackendRecord",
+    "CheckRecord",
+    "CheckedSizes",
     "CheckpointRecord",
     "EngineRecord",
     "FileRecord",
     "InputRecord",
+    "LeftToPyTorch",
     "Manifest",
     "OperatorCounts",
     "OutputRecord",
@@ -50,7 +53,7 @@ __all__ = [
 TWIN = "twin"
 """Key in ``backend.options``: the engines are for the Linux machine that built them, to be compared there."""
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
 _MINOR = int(FORMAT_VERSION.partition(".")[2])
 
@@ -238,6 +241,41 @@ class Timings(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckedSizes(_Record):
+    """One set of inputs at which the numbers were compared."""
+
+    name: Name
+    """``min``, ``opt``, ``max`` or ``between``."""
+    sizes: Mapping[str, int] = field(hash=False)
+    """Size of each dimension, by its name."""
+    lowered: Annotated[float, schema.finite]
+    """Largest relative norm of the difference between the lowered graph and the captured program."""
+    engines: Annotated[float, schema.finite]
+    """Largest relative norm of the difference between an engine's network and what PyTorch gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftToPyTorch(_Record):
+    """An operator that TensorRT would have computed wrongly."""
+
+    operator: Name
+    line: str
+    """Line of the model; empty where it is not known."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRecord(_Record):
+    """What was compared, on the CPU, before the engines were built."""
+
+    mode: Literal["auto", "full"]
+    compared: tuple[CheckedSizes, ...]
+    not_checked: tuple[str, ...]
+    """Sentences: what was left out, and why."""
+    left_to_pytorch: tuple[LeftToPyTorch, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest(_Record):
     """All there is to know about an artifact without opening the ``.ep``."""
 
@@ -260,6 +298,8 @@ class Manifest(_Record):
     versions: Mapping[str, str] = field(hash=False)
     """Of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""
     timings: Timings
+    check: CheckRecord | None = field(default=None, metadata={schema.SINCE: 2})
+    """What was compared before the engines were built; ``None`` where nothing was."""
     verification: Mapping[str, Any] | None = field(default=None, hash=False)
     """Outcome of comparing the artifact with the module, where that was done."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -11,6 +11,8 @@ import binascii
 import hashlib
 import json
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,7 +45,10 @@ def signature_path(artifact: Artifact) -> Path:
 
 
 def make_key(path: str | os.PathLike[str], *, password: str | None = None) -> Path:
-    """Write a new private key to ``path``, readable by its owner only, and the public key to ``path`` with ``.pub``.
+    """Write a new private key to ``path``, and the public key to ``path`` with ``.pub``.
+
+    On Linux the private key can be read by its owner only. On Windows whoever may read its folder may read it; a
+    warning says so where it has no password.
 
     Returns:
         The file with the public key, which goes to those who load.
@@ -56,7 +61,8 @@ def make_key(path: str | os.PathLike[str], *, password: str | None = None) -> Pa
     target = Path(path)
     public = target.with_name(f"{target.name}.pub")
     if existing := [str(file) for file in (target, public) if file.exists()]:
-        raise ConfigurationError(f"{' and '.join(existing)} is there already; a key is not overwritten")
+        verb = "are" if existing[1:] else "is"
+        raise ConfigurationError(f"{' and '.join(existing)} {verb} there already; a key is not overwritten")
     key = ed25519.Ed25519PrivateKey.generate()
     encryption = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
@@ -64,6 +70,12 @@ def make_key(path: str | os.PathLike[str], *, password: str | None = None) -> Pa
         file.write(secret)
     with atomic_file(public) as file:
         file.write(_pem(key.public_key()))
+    if sys.platform == "win32" and not password:
+        warnings.warn(
+            f"whoever may read {target.absolute().parent} can read the private key in it: Windows gives a file the "
+            "permissions of its folder. Keep it below your user profile, or give it a password",
+            stacklevel=2,
+        )
     return public
 
 
@@ -126,7 +138,12 @@ def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -
             raise ArtifactError(artifact.manifest_path, ["changed while it was being read"])
         return name
     if claimed in keys:
-        raise ArtifactError(path, ["does not fit the manifest, which was changed after it was signed"])
+        changed = "was changed after it was signed"
+        if b"\r\n" in data:
+            changed = (
+                "has line ends of Windows (CRLF), which git or an editor made of it after it was signed: copy it anew"
+            )
+        raise ArtifactError(path, [f"does not fit the manifest, which {changed}"])
     trusted = ", ".join(keys)
     raise ArtifactError(path, [f"is by the key {claimed}, which is not among those trusted here: {trusted}"])
 
@@ -208,6 +225,6 @@ def _cryptography() -> tuple[Any, Any]:
     except ImportError as error:
         raise EnvironmentMismatchError(
             "signatures need the package cryptography, which is not installed: "
-            "pip install 'lightning-trt-windows[sign]'"
+            'pip install "lightning-trt-windows[sign]"'
         ) from error
     return serialization, ed25519

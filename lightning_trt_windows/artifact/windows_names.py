@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+from pathlib import Path
 
-__all__ = ["hash_suffix", "illegal_on_windows", "legal_form", "windows_name"]
+__all__ = ["hash_suffix", "illegal_on_windows", "legal_form", "too_long", "windows_name"]
 
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 """Also half surrogate pairs: that is how Python shows bytes of a Linux name that are not UTF-8."""
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "123456789¹²³"
 }
+LONGEST_PATH = 260
+"""Characters of a whole path, with the zero at its end, unless long paths are enabled."""
 LONGEST = 255
 """Bytes of UTF-8: the limit of Linux file systems, and not above the 255 UTF-16 units of NTFS."""
 
@@ -52,6 +56,17 @@ def windows_name(name: str) -> str:
         name
         if illegal_on_windows(name) is None
         else legal_form(name, LONGEST - len(hash_suffix(name))) + hash_suffix(name)
+    )
+
+
+def too_long(path: Path) -> str:
+    """Why Windows may not find ``path``, to follow on "does not exist"; empty where length is not the reason."""
+    length = len(str(path.absolute()))
+    if sys.platform != "win32" or length < LONGEST_PATH:
+        return ""
+    return (
+        f", or cannot be reached: its path has {length} characters, and without long paths enabled Windows takes "
+        f"{LONGEST_PATH - 1}. Move the folder to where its path is shorter, such as C:\\models"
     )
 
 

@@ -15,8 +15,10 @@ from lightning_trt_windows.settings import ExportSettings
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from lightning_trt_windows.artifact.manifest import OperatorCounts, Target
+    from lightning_trt_windows.artifact.manifest import CheckRecord, OperatorCounts, Target
     from lightning_trt_windows.backends.engine import Engine
+    from lightning_trt_windows.backends.number_check import Boundary
+    from lightning_trt_windows.backends.samples import Samples
 
 __all__ = ["BACKENDS", "Backend", "CompiledProgram", "builds_on_a_gpu", "get_backend"]
 
@@ -49,6 +51,10 @@ class CompiledProgram:
     """Versions that loading depends on."""
     notes: tuple[str, ...] = field(default=())
     """Sentences for the manifest: what was decided or given up."""
+    check: CheckRecord | None = None
+    """What was compared before the engines were built, for the manifest."""
+    replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
+    """What passed the borders of each engine during the check, by the engine's name."""
     target: Target = "portable"
     """Which GPUs the engines run on, other than those listed; see ``BackendRecord``."""
 
@@ -68,13 +74,21 @@ class Backend(Protocol):
             EnvironmentMismatchError: Something that must be installed is not.
         """
 
-    def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
+    def compile(
+        self,
+        program: ExportedProgram,
+        settings: ExportSettings,
+        *,
+        twin: bool = False,
+        samples: Samples | None = None,
+    ) -> CompiledProgram:
         """Compile ``program``, whose graph is consumed.
 
         Args:
             program: A captured program.
             settings: What the user chose.
             twin: Build for this machine's own system instead of Windows, where engines for Windows cannot run here.
+            samples: Inputs to check the numbers at before engines are built; ``None`` checks nothing.
 
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,14 +21,16 @@ from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
-from lightning_trt_windows.artifact.manifest import OperatorCounts
+from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
+from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
 from lightning_trt_windows.backends.recurrent import keep_whole, register_converters
+from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
@@ -61,6 +63,10 @@ class Build:
     fallback_ops: tuple[str, ...]
     operators: OperatorCounts
     notes: tuple[str, ...]
+    check: CheckRecord | None = None
+    """What was compared before the engines were built; ``None`` where nothing was asked for."""
+    replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
+    """What passed the borders of each engine during the check, by the engine's name."""
 
 
 def compile_program(
@@ -72,6 +78,7 @@ def compile_program(
     configure: Configure,
     device_record: Callable[[Engine], tuple[str, bool]],
     platform: str = WINDOWS,
+    samples: Samples | None = None,
 ) -> Build:
     """Compile ``program`` (consumed) into engines and what stays in PyTorch.
 
@@ -83,6 +90,7 @@ def compile_program(
         configure: Entered with TensorRT's builder configuration around each build.
         device_record: Gives upstream's device field and hardware-compatible flag for an engine.
         platform: What the engines are for, as upstream's C++ writes it.
+        samples: Inputs to check the numbers at; ``None`` checks nothing.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
@@ -91,9 +99,15 @@ def compile_program(
     quantizers_run_on_cpus()
     with quiet() as log, cpu_convolution_heuristics_off():
         try:
+            check = None
+            if samples is not None:
+                samples.run(program)
+                check = NumberCheck(samples)
             lowered = _lower(blocks, program, settings, precision)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
-            parted, engines, notes = _build_all(blocks, lowered, settings, configure, ranges, only_in_torch)
+            parted, engines, notes, wrong = _build_all(
+                blocks, lowered, settings, configure, ranges, only_in_torch, check
+            )
         except CompileError as error:
             _add_log(error, log)
             raise
@@ -120,7 +134,15 @@ def compile_program(
         compiled = assemble(blocks, program, parted, fields)
     refuse_cpu_operators(compiled)
     tokens_to_engines = {tokens[name]: engine for name, engine in engines.items()}
-    return Build(compiled, tokens_to_engines, tuple(sorted(set(fallback))), counts, notes)
+    return Build(
+        compiled,
+        tokens_to_engines,
+        tuple(sorted(set(fallback))),
+        counts,
+        notes,
+        None if samples is None or check is None else check.record(samples.mode, wrong),
+        {} if check is None else {name: tuple(boundaries) for name, boundaries in check.boundaries.items()},
+    )
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
@@ -164,19 +186,32 @@ def _build_all(
     configure: Configure,
     ranges: Ranges,
     only_in_torch: frozenset[str],
-) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...]]:
+    check: NumberCheck | None,
+) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
             "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do"
         )
     kept_in_torch: dict[str, str] = {}
+    wrong: list[LeftToPyTorch] = []
     while True:
         parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
+        if check is not None:
+            check.run_partitions(parted)
         try:
             engines = {
-                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure, ranges)
+                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure, ranges, check)
                 for call, graph in engine_calls(parted)
             }
+        except WrongNumbersError as failure:
+            if settings.require_full_compilation or failure.node.name in kept_in_torch:
+                raise CompileError(
+                    f"TensorRT would not compute what the module does: {operator_name(failure.node)}"
+                    f"{model_line(failure.node)}: {failure}"
+                ) from failure
+            kept_in_torch[failure.node.name] = str(failure)
+            wrong.append(describe(failure.node, str(failure)))
+            continue
         except ConverterError as failure:
             # one node more each time, so this ends
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
@@ -189,7 +224,7 @@ def _build_all(
             raise CompileError(_nothing_to_do(lowered, settings, kept_in_torch))
         targets = {node.name: operator_name(node) + model_line(node) for node in lowered.graph.nodes}
         notes = tuple(f"One use of {targets[name]} stays in PyTorch: {why}" for name, why in kept_in_torch.items())
-        return parted, engines, notes
+        return parted, engines, notes, wrong
 
 
 def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
+from lightning_trt_windows.backends.number_check import NumberCheck
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
 from lightning_trt_windows.errors import CompileError
 
@@ -47,7 +48,13 @@ class Engine:
 
 
 def build_engine(
-    blocks: Upstream, name: str, graph: GraphModule, settings: Any, configure: Configure, ranges: Ranges
+    blocks: Upstream,
+    name: str,
+    graph: GraphModule,
+    settings: Any,
+    configure: Configure,
+    ranges: Ranges,
+    check: NumberCheck | None = None,
 ) -> Engine:
     """Convert ``graph`` and build it.
 
@@ -58,9 +65,11 @@ def build_engine(
         settings: Upstream's ``CompilationSettings``.
         configure: Entered with TensorRT's ``IBuilderConfig`` around the build.
         ranges: Of the symbols, as they were captured; they become the profile.
+        check: Compares the network with the partition before the engine is built.
 
     Raises:
         ConverterError: A node's converter raised.
+        WrongNumbersError: A node was converted into something else.
         CompileError: TensorRT refused the network; its own words are in the message.
     """
     with ranges_in_force(graph, ranges):
@@ -86,6 +95,8 @@ def build_engine(
             raise CompileError(
                 f"{name} writes into its inputs ({interpreter._aliased_io}), which a Windows artifact cannot express"
             )
+        if check is not None:
+            check.check_network(blocks, name, graph, interpreter)
         config = interpreter._populate_trt_builder_config()
         with configure(config):
             plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
@@ -128,8 +139,15 @@ def _interpreter_class(blocks: Upstream) -> Any:
         ``test_one_tensor_returned_twice`` passes without it.
         """
 
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.tensors_of: dict[str, list[Any]] = {}
+            """Node to the network's tensors that it became."""
+
         def run_node(self, node: Any) -> Any:
             result = super().run_node(node)
+            values = result if isinstance(result, (tuple, list)) else (result,)
+            self.tensors_of[node.name] = [value for value in values if isinstance(value, blocks.trt.ITensor)]
             # a converter may leave a layer that TensorRT refuses, which only shows when a shape is asked for: ask now,
             # while the node is known
             for value in result if isinstance(result, (tuple, list)) else (result,):

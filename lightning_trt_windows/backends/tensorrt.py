@@ -20,6 +20,7 @@ from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.compiler import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
 from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
 from lightning_trt_windows.errors import ConfigurationError
@@ -65,7 +66,14 @@ class TensorRT:
         )
         _check_values(settings, gpu)
 
-    def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
+    def compile(
+        self,
+        program: ExportedProgram,
+        settings: ExportSettings,
+        *,
+        twin: bool = False,
+        samples: Samples | None = None,
+    ) -> CompiledProgram:
         """See ``Backend``."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
@@ -79,6 +87,7 @@ class TensorRT:
             configure=functools.partial(timing_cache, path=_timing_cache_path(blocks, settings, gpu)),
             device_record=functools.partial(_device_record, gpu, everywhere),
             platform=LINUX if twin else WINDOWS,
+            samples=samples,
         )
         return CompiledProgram(
             backend=self.name,
@@ -95,6 +104,8 @@ class TensorRT:
             },
             versions={"torch-tensorrt": blocks.version, "tensorrt": blocks.trt.__version__},
             notes=build.notes,
+            check=build.check,
+            replay=build.replay,
         )
 
 

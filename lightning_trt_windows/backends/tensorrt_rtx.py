@@ -14,6 +14,7 @@ from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.compiler import compile_program
 from lightning_trt_windows.backends.engine import Engine
 from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 
@@ -62,7 +63,14 @@ class TensorRTRTX:
         )
         _capabilities(blocks, settings.compute_capabilities)
 
-    def compile(self, program: ExportedProgram, settings: ExportSettings, *, twin: bool = False) -> CompiledProgram:
+    def compile(
+        self,
+        program: ExportedProgram,
+        settings: ExportSettings,
+        *,
+        twin: bool = False,
+        samples: Samples | None = None,
+    ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
         Raises:
@@ -90,6 +98,7 @@ class TensorRTRTX:
             precision=settings.precision,
             configure=configure,
             device_record=_device_record,
+            samples=samples,
         )
         return CompiledProgram(
             backend=self.name,
@@ -107,6 +116,8 @@ class TensorRTRTX:
                 "tensorrt-rtx": blocks.trt.__version__,
             },
             notes=build.notes,
+            check=build.check,
+            replay=build.replay,
         )
 
 

@@ -57,7 +57,7 @@ def refuse_dtypes(blocks: Upstream, program: ExportedProgram, *, takes_double: b
         if value.is_complex() and not blocks.takes_complex_numbers:
             raise CompileError(
                 f"forward uses complex numbers ({operator_name(node)}{model_line(node)}), which Torch-TensorRT "
-                f"{blocks.version} lowers wrongly. Install 2.14 or newer: pip install 'torch-tensorrt-rtx>=2.14'"
+                f'{blocks.version} lowers wrongly. Install 2.14 or newer: pip install "torch-tensorrt-rtx>=2.14"'
             )
         if node.op == "placeholder" and value.dtype == torch.float64 and not takes_double:
             raise CompileError(

@@ -57,7 +57,7 @@ def build_gpu() -> BuildGpu:
         raise EnvironmentMismatchError(
             f"backend 'tensorrt' times kernels on a GPU while it builds, and there is none here.{why} Build on a Linux "
             "machine with an NVIDIA GPU of the generation that you ship to, or use backend='tensorrt_rtx', which "
-            "builds without a GPU: pip uninstall torch-tensorrt && pip install 'lightning-trt-windows[rtx]'"
+            'builds without a GPU: pip uninstall torch-tensorrt && pip install "lightning-trt-windows[rtx]"'
         )
     return BuildGpu(torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0))
 

@@ -14,15 +14,16 @@ from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.metadata import read_metadata
 from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
-from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export.job import Job
-from lightning_trt_windows.export.pipeline import existing, rebuilt, settings_of
+from lightning_trt_windows.export.pipeline import existing, observer_of_checkpoint, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
@@ -185,16 +186,25 @@ class _Source:
         except CheckpointError:  # of a form that only PyTorch reads
             return read_checkpoint(checkpoint, trusted=self.trusted).hyperparameters
 
-    def module(self, checkpoint: Path) -> tuple[Any, Callable[[], Any]]:
-        """The module of ``checkpoint``, and what gives its ranges."""
+    def module(self, checkpoint: Path) -> tuple[Any, Any]:
+        """The module of ``checkpoint``, and the datamodule to take shapes from."""
         module = rebuilt(self.module_class, checkpoint, self.trusted)
         datamodule = self.datamodule
         if isinstance(datamodule, type):
             datamodule = rebuilt(datamodule, checkpoint, self.trusted)
-        discovered = discover(
-            module, inputs=self.inputs, datamodule=datamodule, method=self.method, options=self.ranges
+        return module, datamodule
+
+    def discovered(self, checkpoint: Path, module: Any, datamodule: Any) -> Discovered:
+        """The ranges of ``checkpoint``: those of the datamodule, and without one those that it carries."""
+        observer = None if datamodule is not None else observer_of_checkpoint(checkpoint, module, self.method)
+        return discover(
+            module,
+            inputs=self.inputs,
+            datamodule=datamodule,
+            observer=observer,
+            method=self.method,
+            options=self.ranges,
         )
-        return module, lambda: discovered
 
 
 @dataclass(frozen=True)
@@ -231,7 +241,9 @@ class _Work:
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}
         """Hyperparameters of the module that is at hand."""
-        self._module: tuple[Any, Callable[[], Any]] | None = None
+        self._module: tuple[Any, Any] | None = None
+        self._discovered: Discovered | None = None
+        """What the datamodule shows, which is the same for all checkpoints of one module."""
 
     def run(self, places: Sequence[Place]) -> None:
         self._total = len(places)
@@ -270,6 +282,7 @@ class _Work:
         hyperparameters = self._source.hyperparameters(item.checkpoint)
         if self._module is None or anew or not same_values(hyperparameters, self._like):
             self._module, self._like = self._source.module(item.checkpoint), hyperparameters
+            self._discovered = None
             directory = item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
@@ -281,8 +294,11 @@ class _Work:
                     directory=directory,
                 )
             )
-        module, discovered = self._module
-        job = self._tracers[-1].job(module, item.checkpoint, discovered, ())
+        module, datamodule = self._module
+        found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
+        self._discovered = None if datamodule is None else found
+        snapshot = Snapshot.take(module, lambda: found, step=-1)
+        job = self._tracers[-1].job(module, item.checkpoint, snapshot, ())
         return replace(job, paths=item.destination.paths)
 
     def _collect(self) -> None:

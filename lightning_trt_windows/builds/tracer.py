@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.trace_key import description
 from lightning_trt_windows.capture.program import STAND_IN
 from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered
+from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part, original, weights_swapped
@@ -75,28 +77,37 @@ class Tracer:
         self._trace: _Trace | None = None
         self._folder: Path | None = None
 
-    def job(self, module: Any, checkpoint: Path, discovered: Callable[[], Discovered], twins: tuple[Path, ...]) -> Job:
-        """The build of ``checkpoint``, a file that ``module``'s training has written.
+    def job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
+        """Make the build of ``checkpoint``, a file that ``module``'s training has written.
+
+        Args:
+            module: The module in training, or one that was made of the checkpoint.
+            checkpoint: The file.
+            snapshot: What ``module`` was like when it was saved.
+            twins: Checkpoints of the same step, whose artifacts may serve.
 
         Raises:
-            LightningTrtError: The checkpoint cannot be read or does not fit, the module cannot be captured.
+            LightningTrtError: There are no ranges, the checkpoint cannot be read or does not fit, or the module cannot
+                be captured.
         """
         with _outside_of_steps():
-            return self._job(module, checkpoint, discovered, twins)
+            return self._job(module, checkpoint, snapshot, twins)
 
-    def _job(self, module: Any, checkpoint: Path, discovered: Callable[[], Discovered], twins: tuple[Path, ...]) -> Job:
+    def _job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
         paths = ArtifactPaths.beside(checkpoint)
-        found = discovered()
-        now = None if self.retrace else description(module)
+        found = snapshot.discovered()
+        now = None if self.retrace else snapshot.likeness
         trace = self._trace
         if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
             program = SavedProgram(trace.job.program.path, checkpoint, trace.keys)  # type: ignore[union-attr]  # saved
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
+        if snapshot.is_past and snapshot.likeness != description(module):
+            raise CaptureError(
+                f"{checkpoint.name} was written after training had gone on, and {type(module).__name__} has other "
+                "attributes now than when it was saved, so that it cannot be captured as it was. Export it with: "
+                f"lightning-trt-windows export {checkpoint.name} --module package.module:Class"
+            )
         return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
-
-    def forget(self) -> None:
-        """Capture the next time, whatever can be shown."""
-        self._trace = None
 
     def close(self) -> None:
         """Delete the saved programs."""
@@ -113,7 +124,7 @@ class Tracer:
         swapped = weights_swapped(
             module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading
         )
-        with swapped:
+        with swapped, _trainer_watched(module) as reads:
             job = prepare(
                 module,
                 discovered,
@@ -128,7 +139,8 @@ class Tracer:
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
         keys = _keys_of(module, self.method, program)
-        if now is not None and _plainly_loaded(module, program, checkpoint.state_dict, keys):
+        # where in training it is, is no attribute of the module
+        if now is not None and not reads and _plainly_loaded(module, program, checkpoint.state_dict, keys):
             self._trace = _Trace(saved, now, dict(discovered.inputs), keys)
         return saved
 
@@ -148,6 +160,34 @@ def _outside_of_steps() -> Iterator[None]:
         for context in off:
             stack.enter_context(context)
         yield
+
+
+@contextlib.contextmanager
+def _trainer_watched(module: nn.Module) -> Iterator[list[str]]:
+    """Note what ``module`` asks its Trainer for in the block: ``self.current_epoch`` and the like go there."""
+    reads: list[str] = []
+    owners = [(part, part.__dict__["_trainer"]) for part in module.modules() if part.__dict__.get("_trainer")]
+    for part, trainer in owners:
+        part.__dict__["_trainer"] = _TrainerWatch(trainer, reads)
+    try:
+        yield reads
+    finally:
+        for part, trainer in owners:
+            part.__dict__["_trainer"] = trainer
+
+
+class _TrainerWatch:
+    """A Trainer that notes what it is asked for."""
+
+    def __init__(self, trainer: Any, reads: list[str]) -> None:
+        self.__dict__.update(_watched=trainer, _reads=reads)
+
+    def __getattr__(self, name: str) -> Any:
+        self.__dict__["_reads"].append(name)
+        return getattr(self.__dict__["_watched"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["_watched"], name, value)
 
 
 def _keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[str, str]:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.manifest import EngineRecord
+from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
+from lightning_trt_windows.artifact.outline import Origin, read_outline
 from lightning_trt_windows.artifact.payload_reader import member_start
-from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.artifact.windows_names import hash_suffix, legal_form, windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
-from lightning_trt_windows.bundle.layout import ENGINES
+from lightning_trt_windows.bundle.layout import ENGINES, LONGEST
 from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError
 
@@ -38,13 +39,22 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
         listed = []
         for number, engine in enumerate(artifact.manifest.engines):
             short = engine.name if engine.name.isascii() and len(engine.name) < 60 else f"engine_{number}"
-            name = f"{place}/{windows_name(f'{stem}.{short}.engine')}"
+            name = f"{place}/{_engine_file(f'{stem}.{short}', LONGEST - len(place) - 1)}"
             pieces = functools.partial(engine_pieces, artifact, engine)
             yield Member(name, engine.size, engine.sha256, pieces, f"{artifact.path} ({engine.name})")
             listed.append({"file": name, **_described(engine)})
         described.append(_bindings(artifact, folder, listed))
     yield text_member(f"{ENGINES}/engines.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     yield text_member(f"{ENGINES}/README.md", _table(described))
+
+
+def _engine_file(stem: str, longest: int) -> str:
+    """A name for an engine that Windows allows, of at most ``longest`` characters; no other engine has it."""
+    name = windows_name(f"{stem}.engine")
+    if len(name) <= longest:
+        return name
+    ending = f"{hash_suffix(stem)}.engine"
+    return legal_form(stem, longest - len(ending)) + ending
 
 
 def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes]:
@@ -82,34 +92,61 @@ def _described(engine: EngineRecord) -> dict[str, Any]:
 
 def _bindings(artifact: Artifact, folder: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
     manifest = artifact.manifest
+    outline = read_outline(artifact)
+    calls = [
+        {"engine": call.engine, "inputs": _given(manifest.engines[call.engine], call.inputs, manifest)}
+        for call in outline.calls
+    ]
     return {
         "artifact": f"{folder}/{artifact.path.name}",
         "backend": manifest.backend.name,
         "versions": dict(manifest.versions),
         "engines": listed,
-        "pytorch_between_engines": list(manifest.fallback_ops),
+        "calls": calls,
+        "pytorch_between_engines": sorted({name.removeprefix("torch.ops.") for name in outline.operators}),
         "inputs": [
             {
-                "name": i.name,
-                "dtype": i.dtype,
-                "min": list(i.min),
-                "opt": list(i.opt),
-                "max": list(i.max),
-                "symbols": list(i.symbols),
-                "multiple_of": list(i.multiple_of),
+                "name": record.name,
+                "dtype": record.dtype,
+                "min": list(record.min),
+                "opt": list(record.opt),
+                "max": list(record.max),
+                "symbols": list(record.symbols),
+                "multiple_of": list(record.multiple_of),
+                "bindings": [
+                    {"engine": call.engine, "binding": binding}
+                    for call in outline.calls
+                    for origin, binding in zip(call.inputs, manifest.engines[call.engine].inputs)
+                    if origin == Origin("input", number)
+                ],
             }
-            for i in manifest.inputs
+            for number, record in enumerate(manifest.inputs)
         ],
-        "outputs": [{"name": o.name, "dtype": o.dtype, "shape": list(o.shape)} for o in manifest.outputs],
-        "whole_program_is_one_engine": _is_one_engine(artifact),
+        "outputs": [
+            {"name": record.name, "dtype": record.dtype, "shape": list(record.shape), "from": _source(origin, manifest)}
+            for record, origin in zip(manifest.outputs, outline.outputs)
+        ],
+        "engines_compute_everything": outline.engines_only,
+        "whole_program_is_one_engine": outline.one_to_one,
     }
 
 
-def _is_one_engine(artifact: Artifact) -> bool:
-    """Whether nothing runs outside the only engine, as far as the manifest tells."""
-    manifest = artifact.manifest
-    alone = len(manifest.engines) == 1 and not manifest.fallback_ops
-    return alone and (manifest.operators is None or manifest.operators.pytorch == 0)
+def _given(engine: EngineRecord, origins: Sequence[Origin], manifest: Manifest) -> list[dict[str, Any]]:
+    """What each input binding of an engine is given."""
+    return [{"binding": binding, "from": _source(o, manifest)} for binding, o in zip(engine.inputs, origins)]
+
+
+def _source(origin: Origin, manifest: Manifest) -> dict[str, Any]:
+    """Where a value comes from, in the names of the manifest."""
+    if origin.kind == "input":
+        return {"input": manifest.inputs[origin.index].name}
+    if origin.kind == "engine":
+        return {"engine": origin.index, "binding": manifest.engines[origin.index].outputs[origin.output]}
+    if origin.kind == "constant":
+        return {"constant": origin.name}
+    if origin.kind == "operator":
+        return {"pytorch": origin.name.removeprefix("torch.ops.")}
+    return {"literal": None}
 
 
 def _table(described: Sequence[dict[str, Any]]) -> str:
@@ -118,27 +155,61 @@ def _table(described: Sequence[dict[str, Any]]) -> str:
         "",
         "Each `.engine` is what `nvinfer1::IRuntime::deserializeCudaEngine` takes, byte for byte as TensorRT made it.",
         "Its SHA-256 stands in `engines.json` and in the artifact's manifest. An engine runs with the TensorRT version",
-        "that made it. `setInputShape` takes sizes within the ranges; axes of one name always have the same size.",
+        "that made it. `setInputShape` takes sizes within the ranges; axes of one name always have the same size. All",
+        "bindings are in device memory.",
         "",
-        "An engine computes what the artifact computes only where the program is one engine. Where operators stay in",
-        "PyTorch, the engines are parts, and what happens between them stands in the `.ep`.",
+        "The tables say for each input and output of the program which binding it is. Where operators stay in PyTorch,",
+        "the engines are parts, and what happens between them stands in the `.ep`.",
     ]
     for entry in described:
-        whole = "The whole program." if entry["whole_program_is_one_engine"] else "A part of the program."
-        lines += ["", f"## {_cell(entry['artifact'])}", "", f"{_runtime(entry)}. {whole}"]
+        lines += ["", f"## {_cell(entry['artifact'])}", "", f"{_runtime(entry)}. {_extent(entry)}"]
         if between := entry["pytorch_between_engines"]:
             lines += ["", f"In PyTorch between the engines: {', '.join(_cell(name) for name in between)}."]
-        lines += ["", "| Engine | Bindings in order: inputs | outputs | Bytes |", "|---|---|---|---|"]
-        for engine in entry["engines"]:
-            inputs, outputs = (", ".join(_cell(name) for name in engine[key]) for key in ("inputs", "outputs"))
-            lines.append(f"| {_cell(engine['file'])} | {inputs} | {outputs} | {engine['size']} |")
-        lines += ["", "| Input of the program | dtype | min | opt | max | axes |", "|---|---|---|---|---|---|"]
+        lines += ["", "| Engine | Number | Bytes |", "|---|---|---|"]
+        lines += [f"| {_cell(engine['file'])} | {n} | {engine['size']} |" for n, engine in enumerate(entry["engines"])]
+        lines += ["", "| Engine | Input binding | is given |", "|---|---|---|"]
+        for call in entry["calls"]:
+            lines += [
+                f"| {call['engine']} | {_cell(given['binding'])} | {_words(given['from'])} |"
+                for given in call["inputs"]
+            ]
+        lines += [
+            "",
+            "| Input of the program | dtype | min | opt | max | axes | goes to |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for i in entry["inputs"]:
             sizes = " | ".join(str(i[key]) for key in ("min", "opt", "max"))
-            lines.append(f"| {_cell(i['name'])} | {i['dtype']} | {sizes} | {_axes(i)} |")
-        lines += ["", "| Output of the program | dtype | shape |", "|---|---|---|"]
-        lines += [f"| {_cell(o['name'])} | {o['dtype']} | {_cell(str(o['shape']))} |" for o in entry["outputs"]]
+            goes = ", ".join(f"{_cell(b['binding'])} of engine {b['engine']}" for b in i["bindings"]) or "no engine"
+            lines.append(f"| {_cell(i['name'])} | {i['dtype']} | {sizes} | {_axes(i)} | {goes} |")
+        lines += ["", "| Output of the program | dtype | shape | comes from |", "|---|---|---|---|"]
+        lines += [
+            f"| {_cell(o['name'])} | {o['dtype']} | {_cell(str(o['shape']))} | {_words(o['from'])} |"
+            for o in entry["outputs"]
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _extent(entry: dict[str, Any]) -> str:
+    """How much of the program the engines are."""
+    if entry["whole_program_is_one_engine"]:
+        return "The whole program is one engine: its bindings are the program's inputs and outputs, one to one."
+    if entry["engines_compute_everything"]:
+        return "Engines compute everything; some inputs or outputs of the program are not one binding each."
+    return "The engines are parts of the program."
+
+
+def _words(source: dict[str, Any]) -> str:
+    """A source as a phrase."""
+    if "input" in source:
+        return f"the program's input {_cell(source['input'])}"
+    if "engine" in source:
+        return f"{_cell(source['binding'])} of engine {source['engine']}"
+    if "constant" in source:
+        return f"the constant {_cell(source['constant'])}"
+    if "pytorch" in source:
+        return f"{_cell(source['pytorch'])} in PyTorch"
+    return "a plain number"
 
 
 def _runtime(entry: dict[str, Any]) -> str:

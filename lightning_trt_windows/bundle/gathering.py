@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact
-from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.storage.run_index import Order, best_of, last_of, order_of
@@ -101,7 +101,7 @@ def gather(
         for manifest_path, folder in _manifests(run, leave_out, unfinished):
             try:
                 artifact = read_artifact(manifest_path)
-                wrong = [*artifact_issues(artifact, content=content), *_golden_issues(artifact, content)]
+                wrong = [*artifact_issues(artifact, content=content), *golden_issues(artifact, content=content)]
             except ArtifactError as error:
                 wrong = list(error.issues)
             if not wrong:
@@ -162,25 +162,6 @@ def _is_same(path: Path, other: Path | None) -> bool:
     with contextlib.suppress(OSError):
         return path.samefile(other)
     return False
-
-
-def _golden_issues(artifact: Artifact, content: bool) -> Iterator[str]:
-    record = artifact.manifest.golden
-    if record is None:
-        return
-    path = ArtifactPaths.of(artifact.path).golden
-    try:
-        size = path.stat().st_size
-        if record.file != path.name:
-            yield f"its goldens are named {record.file}, not {path.name}"
-        elif size != record.size:
-            yield f"{path.name} has {size} bytes instead of {record.size}"
-        elif content and sha256_of(path) != record.sha256:
-            yield f"{path.name} is not what was recorded at the export: its SHA-256 differs from the manifest's"
-    except FileNotFoundError:
-        yield f"{path.name} does not exist; copy it together with its manifest"
-    except OSError as error:
-        yield f"{path.name} cannot be read: {error.strerror or error}"
 
 
 def _with_roles(found: Sequence[Gathered]) -> Iterator[Gathered]:

@@ -13,15 +13,20 @@ from pathlib import PurePosixPath
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows, windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
 
-__all__ = ["ARTIFACTS", "ENGINES", "key_of", "safe_issue", "with_folders"]
+__all__ = ["ARTIFACTS", "ENGINES", "LONGEST", "key_of", "safe_issue", "with_folders"]
 
 ARTIFACTS = "artifacts"
 """Folder of the artifacts in a bundle."""
 ENGINES = "engines"
 """Folder of raw engines."""
 
-_LONGEST = 200
-"""Characters of a name in a bundle: with the folder it is unpacked to within the 260 that Windows allows a path."""
+LONGEST = 170
+"""Characters of a name in a bundle. Unpacked to ``C:\\Users\\NAME\\Downloads\\BUNDLE``, with up to 20 characters for
+NAME and 40 for BUNDLE, a path then has at most 251 of the 259 characters that Windows allows it."""
+
+
+_NUMBER = 4
+"""Characters of what is added to a folder where two artifacts would have one name."""
 
 
 def with_folders(items: Sequence[Gathered], names: Sequence[str]) -> Iterator[tuple[Gathered, str]]:
@@ -43,7 +48,7 @@ def with_folders(items: Sequence[Gathered], names: Sequence[str]) -> Iterator[tu
         path = paths[item.run, item.folder]
         parts = [windows_name(part) for part in path[before : len(path) - after]]
         folder = PurePosixPath(ARTIFACTS, *parts)
-        if len(str(folder)) > _LONGEST // 2:
+        if len(str(folder)) + 1 + max(len(file.name) for file in item.files) > LONGEST - _NUMBER:
             folder = PurePosixPath(ARTIFACTS, f"run_{item.run}")
         number, place = 1, folder
         while any(key_of(f"{place}/{file.name}") in taken for file in item.files):

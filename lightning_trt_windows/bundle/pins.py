@@ -20,12 +20,15 @@ PYBASE64 = "1.5.1"
 """What makes large engines load faster."""
 SAFETENSORS = "0.8.0"
 """What reads goldens."""
+NUMPY = "2.2.6"
+"""PyTorch warns at its import where it is missing; the newest with wheels for all of these versions of Python."""
 
 WHEELS: Mapping[str, tuple[str, ...]] = {
     "torch": ("2.12.0", "2.12.1", "2.13.0", "2.14.0", "2.14.1"),
     "tensorrt-rtx": ("1.4.0.76", "1.5.0.114", "1.6.1.120"),
     "pybase64": (PYBASE64,),
     "safetensors": (SAFETENSORS,),
+    "numpy": (NUMPY,),
 }
 """Versions with wheels for Windows on x86-64 on PyPI. ``tensorrt-rtx`` itself has no code: what was asked for are
 ``tensorrt_rtx_cu13_libs`` and ``tensorrt_rtx_cu13_bindings``, which it brings. PyPI's wheels of torch for Windows are
@@ -61,7 +64,7 @@ def requirements(
         versions = (versions.get(distribution, "") for name, versions in made_with if name == backend)
         if version := _one(distribution, versions, same=str):
             pins.append(f"{distribution}=={version}")
-    pins += [f"lightning-trt-windows=={package}", f"pybase64=={PYBASE64}"]
+    pins += [f"lightning-trt-windows=={package}", f"pybase64=={PYBASE64}", f"numpy=={NUMPY}"]
     pins += [f"safetensors=={SAFETENSORS}"] * goldens + ["cryptography>=43"] * signatures
     build = _cuda_build(torch).partition("+")[2]
     python = _one("Python", (_minor(versions.get("python", "")) for _, versions in made_with), same=lambda _: "")

@@ -54,7 +54,7 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
         gpus=gpus_of(first.manifest),
         pythons=f"{PYTHONS[0]} to {PYTHONS[-1]}",
         python=python if python in PYTHONS else PYTHONS[1],
-        verifies=", compares its outputs with those recorded at the export," if goldens else "",
+        verifies=", compares its outputs with those recorded at the export" if goldens else "",
         example=f"{folder}/{first.artifact.path.name}",
         call=_call(first.manifest),
         engines=_ENGINES if engines else "",

@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_map
 
 from lightning_trt_windows.artifact.files import explained
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
+from lightning_trt_windows.modules.numbers import relative_norm
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
-from lightning_trt_windows.verification.numbers import relative_norm
 
 __all__ = ["Recorded", "record_goldens"]
 

@@ -17,10 +17,16 @@ from typing import IO, Any
 
 from lightning_trt_windows.errors import CheckpointError
 
-__all__ = ["Inert", "Metadata", "read_metadata"]
+__all__ = ["HYPERPARAMETERS", "SHAPES", "Inert", "Metadata", "read_metadata"]
 
 _LARGEST = 1 << 30
 """Bytes of a pickle that is read at most; those of Lightning have kilobytes, or megabytes with many parameters."""
+
+
+HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+"""Keys of a checkpoint under which Lightning keeps what modules and datamodules are rebuilt with."""
+SHAPES = "WindowsExport"
+"""Key among the states of callbacks under which a checkpoint carries the shapes that its training has seen."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,6 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         callbacks=callbacks if isinstance(callbacks, dict) else {},
         hyperparameters={key: content[key] for key in HYPERPARAMETERS if key in content},
     )
-
-
-HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
-"""Keys of a checkpoint under which Lightning keeps what modules and datamodules are rebuilt with."""
 
 
 def _integer(value: Any) -> int | None:

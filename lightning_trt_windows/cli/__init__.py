@@ -7,14 +7,16 @@ end, and those of ``lightning_trt_windows.errors``. Each command has a module he
 from __future__ import annotations
 
 import argparse
-import io
+import errno
 import os
 import select
+import stat
 import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_trt_windows.cli import collect, doctor, export, index, inspect, sign, verify
+from lightning_trt_windows.cli import bench, collect, doctor, export, index, inspect, onnx, sign, verify
+from lightning_trt_windows.cli.console import survive_code_pages
 from lightning_trt_windows.errors import LightningTrtError
 
 __all__ = ["CUT_OFF", "main", "make_parser"]
@@ -22,7 +24,9 @@ __all__ = ["CUT_OFF", "main", "make_parser"]
 CUT_OFF = 141
 """Exit code where nobody reads the output to its end, as shells have it for other programs."""
 
-_COMMANDS = (export, inspect, verify, collect, sign, index, doctor)
+_BROKEN_PIPE = {errno.EPIPE, errno.EINVAL} if sys.platform == "win32" else {errno.EPIPE}
+"""What a write to a pipe fails with once nobody reads from it."""
+_COMMANDS = (export, inspect, verify, bench, collect, onnx, sign, index, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,22 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. An exception that is not ours passes through, with its traceback.
     """
+    survive_code_pages()  # a file name may have letters that a console's lacks
     arguments = make_parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a console's code page may lack the letters of a file name
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        if not _nobody_reads():
-            raise
-        return CUT_OFF
     except LightningTrtError as error:
         if arguments.traceback:
             traceback.print_exception(error)
         else:
             print(_message(error), file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _BROKEN_PIPE or not _nobody_reads():
+            raise
+        return CUT_OFF
     return code
 
 
@@ -69,14 +72,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _nobody_reads() -> bool:
     """Whether what reads our output has ended, as ``head`` does; then nothing complains about it at exit either."""
-    if not hasattr(select, "poll"):  # Windows has no such signs
+    try:
+        number = sys.stdout.fileno()
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(number, 0)  # errors are told of in any case
+            ended = bool(poll.poll(0))
+        else:  # Windows has no such signs, and only what was written to a pipe can have failed in this way
+            ended = stat.S_ISFIFO(os.fstat(number).st_mode)
+    except (OSError, ValueError):
         return False
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are told of in any case
-    if not poll.poll(0):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
+    if ended:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return ended
 
 
 class _Version(argparse.Action):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any, get_args
 
 from lightning_trt_windows.bundle.collecting import collect
 from lightning_trt_windows.bundle.gathering import Which
 from lightning_trt_windows.bundle.huggingface import collect_for_hub
 from lightning_trt_windows.bundle.report import report
+from lightning_trt_windows.cli.console import print_json
 from lightning_trt_windows.errors import ConfigurationError
 
 __all__ = ["add"]
@@ -56,11 +56,17 @@ def _collect(arguments: argparse.Namespace) -> int:
         result: Any = collect_for_hub(arguments.run_dir, arguments.out, **options)
     else:
         result = collect(arguments.run_dir, arguments.out, wheel=arguments.wheel, **options)
-    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if arguments.json else f"wrote {result}")
+    if arguments.json:
+        print_json(result.to_dict())
+    else:
+        print(f"wrote {result}")
     return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
     path = report(arguments.run_dir, arguments.out, which=arguments.which, skip_damaged=arguments.skip_damaged)
-    print(json.dumps({"file": path.name, "size": path.stat().st_size}) if arguments.json else f"wrote {path}")
+    if arguments.json:
+        print_json({"file": path.name, "size": path.stat().st_size})
+    else:
+        print(f"wrote {path}")
     return 0

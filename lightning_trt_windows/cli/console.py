@@ -1,22 +1,37 @@
 """What commands print: tables where a terminal shows them and rich is installed, plain text everywhere else.
 
-What goes into a pipe or a file is the plain text, which stays the same whatever is installed.
+What goes into a pipe or a file is the plain text, which stays the same whatever is installed. JSON is ASCII, so that it
+is valid whatever code page a console or a pipe has.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_trt_windows.artifact.description import Description, Section, as_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["show"]
+__all__ = ["print_json", "show", "survive_code_pages"]
 
 _NARROWEST = 20
+
+
+def survive_code_pages() -> None:
+    """Let standard output and error show what their code page lacks as escapes, rather than end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON to standard output, in ASCII."""
+    print(json.dumps(value, indent=2))
 
 
 def show(description: Description) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.cli.console import print_json
 from lightning_trt_windows.errors import LightningTrtError
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def export_several(arguments: argparse.Namespace, module: type, options: dict[st
     executor = arguments.executor or "process"
     with progress.shown():
         exports = export_checkpoints(arguments.checkpoint, module, executor=executor, report=progress.update, **options)
-    print(json.dumps(_values(exports), indent=2, ensure_ascii=False) if arguments.json else _text(exports))
+    if arguments.json:
+        print_json(_values(exports))
+    else:
+        print(_text(exports))
     for failure in exports.failures:
         print(f"error: {failure.checkpoint}: {type(failure.error).__name__}: {failure.error}", file=sys.stderr)
     return _exit_code(exports.failures[0].error) if exports.failures else 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.cli.console import print_json
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.storage.run_index import (
     INDEX_NAME,
@@ -46,7 +46,7 @@ def _index(arguments: argparse.Namespace) -> int:
     if not any(index.entries for index in indices.values()):
         raise ArtifactError(arguments.run_dir, ["there is no artifact in it or below it"])
     if arguments.json:
-        print(json.dumps({name: index.to_dict() for name, index in indices.items()}, indent=2, ensure_ascii=False))
+        print_json({name: index.to_dict() for name, index in indices.items()})
     else:
         print("\n".join(_lines(indices)))
     return 0

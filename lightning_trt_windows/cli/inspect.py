@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.bundle.reading import inspect_bundle
-from lightning_trt_windows.cli.console import show
+from lightning_trt_windows.cli.carried import checkpoint_described
+from lightning_trt_windows.cli.console import print_json, show
 from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["add"]
@@ -29,11 +29,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "inspect",
         parents=[common],
         help="say what an artifact is and whether it is whole",
-        description="Say what an artifact is and whether it is whole; or what artifacts there are in a directory or in "
-        "a bundle. Needs neither PyTorch nor a GPU, runs nothing.",
+        description="Say what an artifact is and whether it is whole; what artifacts there are in a directory or in a "
+        "bundle; or which shapes a checkpoint carries. Needs neither PyTorch nor a GPU, runs nothing.",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="the .windows.ep or the .windows.json, a bundle (.zip), or a directory"
+        "file", metavar="FILE", help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="read all of it and compare it with its hashes")
@@ -44,13 +44,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
     path = Path(arguments.file)
     if path.is_dir():
         said, description, issues = _directory(path, arguments.check)
+    elif path.suffix.lower() == ".ckpt":
+        (said, description), issues = checkpoint_described(path), []
     elif path.suffix.lower() == ".zip":
         said, description, issues = _bundle(path, arguments.check)
     else:
         inspection = inspect(arguments.file, check=arguments.check)
         said, description, issues = inspection.to_dict(), described(inspection), list(inspection.issues)
     if arguments.json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        print_json(said)
     else:
         show(description)
     return ArtifactError.exit_code if issues else 0

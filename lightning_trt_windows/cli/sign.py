@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from typing import Any
+
+from lightning_trt_windows.cli.console import print_json
 
 __all__ = ["add"]
 
@@ -42,7 +43,10 @@ def _sign(arguments: argparse.Namespace) -> int:
     from lightning_trt_windows.artifact.signing import sign
 
     signature = sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))
-    print(json.dumps({"signature": str(signature)}) if arguments.json else f"wrote {signature}")
+    if arguments.json:
+        print_json({"signature": str(signature)})
+    else:
+        print(f"wrote {signature}")
     return 0
 
 
@@ -51,7 +55,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
 
     public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
     if arguments.json:
-        print(json.dumps({"private_key": str(arguments.file), "public_key": str(public)}))
+        print_json({"private_key": str(arguments.file), "public_key": str(public)})
     else:
         print(f"wrote {arguments.file} (keep it secret) and {public} (give it to those who load)")
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
+
+from lightning_trt_windows.cli.console import print_json
 
 __all__ = ["add"]
 
@@ -50,7 +51,10 @@ def _verify(arguments: argparse.Namespace) -> int:
         numbers=not arguments.no_numbers,
         trusted_keys=arguments.key or None,
     )
-    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if arguments.json else found)
+    if arguments.json:
+        print_json(found.to_dict())
+    else:
+        print(found)
     if arguments.write:
         record_verification(found)
     error = found.error(require_numbers=arguments.require_numbers)

@@ -9,6 +9,7 @@ that have been imported, and nothing is imported for their sake.
 from __future__ import annotations
 
 import builtins
+import inspect
 import sys
 from collections.abc import Mapping
 from inspect import Signature
@@ -19,8 +20,9 @@ import torch
 from lightning_trt_windows.discovery.observations import Context, Table, Tally
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import ShapeDiscoveryError
+from lightning_trt_windows.modules.state import exported_part, original
 
-__all__ = ["FORMAT", "carried", "restore"]
+__all__ = ["FORMAT", "carried", "observer_of", "restore"]
 
 FORMAT = 1
 """Form of the values; another one is not read."""
@@ -112,6 +114,36 @@ def _tally(plain: Mapping[str, Any], home: str) -> Tally:
     )
 
 
+def observer_of(state: Mapping[str, Any], module: torch.nn.Module, method: str, *, origin: str) -> Observer:
+    """An observer that has seen what ``state`` says of ``method`` of ``module``.
+
+    Args:
+        state: What ``carried`` gave.
+        module: The module that is exported.
+        method: The method, or a submodule.
+        origin: Where it was seen, for the reasons of ranges: ``"by the training that wrote a.ckpt"``.
+
+    Returns:
+        The observer; where ``state`` does not fit, it has seen nothing and its notes say why.
+
+    Raises:
+        ConfigurationError: ``module`` has no such method.
+    """
+    owner, name = exported_part(original(module), method)
+    observer = Observer(method=method)
+    try:
+        restore(
+            observer,
+            state,
+            home=type(module).__module__,
+            signature=inspect.signature(getattr(original(owner), name)),
+        )
+        observer.origin = origin
+    except ShapeDiscoveryError as error:
+        observer.notes.append(f"what was seen {origin} does not count: {error}")
+    return observer
+
+
 class _NotPlainError(Exception):
     """Something that only a pickle could hold."""
 
@@ -147,7 +179,8 @@ def _decoded(value: Any, home: str) -> Any:
     if what == "device":
         return torch.device(parts[0])
     if what == "class":
-        return _class(*parts, home)
+        module, name = parts
+        return _class(module, name, home)
     decoded = [_decoded(part, home) for part in parts]
     if what == "context":
         return Context(decoded[0])

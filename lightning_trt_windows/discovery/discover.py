@@ -142,7 +142,7 @@ def discover(
     owner = original(owner)
     signature = inspect.signature(getattr(owner, name))
     given = explicit_inputs(inputs, datamodule, signature, method)
-    silent: list[str] = []
+    silent = list(observer.notes) if observer else []
     subject = Subject(module, method, signature, datamodule, observer, owner is module)
     evidence = evidence_at_hand(subject)
     if evidence is None and _incomplete(given, signature):

@@ -105,6 +105,11 @@ class Observer:
         """The batches, each as the single positional argument of an observation."""
         return self._observations("batch")
 
+    @property
+    def home(self) -> str:
+        """Module in which the class of what is watched was defined."""
+        return "" if self._module is None else type(self._module).__module__
+
     def go_on_with(self, tables: dict[tuple[str, str], Table], loader_sizes: dict[str, set[int]]) -> None:
         """Count on from what another observer has seen, in place of what this one has."""
         self.tables, self.loader_sizes = tables, loader_sizes

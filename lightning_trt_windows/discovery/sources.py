@@ -54,9 +54,9 @@ def evidence_at_hand(subject: Subject) -> Evidence | None:
     observations = subject.observer.calls()
     bind = subject.signature.bind
     calls = [Call(o.stage, o.count, o.first, bind(*o.args, **o.kwargs).arguments) for o in observations]
-    return Evidence(
-        calls, "observed", f"calls of {subject.method}: {_times(observations)}", subject.observer.loader_sizes
-    )
+    origin = f", {subject.observer.origin}" if subject.observer.origin else ""
+    reason = f"calls of {subject.method}: {_times(observations)}{origin}"
+    return Evidence(calls, "observed", reason, subject.observer.loader_sizes)
 
 
 def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) -> Evidence | None:

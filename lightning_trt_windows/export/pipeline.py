@@ -35,8 +35,11 @@ from lightning_trt_windows.capture.goldens import Recorded, record_goldens
 from lightning_trt_windows.capture.io_precision import with_io_precision
 from lightning_trt_windows.capture.program import Captured, DimensionError, capture
 from lightning_trt_windows.checkpoints.consolidate import local_file
+from lightning_trt_windows.checkpoints.metadata import SHAPES, read_metadata
 from lightning_trt_windows.checkpoints.reader import CheckpointFile, in_need_of_trust, read_checkpoint
+from lightning_trt_windows.discovery.carried import observer_of
 from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError, OutputError
 from lightning_trt_windows.export.host_check import copied_for_twin, verified_by_twin
@@ -48,6 +51,7 @@ from lightning_trt_windows.export.job import (
     is_of,
     matches,
 )
+from lightning_trt_windows.export.number_samples import samples_of
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -57,7 +61,17 @@ from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed, verified
 
-__all__ = ["Job", "build", "existing", "export_checkpoint", "export_module", "prepare", "rebuilt", "settings_of"]
+__all__ = [
+    "Job",
+    "build",
+    "existing",
+    "export_checkpoint",
+    "export_module",
+    "observer_of_checkpoint",
+    "prepare",
+    "rebuilt",
+    "settings_of",
+]
 
 
 def export_module(
@@ -113,8 +127,9 @@ def export_checkpoint(
         checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``). With ``trust_checkpoint``
             also a directory of parts, as FSDP and ModelParallel write them: one file is made of it, beside it.
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
-        datamodule: A LightningDataModule, or its class, to take shape ranges from.
-        inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule shows.
+        datamodule: A LightningDataModule, or its class, to take shape ranges from; by default they are those that the
+            checkpoint carries, if ``WindowsExport`` took part in its training.
+        inputs: Argument of ``forward`` to ``InputSpec``; goes before what the datamodule or the checkpoint shows.
         output: Directory for the artifact, or its URL; by default the checkpoint's own.
         ranges: How ranges are derived from what the datamodule shows.
         method: What to export instead of ``forward``.
@@ -131,7 +146,10 @@ def export_checkpoint(
     module = rebuilt(module_class, source, trust_checkpoint)
     if isinstance(datamodule, type):
         datamodule = rebuilt(datamodule, source, trust_checkpoint)
-    discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
+    observer = None if datamodule is not None else observer_of_checkpoint(source, module, method)
+    discovered = discover(
+        module, inputs=inputs, datamodule=datamodule, observer=observer, method=method, options=options
+    )
     destination = Destination.of(place, output)
     job = prepare(module, discovered, destination.paths, chosen, method=method, extra=extra, checkpoint=read.record())
     return raise_if_failed(destination.finished(build(job)))
@@ -211,7 +229,7 @@ def build(job: Job) -> Artifact:
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
     with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
-        compiled = backend.compile(program, job.settings)
+        compiled = backend.compile(program, job.settings, samples=samples_of(job))
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
@@ -338,6 +356,7 @@ def _manifest(
             **compiled.versions,
         },
         timings=timings,
+        check=compiled.check,
         extra=job.extra,
         notes=(*job.notes, *compiled.notes),
     )
@@ -366,6 +385,17 @@ def settings_of(given: Mapping[str, Any]) -> ExportSettings:
     if unknown:
         raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
     return ExportSettings(**given)
+
+
+def observer_of_checkpoint(checkpoint: Path, module: Any, method: str) -> Observer | None:
+    """What the training that wrote ``checkpoint`` has seen of ``method``; ``None`` where the file does not say."""
+    try:
+        state = read_metadata(checkpoint).callbacks.get(SHAPES)
+    except CheckpointError:
+        return None  # of a form that only PyTorch reads: it is older than such states
+    if not isinstance(state, dict):
+        return None
+    return observer_of(state, module, method, origin=f"by the training that wrote {checkpoint.name}")
 
 
 def rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:

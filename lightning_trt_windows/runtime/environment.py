@@ -16,7 +16,9 @@ from typing import Any
 
 from lightning_trt_windows._compat.bindings import (
     DISTRIBUTIONS,
+    IMPORT_FAILURES,
     bindings,
+    import_failure,
     installed_bindings,
     installed_version,
     lean_runtime,
@@ -27,7 +29,7 @@ from lightning_trt_windows.artifact.engine_header import EngineHeader
 from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.errors import EnvironmentMismatchError
 
-__all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches"]
+__all__ = ["Machine", "Mismatch", "check_environment", "lean_runtime_for", "mismatches", "newest_cuda_of_driver"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,26 @@ class Machine:
     capability: tuple[int, int] | None
     bindings: str | None
     """Version of TensorRT's bindings; ``None`` where they are not installed."""
+    torch_failure: str = ""
+    """Why PyTorch, which is installed, does not import; empty where it does."""
+    bindings_failure: str = ""
+    """Why TensorRT's bindings, which are installed, do not import; empty where they do."""
 
     @classmethod
     def this(cls, backend: str, device: str) -> Machine:
-        """This machine, as far as ``backend`` and ``device`` go."""
+        """This machine, as far as ``backend`` and ``device`` go. What does not import is noted, with its reason."""
         found: dict[str, Any] = {"torch": installed_version("torch")}
         if found["torch"]:
-            found = _seen_by_torch(device)
-        version = installed_bindings(backend) and str(bindings(backend).__version__)
+            try:
+                found = _seen_by_torch(device)
+            except IMPORT_FAILURES as error:
+                found["torch_failure"] = import_failure(error)
+        version, failure = installed_bindings(backend), ""
+        if version:
+            try:
+                version = str(bindings(backend).__version__)
+            except EnvironmentMismatchError as error:
+                failure = import_failure(error.__cause__ or error)
         return cls(
             system=platform.system(),
             torch=found["torch"],
@@ -81,6 +95,8 @@ class Machine:
             gpu=found.get("gpu"),
             capability=found.get("capability"),
             bindings=version,
+            torch_failure=found.get("torch_failure", ""),
+            bindings_failure=failure,
         )
 
 
@@ -90,7 +106,7 @@ def _seen_by_torch(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"torch": torch.__version__, "cuda_build": torch.version.cuda}
     if torch.version.cuda is None:
         return found
-    found["driver_cuda"] = _newest_cuda_of_driver()
+    found["driver_cuda"] = newest_cuda_of_driver()
     wanted = torch.device(device)
     index = wanted.index or 0
     if wanted.type == "cuda" and torch.cuda.is_available() and index < torch.cuda.device_count():
@@ -99,7 +115,8 @@ def _seen_by_torch(device: str) -> dict[str, Any]:
     return found
 
 
-def _newest_cuda_of_driver() -> int | None:
+def newest_cuda_of_driver() -> int | None:
+    """Newest CUDA that the NVIDIA driver supports, as 13020 for 13.2; ``None`` without a driver."""
     version = ctypes.c_int()
     try:
         driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
@@ -136,7 +153,7 @@ def mismatches(artifact: Artifact, machine: Machine, headers: Mapping[str, Engin
         yield from _system_mismatches(artifact, machine)
     yield from _torch_mismatches(artifact, machine)
     yield from _bindings_mismatches(artifact, machine, headers)
-    if machine.torch:
+    if machine.torch and not machine.torch_failure:
         yield from _gpu_mismatches(artifact, machine, headers)
 
 
@@ -163,7 +180,9 @@ def _torch_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatch
     if machine.torch is None:
         install = f"pip install torch=={name} with the index for CUDA that pytorch.org names for Windows"
         yield Mismatch(f"PyTorch {name}", "none", install)
-    elif minor(machine.torch) != wanted:
+    elif machine.torch_failure:
+        yield Mismatch(f"PyTorch {name}", f"PyTorch {machine.torch}, which does not import", machine.torch_failure)
+    if machine.torch is not None and minor(machine.torch) != wanted:
         yield Mismatch(
             f"PyTorch {name}, because torch.export files load only with the minor version that wrote them",
             machine.torch,
@@ -180,6 +199,9 @@ def _bindings_mismatches(
         yield Mismatch(f"the backend {known}", backend, "upgrade lightning-trt-windows")
         return
     distribution = DISTRIBUTIONS[backend]
+    if machine.bindings_failure:
+        found = f"{distribution} {machine.bindings}, which does not import"
+        yield Mismatch(f"TensorRT's bindings, {distribution}", found, machine.bindings_failure)
     if backend == "tensorrt":
         yield from _tensorrt_mismatches(artifact, machine)
         return

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.payload_reader import member_start, read_head, read_payload
 from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def load(
     Raises:
         ArtifactError: A file is missing or damaged, the signature is missing or by another key, or the program has
             something in it that no artifact needs.
-        EnvironmentMismatchError: PyTorch, TensorRT, driver or GPU are not what the artifact needs; all mismatches.
-        ConfigurationError: An option that the artifact's backend does not have.
+        EnvironmentMismatchError: PyTorch, TensorRT, driver or GPU are not what the artifact needs, all mismatches; or
+            there is too little memory.
+        ConfigurationError: An option that the artifact's backend does not have; a runtime cache that cannot be read.
     """
     artifact = read_artifact(path)
     if trusted_keys is not None:
@@ -95,7 +97,15 @@ def load(
         specialization=kernel_specialization,
         lean_runtime=lean,
     )
-    return load_program(artifact, target, opener, cache)
+    try:
+        return load_program(artifact, target, opener, cache)
+    except MemoryError as error:
+        needed = sum(engine.size for engine in artifact.manifest.engines)
+        raise EnvironmentMismatchError(
+            f"{artifact.path.name} takes more memory than there is here: its engines have {readable_size(needed)}, in "
+            f"the PC's memory while they are read and then on the GPU ({str(error) or 'MemoryError'}). Close other "
+            "programs, enlarge the paging file, or take a GPU with more memory"
+        ) from error
 
 
 def load_program(

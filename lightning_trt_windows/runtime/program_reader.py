@@ -44,6 +44,8 @@ _DAMAGE = (
 )  # fmt: skip
 """What damaged JSON and unknown kinds of values lead to, here, in torch.fx and in zipfile. RecursionError is a
 RuntimeError; the last ones come of a member whose own header is not what the archive's directory says."""
+_NO_MEMORY = re.compile(r"not enough memory|out of memory|can.t allocate memory", re.IGNORECASE)
+"""What torch says where it is refused memory, on the host and on a GPU."""
 _LONGEST_MESSAGE = 500
 _LARGEST_GRAPH = 1 << 28
 """Bytes of JSON without the payloads. ViT-L has 0.3 MB."""
@@ -85,13 +87,18 @@ def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile,
 
 @contextlib.contextmanager
 def damage_explained(artifact: Artifact) -> Iterator[None]:
-    """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass."""
+    """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass.
+
+    Torch's RuntimeError where there is too little memory becomes a MemoryError: the program is not at fault.
+    """
     try:
         yield
     except _DAMAGE as error:
         if isinstance(error, LightningTrtError):
             raise
         said = str(error)
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(said):
+            raise MemoryError(said[:_LONGEST_MESSAGE]) from error
         said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]}..."
         raise ArtifactError(
             artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {said}"]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
+from lightning_trt_windows.errors import ConfigurationError
 
 __all__ = ["RuntimeCache"]
 
@@ -38,9 +40,14 @@ class RuntimeCache:
 
     def _read(self) -> None:
         try:
-            saved = self.path.read_bytes()
+            saved = patiently(self.path.read_bytes, self.path)
         except FileNotFoundError:
             return
+        except OSError as error:
+            why = reason_of(error, self.path)
+            raise ConfigurationError(
+                f"the runtime cache {self.path} cannot be read: {why}; name another file, or none"
+            ) from error
         if saved and self._cache.deserialize(saved):
             self._saved = saved
         else:

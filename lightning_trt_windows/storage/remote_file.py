@@ -12,12 +12,14 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError
@@ -73,10 +75,19 @@ def place_of(path: str | os.PathLike[str] | RemoteFile) -> Path | RemoteFile:
     if is_remote(text):
         return RemoteFile(text)
     if found := _SCHEME.match(text):
-        return Path(text[found.end() :])
+        return _local_path(text[found.end() :])
     if _COLLAPSED.match(text) and not Path(text).parent.exists():
         raise ConfigurationError(f"{text} was a URL before it became a Path; give URLs as text")
     return Path(text)
+
+
+def _local_path(text: str) -> Path:
+    """What stands after ``file://``: on Windows ``/C:/runs`` is ``C:/runs``, and programs write spaces as ``%20``."""
+    if sys.platform == "win32" and re.match("/+[A-Za-z]:", text):
+        text = text.lstrip("/")
+    path = Path(text)
+    decoded = Path(unquote(text))
+    return decoded if decoded.exists() and not path.exists() else path
 
 
 def staging_directory() -> Path:

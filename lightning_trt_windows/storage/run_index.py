@@ -10,16 +10,19 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from lightning_trt_windows.artifact import _schema as schema
+from lightning_trt_windows.artifact._schema import FileName, FormatVersion, Name, Sha256, finite, flag, one_of
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, parse_manifest
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows
-from lightning_trt_windows.errors import ArtifactError, LightningTrtError, OutputError, UnsupportedFormatError
+from lightning_trt_windows.errors import ArtifactError, OutputError, UnsupportedFormatError
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 
 __all__ = [
@@ -61,24 +64,24 @@ class Standing:
 class IndexEntry:
     """One artifact. File names are without directory."""
 
-    file: str
+    file: FileName
     """The ``.ep``."""
     size: int
     """Of the ``.ep`` in bytes."""
-    manifest: str
-    manifest_sha256: str
-    checkpoint: str | None = None
+    manifest: FileName
+    manifest_sha256: Sha256
+    checkpoint: Name | None = None
     """As in the manifest; ``None`` where a module was exported that came from none."""
     epoch: int | None = None
     global_step: int | None = None
-    monitor: str | None = None
+    monitor: Name | None = None
     """Name of the metric that the checkpoint was kept for."""
-    mode: str | None = None
+    mode: Annotated[str, one_of(("min", "max"))] | None = None
     """``min`` or ``max``: which end of it is the better one."""
-    score: float | None = None
-    best: bool = False
+    score: Annotated[float, finite] | None = None
+    best: Annotated[bool, flag] = False
     """Of those with the same monitor the best one here; without a monitor, the one that the Trainer calls the best."""
-    last: bool = False
+    last: Annotated[bool, flag] = False
     """The one with the most steps; one of an index, unless it is empty."""
 
     @classmethod
@@ -104,6 +107,14 @@ class IndexEntry:
         if score is None:
             return replace(self, best=standing.best, last=standing.last)
         return replace(self, **{**asdict(standing), "score": score})
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The file, as the schema reads it."""
+
+    format_version: FormatVersion
+    artifacts: tuple[IndexEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -133,25 +144,25 @@ class RunIndex:
         """The index that a file's content is; ``where`` names the file in messages.
 
         Raises:
-            ArtifactError: It is none.
+            ArtifactError: It is not a valid index: everything that is wrong with it.
             UnsupportedFormatError: A newer version of this package wrote it.
         """
+        place = schema.Place()
         try:
-            found = json.loads(data)
-            version = str(found["format_version"])
-            if version.partition(".")[0] != INDEX_VERSION.partition(".")[0]:
-                raise UnsupportedFormatError(where, [f"its format version is {version}; upgrade lightning-trt-windows"])
-            known = {f.name for f in fields(IndexEntry)}
-            entries = [IndexEntry(**{k: v for k, v in entry.items() if k in known}) for entry in found["artifacts"]]
-        # whatever else somebody has put there under this name
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            if isinstance(error, LightningTrtError):
-                raise
-            raise ArtifactError(where, [f"is not an index of artifacts: {type(error).__name__}: {error}"]) from error
-        for entry in entries:
-            if not all(isinstance(n, str) and illegal_on_windows(n) is None for n in (entry.file, entry.manifest)):
-                raise ArtifactError(where, ["names files outside its directory"])
-        return cls(tuple(entries))
+            document = schema.parse_json(data.decode("utf-8-sig"), place)
+        except UnicodeDecodeError as error:
+            raise ArtifactError(where, [f"is not an index of artifacts: not UTF-8 text: {error}"]) from error
+        version = document.get("format_version") if isinstance(document, dict) else None
+        found = re.fullmatch("([0-9]{1,6})[.]([0-9]{1,6})", version) if isinstance(version, str) else None
+        major, minor = (int(part) for part in INDEX_VERSION.split("."))
+        if found and int(found[1]) != major:
+            raise UnsupportedFormatError(where, [f"its format version is {version}; upgrade lightning-trt-windows"])
+        lenient = found is not None and int(found[2]) > minor  # of a newer version, which may have added keys
+        if not place.issues:
+            document = schema.reader_of(_Document)(document, schema.Place("", place.issues, lenient))
+        if place.issues:
+            raise ArtifactError(where, [f"is not an index of artifacts: {issue}" for issue in place.issues])
+        return cls(document.artifacts)
 
     @classmethod
     def of_manifests(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn, resolve
+from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn, resolve, written_class
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.builds.queue import Failure
+from lightning_trt_windows.checkpoints.metadata import SHAPES
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
@@ -28,10 +29,12 @@ from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.events import Events
 from lightning_trt_windows.training.guard import Guard, hook
 from lightning_trt_windows.training.options import Options
+from lightning_trt_windows.training.outbox import Outbox
 from lightning_trt_windows.training.outcomes import Outcomes
 from lightning_trt_windows.training.preflight import check_arguments, check_space, check_strategy, try_capture
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
+from lightning_trt_windows.training.state import go_on
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -126,7 +129,7 @@ class WindowsExport(Callback):
         preflight: bool = True,
         progress: bool = True,
     ) -> None:
-        given = locals()
+        given, before = locals(), frozenset(vars(self))
         super().__init__()
         # as they were given: what a copy of this callback is made from
         self._arguments = {name: given[name] for name in _ARGUMENTS}
@@ -161,6 +164,7 @@ class WindowsExport(Callback):
             progress=progress,
         )
         self._outcomes = Outcomes(on_error)
+        self._outbox = Outbox(self._outcomes)
         self._guard = Guard(self._outcomes.on_failure)
         self._events = Events(self._guard, [self._outcomes])
         self._observer = Observer(method=method)
@@ -168,6 +172,10 @@ class WindowsExport(Callback):
         self._switched_off = False
         self._preflight_left: list[str] = []
         self._preflight_error = ""
+        self._carried: Any = None
+        """State of the checkpoint that training is resumed from."""
+        self._own: frozenset[str] = frozenset({*vars(self), "_own"} - before)
+        """What is set here: the arguments, which are enough to make it again, and the state of a run."""
 
     @property
     def settings(self) -> ExportSettings:
@@ -186,12 +194,14 @@ class WindowsExport(Callback):
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """What has been made and is there, newest last."""
+        """What has been made and is there, newest last; also by a copy in a process that this one has started."""
+        self._outbox.collect()
         return self._outcomes.artifacts
 
     @property
     def failures(self) -> list[Failure]:
         """What went wrong, each with its checkpoint."""
+        self._outbox.collect()
         return self._outcomes.failures
 
     def __reduce__(self) -> Any:
@@ -199,14 +209,19 @@ class WindowsExport(Callback):
         arguments = dict(self._arguments)
         if isinstance(arguments["executor"], Executor):
             arguments["executor"] = None
-        return _made_again, (arguments, self.default_of)
+        return _made_again, (written_class(type(self)), arguments, self._more(), self._outbox.address)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WindowsExport:
         """Copy the settings, and nothing of a run. What a copy exports is in ``artifacts`` of both, and so failures."""
-        copy = _made_again(dict(self._arguments), self.default_of)
-        copy._outcomes.artifacts = self._outcomes.artifacts
-        copy._outcomes.failures = self._outcomes.failures
-        return copy
+        made = _made_again(written_class(type(self)), dict(self._arguments), self._more(), self._outbox.address)
+        memo[id(self)] = made
+        made._outcomes.artifacts = self._outcomes.artifacts
+        made._outcomes.failures = self._outcomes.failures
+        return made
+
+    def _more(self) -> dict[str, Any]:
+        """What others have set on this object, such as ``default_of``, or a class that derives from this one."""
+        return {name: value for name, value in vars(self).items() if name not in self._own}
 
     @override
     @hook(raises=True)
@@ -247,6 +262,7 @@ class WindowsExport(Callback):
         if self._switched_off:
             return
         self._outcomes.begin()
+        self._guard.begin()
         self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
         self._preflight_left = list(PREFLIGHT) if self.options.preflight else []
@@ -254,12 +270,13 @@ class WindowsExport(Callback):
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
-        self._events = events = Events(self._guard, [self._outcomes])
+        self._events = events = Events(self._guard, [self._outcomes, self._outbox])
         exports = CheckpointExports(pl_module, ranges, self.options, events, self._guard)
         events.add(Publisher(trainer, self.options.log_artifacts, exports.later))
         self._session = Session(
             trainer, exports, events, self._outcomes, self._guard, self._observer, ranges, self.options
         )
+        self._go_on()
 
     @override
     @hook()
@@ -297,9 +314,31 @@ class WindowsExport(Callback):
     @override
     @hook()
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Called before a checkpoint is written. At the first one a module is captured that could not be before."""
+        """Called before a checkpoint is written. Takes down what module and data are like; the shapes go along.
+
+        They stand in ``checkpoint["callbacks"]["WindowsExport"]``, where states of callbacks are, and
+        ``load_state_dict`` gets them from there. ``state_dict`` itself is not overridden: Lightning refuses a Trainer
+        with two such callbacks before one that was only switched on could make room for one that was configured.
+        """
+        if self._session is None:
+            return
         if self._preflight_left and not self.options.every:
             self._try_capture(trainer, pl_module, "at the first checkpoint")
+        self._session.save(checkpoint)
+
+    @override
+    @hook()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called when a training is resumed. What it saw before counts."""
+        self._carried = state_dict
+        if self._session is not None:  # strategies that restore late
+            self._go_on()
+
+    @property
+    @override
+    def state_key(self) -> str:
+        """The same however the callback was switched on: a training may be resumed otherwise."""
+        return SHAPES
 
     @override
     @hook()
@@ -309,12 +348,19 @@ class WindowsExport(Callback):
             self._session.look()
 
     @override
+    @hook()
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called when training ends. Starts what is on disk; ModelCheckpoint may write ``last.ckpt`` after this."""
+        if self._session is not None:
+            self._session.begin_end()
+
+    @override
     @hook(raises=True)
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called when fit has ended and every checkpoint is on disk. Waits for the artifacts.
 
-        ``on_train_end`` would be too early: ModelCheckpoint runs after all other callbacks and may write ``last.ckpt``
-        there. Nothing collective comes after this, so that no other process waits for this one.
+        ModelCheckpoint runs after all other callbacks, and may have written ``last.ckpt`` after our ``on_train_end``.
+        Nothing collective comes after this, so that no other process waits for this one.
         """
         session, self._session = self._session, None
         try:
@@ -346,9 +392,16 @@ class WindowsExport(Callback):
     @hook()
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
+        self._carried = None
         self._observer.detach()
         if self._session is not None:
             self._session.detach()
+
+    def _go_on(self) -> None:
+        """Count on from what the checkpoint carries that training is resumed from."""
+        state, self._carried = self._carried, None
+        if state is not None and (why := go_on(self._observer, state)):
+            rank_zero_info(f"WindowsExport: {why}. What this run sees counts.")
 
     def _try_capture(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
         """Capture the module once, to say early what would fail later. What fails may pass at a later moment."""
@@ -389,11 +442,15 @@ def _fast_dev_run(trainer: Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def _made_again(arguments: dict[str, Any], default_of: str | None) -> WindowsExport:
-    """A callback with the settings of another one."""
-    callback = WindowsExport(**arguments)
-    callback.default_of = default_of
-    return callback
+def _made_again(
+    cls: type[WindowsExport], arguments: dict[str, Any], more: dict[str, Any], address: tuple[str, int]
+) -> WindowsExport:
+    """A callback with the settings of another one, which is told what it exports in a child process."""
+    made = cls.__new__(cls)
+    WindowsExport.__init__(made, **arguments)
+    vars(made).update(more)
+    made._outbox = Outbox(made._outcomes, address)
+    return made
 
 
 _ARGUMENTS = frozenset(inspect.signature(WindowsExport.__init__).parameters) - {"self"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.staging import Staging
 from lightning_trt_windows.builds.tracer import Tracer, sweep
 from lightning_trt_windows.checkpoints.reader import step_of
@@ -58,22 +59,28 @@ class CheckpointExports:
         self._builds = Builds(self._executor, most=options.max_pending, replace_queued=options.replace_queued)
         self.busy = False
         """Whether there was any checkpoint."""
-        self._step_of: dict[Path, int] = {}
+        self._moments: dict[Path, Snapshot] = {}
+        """Checkpoints that have been seen to, with what the module was like."""
         self._swept: set[Path] = set()
 
     def later(self, action: Callable[[], None]) -> None:
         """Do ``action`` in the thread that deals with other file systems, after what it has been given before."""
         self._staging.later(action)
 
-    def on_saved(self, place: Path | RemoteFile, step: int) -> None:
-        """Build the artifact of a file that has just been written."""
+    def on_saved(self, place: Path | RemoteFile, moment: Snapshot) -> None:
+        """Build the artifact of a file that has been written.
+
+        Args:
+            place: The file.
+            moment: What the module was like when it was saved.
+        """
         with self._guard(f"exporting {place.name}", place):
             checkpoint = self._staging.local(place)
             # whatever stands there is of the file's former content
             self._builds.drop(checkpoint)
             self._remove_artifact(checkpoint)
             self._staging.forget(checkpoint)
-            self._step_of[checkpoint] = step
+            self._moments[checkpoint] = moment
             self._start(checkpoint)
 
     def fetched(self, places: Iterable[Path | RemoteFile]) -> list[Path]:
@@ -82,13 +89,17 @@ class CheckpointExports:
         for place in places:
             checkpoint = self._staging.local(place)
             try:
-                if checkpoint not in self._step_of:  # otherwise it has been seen to
+                if checkpoint not in self._moments:  # otherwise it has been seen to
                     self._staging.fetch(checkpoint)
             except LightningTrtError as error:
                 self.failed(checkpoint, error)
                 continue
             checkpoints.append(checkpoint)
         return checkpoints
+
+    def has_seen(self, place: Path | RemoteFile) -> bool:
+        """Whether the artifact of ``place`` has been seen to."""
+        return self._staging.local(place) in self._moments
 
     def add_existing(self, checkpoint: Path, step: int) -> None:
         """Build the artifact of a file that has been there for some time, unless it is there as well.
@@ -97,8 +108,8 @@ class CheckpointExports:
             checkpoint: A path that ``fetched`` gave back, or any other of this machine.
             step: Optimizer steps that had been taken, -1 where that is not known.
         """
-        if checkpoint not in self._step_of:
-            self._step_of[checkpoint] = step
+        if checkpoint not in self._moments:
+            self._moments[checkpoint] = Snapshot.take(self.module, self._discover, step=step)
             self._start(checkpoint, look_first=True)
 
     def add_final(self, directory: Path | RemoteFile) -> None:
@@ -123,7 +134,7 @@ class CheckpointExports:
         with self._guard(f"deleting the artifact of {place.name}", place):
             checkpoint = self._staging.local(place)
             self._builds.drop(checkpoint)
-            self._step_of.pop(checkpoint, None)
+            self._moments.pop(checkpoint, None)
             if not self.options.keep_dropped:
                 self._remove_artifact(checkpoint)
             if self._staging.is_remote(checkpoint):
@@ -193,9 +204,9 @@ class CheckpointExports:
             if not checkpoint.exists():
                 self._staging.fetch(checkpoint)
             self._sweep(checkpoint.parent)
-            step = self._step_of[checkpoint]
-            twins = tuple(c for c, s in self._step_of.items() if s == step and c != checkpoint)
-            job = self._tracer.job(self.module, checkpoint, self._discover, twins)
+            moment = self._moments[checkpoint]
+            twins = tuple(c for c, m in self._moments.items() if m.step == moment.step and c != checkpoint)
+            job = self._tracer.job(self.module, checkpoint, moment, twins)
             if look_first:
                 artifact, job = existing(job, elsewhere=self._staging.existing(checkpoint))
                 if artifact:
@@ -223,6 +234,7 @@ class CheckpointExports:
         elif isinstance(result, CheckpointError) and isinstance(job.program, SavedProgram) and job.program.weights:
             # the module makes something else of its weights than the last time: it has to load them itself
             self._tracer.retrace = True
+            self._moments[checkpoint] = self._moments[checkpoint].past()
             self._start(checkpoint)
         else:
             self.failed(checkpoint, result)
@@ -237,7 +249,7 @@ class CheckpointExports:
     def _report_replaced(self) -> None:
         replaced, self._builds.replaced = self._builds.replaced, []
         for checkpoint in replaced:
-            self._step_of.pop(checkpoint, None)
+            self._moments.pop(checkpoint, None)
 
 
 def in_training_order(paths: Iterable[Path], failed: Callable[[Path, Exception], None]) -> list[tuple[Path, int]]:

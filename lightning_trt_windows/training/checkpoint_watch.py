@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows._compat.lightning import checkpoint_io_base
+from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.training.guard import Guard
 
@@ -29,16 +30,24 @@ class CheckpointWatch:
 
     Args:
         guard: Keeps exceptions away from the training.
+        moment: Gives what the module is like; asked when a file is written, or is about to be by another thread.
         on_saved: Called when a file has been written, while the module is still as it was saved. Not called for files
             that are written in another thread.
         on_teardown: Called when the ``CheckpointIO`` has been closed, and all files are there.
     """
 
-    def __init__(self, guard: Guard, on_saved: Callable[[], None], on_teardown: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        moment: Callable[[], Snapshot],
+        on_saved: Callable[[], None],
+        on_teardown: Callable[[], None],
+    ) -> None:
         self._guard = guard
+        self._moment = moment
         self._on_saved = on_saved
         self._on_teardown = on_teardown
-        self._events: dict[str, bool] = {}
+        self._events: dict[str, Snapshot | None] = {}
         self._lock = threading.Lock()
         self._strategy: Any = None
         self._wrapper: Any = None
@@ -46,11 +55,7 @@ class CheckpointWatch:
     def attach(self, strategy: Any) -> None:
         """Wrap the ``CheckpointIO`` of ``strategy`` until ``detach``."""
         self.detach()
-        inner = strategy.checkpoint_io
-        while (
-            isinstance(inner, _Watched) and inner.watch is None
-        ):  # left behind by an earlier fit, inside a foreign one
-            inner = inner.inner
+        inner = _without_past(strategy.checkpoint_io)
         self._wrapper = _wrapper_class(checkpoint_io_base(inner))(inner, self)
         self._strategy, strategy.checkpoint_io = strategy, self._wrapper
 
@@ -61,52 +66,69 @@ class CheckpointWatch:
             return
         wrapper.watch = None
         if strategy.checkpoint_io is wrapper:
-            strategy.checkpoint_io = wrapper.inner
+            strategy.checkpoint_io = _without_past(wrapper.inner)
 
-    def events(self) -> list[tuple[Path | RemoteFile, bool]]:
+    @property
+    def writes_later(self) -> bool:
+        """Whether files appear after the call that saves them."""
+        # an AsyncCheckpointIO has its executor from the first file on
+        return any("_executor" in vars(each) for each in _chain(self._wrapper) if hasattr(each, "__dict__"))
+
+    def events(self) -> list[tuple[Path | RemoteFile, Snapshot | None]]:
         """Take what has happened.
 
         Returns:
-            Each path with ``True`` where it has been written and ``False`` where it has been removed, oldest first.
+            Each path with the moment in which it was saved, or ``None`` where it was deleted; oldest first.
         """
         with self._lock:
             events, self._events = self._events, {}
-        return [(place_of(path), written) for path, written in events.items()]
+        return [(place_of(path), moment) for path, moment in events.items()]
 
     def saved(self, path: str | os.PathLike[str], checkpoint_io: Any) -> None:
         """Note that ``checkpoint_io`` has written ``path``, or will have when its own thread comes to it."""
         with self._guard("noticing a checkpoint"):
+            moment = self._moment()
             writer = _writer(checkpoint_io)
             if writer is not None:  # of one thread, so this comes after what it is writing
-                writer.submit(self._note, path, True)
+                writer.submit(self._note, path, moment.past())
                 return
-            self._note(path, True)
+            self._note(path, moment)
             self._on_saved()
 
     def removed(self, path: str | os.PathLike[str]) -> None:
         """Note that ``path`` was deleted."""
         with self._guard("noticing that a checkpoint was deleted"):
-            self._note(path, False)
+            self._note(path, None)
 
     def closed(self) -> None:
         """Every file is there."""
         with self._guard("the end of a training that failed"):
             self._on_teardown()
 
-    def _note(self, path: str | os.PathLike[str], written: bool) -> None:
+    def _note(self, path: str | os.PathLike[str], moment: Snapshot | None) -> None:
         with self._lock:
             self._events.pop(os.fspath(path), None)  # to its new place in the order
-            self._events[os.fspath(path)] = written
+            self._events[os.fspath(path)] = moment
+
+
+def _without_past(checkpoint_io: Any) -> Any:
+    """``checkpoint_io`` without wrappers that another one had wrapped when their watch ended."""
+    while isinstance(checkpoint_io, _Watched) and checkpoint_io.watch is None:
+        checkpoint_io = checkpoint_io.inner
+    return checkpoint_io
 
 
 def _writer(checkpoint_io: Any) -> Executor | None:
     """The executor in whose thread ``checkpoint_io``, or one that it wraps, writes files."""
+    executors = (getattr(each, "_executor", None) for each in _chain(checkpoint_io))
+    return next((executor for executor in executors if isinstance(executor, Executor)), None)
+
+
+def _chain(checkpoint_io: Any) -> Iterator[Any]:
+    """``checkpoint_io``, the one that it wraps, and so on."""
     while checkpoint_io is not None:
-        writer = getattr(checkpoint_io, "_executor", None)
-        if isinstance(writer, Executor):
-            return writer
+        yield checkpoint_io
         checkpoint_io = getattr(checkpoint_io, "inner", None) or getattr(checkpoint_io, "_checkpoint_io", None)
-    return None
 
 
 class _Watched:

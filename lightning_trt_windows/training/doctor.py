@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.errors import EnvironmentMismatchError, LightningTrtError
+from lightning_trt_windows.errors import EnvironmentMismatchError
+from lightning_trt_windows.runtime.pc_report import Finding, directory_finding, finding
 from lightning_trt_windows.settings import BackendName, ExportSettings
 
-__all__ = ["Finding", "examine", "installed_versions"]
-
-_LITTLE_SPACE = 2_000_000_000
-"""Bytes below which a directory is worth a word."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found about one thing."""
-
-    name: str
-    ok: bool
-    text: str
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name:12}  {self.text}"
+__all__ = ["examine", "installed_versions"]
 
 
 def examine(directory: str | os.PathLike[str] = ".", backend: BackendName = "auto") -> list[Finding]:
@@ -43,22 +25,12 @@ def examine(directory: str | os.PathLike[str] = ".", backend: BackendName = "aut
     """
     place = Path(directory)
     return [
-        _finding("system", _system),
-        _finding("lightning", _lightning),
-        _finding("backend", lambda: _backend(backend)),
-        _finding("directory", lambda: _directory(place)),
-        _finding("export", lambda: _export(backend)),
+        finding("system", _system),
+        finding("lightning", _lightning),
+        finding("backend", lambda: _backend(backend)),
+        finding("directory", lambda: directory_finding(place)),
+        finding("export", lambda: _export(backend)),
     ]
-
-
-def _finding(name: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, look())
-    except LightningTrtError as error:
-        return Finding(name, False, str(error))
-    # a broken installation raises anything, and that is what is looked for
-    except Exception as error:
-        return Finding(name, False, f"{type(error).__name__}: {error}")
 
 
 def _system() -> str:
@@ -100,15 +72,6 @@ def _installed(distribution: str) -> str | None:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:
         return None
-
-
-def _directory(place: Path) -> str:
-    with tempfile.TemporaryFile(dir=place):
-        pass
-    free = shutil.disk_usage(place).free
-    if free < _LITTLE_SPACE:
-        raise EnvironmentMismatchError(f"{place} has only {readable_size(free)} of free space")
-    return f"{place} can be written to and has {readable_size(free)} of free space"
 
 
 def _export(backend: BackendName) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
@@ -74,7 +75,10 @@ class Outcomes(Listener):
         failure = Failure(checkpoint, error)
         self.failures.append(failure)
         if self.on_error == "warn":
-            rank_zero_warn(f"WindowsExport: {failure}")
+            try:
+                rank_zero_warn(f"WindowsExport: {failure}")
+            except Exception:  # whoever turns warnings into errors does not want this one to be told of as well
+                logging.getLogger(__name__).error("WindowsExport: %s", failure)
 
 
 def _reason(failure: Failure) -> str:

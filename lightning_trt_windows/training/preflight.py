@@ -26,7 +26,7 @@ from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
 from lightning_trt_windows.training.options import Options
 
-__all__ = ["check_arguments", "check_space", "check_strategy", "checkpoint_paths", "try_capture"]
+__all__ = ["check_arguments", "check_space", "check_strategy", "checkpoint_paths", "last_of", "try_capture"]
 
 _SMALLEST = 1_000_000
 """Bytes, about: an artifact of hardly any weights."""
@@ -129,6 +129,12 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
                 # last.ckpt may be a link to the best: it has an artifact of its own name all the same
                 paths.setdefault(os.path.abspath(place), place)  # noqa: PTH100 -- resolve() would follow the link
     return list(paths.values())
+
+
+def last_of(callback: Any) -> Path | RemoteFile | None:
+    """What a ModelCheckpoint has saved last, and writes again when training ends; ``None`` where there is none."""
+    path = getattr(callback, "last_model_path", "")
+    return place_of(path) if path else None
 
 
 def _checkpoints_in(directory: Path | RemoteFile) -> Sequence[Path | RemoteFile]:

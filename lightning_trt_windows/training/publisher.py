@@ -84,8 +84,9 @@ class Publisher(Listener):
                     changed = change(index)
                 if changed != (index or RunIndex()):
                     changed.write(directory)
-            except (LightningTrtError, OSError) as error:
-                _warn(f"artifacts.json in {directory} is not up to date: {error}")
+            # an index may have been edited by hand, and other file systems raise what they like
+            except Exception as error:
+                _warn(f"artifacts.json in {directory} is not up to date: {type(error).__name__}: {error}")
 
         if isinstance(directory, Path):
             write()

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_trt_windows._compat.lightning import rank_zero_info
+from lightning_trt_windows.builds.snapshot import Snapshot
+from lightning_trt_windows.checkpoints.metadata import SHAPES
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import CheckpointError, LightningTrtError
 from lightning_trt_windows.progress.display import Display, Progress, Silent, display_like
-from lightning_trt_windows.storage.remote_file import place_of
+from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.training.checkpoint_exports import FINAL, CheckpointExports, in_training_order, interrupted
 from lightning_trt_windows.training.checkpoint_watch import CheckpointWatch
 from lightning_trt_windows.training.events import Listener
 from lightning_trt_windows.training.guard import Guard
 from lightning_trt_windows.training.options import Options
 from lightning_trt_windows.training.outcomes import Outcomes
-from lightning_trt_windows.training.preflight import checkpoint_paths
+from lightning_trt_windows.training.preflight import checkpoint_paths, last_of
+from lightning_trt_windows.training.state import checkpoint_state
 
 __all__ = ["Session"]
 
@@ -64,29 +68,74 @@ class Session:
         """Checkpoints that are there and not looked at yet."""
         self._shows_progress = options.progress
         self._progress = Progress(Silent())
-        self._watch = CheckpointWatch(guard, self.look, self._end_after_exception)
+        self._moment: Snapshot | None = None
+        self._watch = CheckpointWatch(guard, self.moment, self.look, self._end_after_exception)
         if self.every:
             self._watch.attach(trainer.strategy)
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint is about to be written: take down what the module is like, and let it carry what was seen."""
+        if self.every:
+            self._moment = self._taken()
+        states = checkpoint.setdefault("callbacks", {})
+        states[SHAPES] = checkpoint_state(self._observer, self._discover)
+
+    def moment(self) -> Snapshot:
+        """What the module was like when the checkpoint was put together that is being written."""
+        moment, self._moment = self._moment, None
+        # without states of callbacks (weights only) nobody is told before
+        return moment or self._taken()
+
+    def _taken(self) -> Snapshot:
+        return Snapshot.take(self.trainer.lightning_module, self._discover, step=self.trainer.global_step)
 
     def look(self) -> None:
         """Start the builds of what has been saved, end those of what has been deleted, report what has finished."""
         if self._exports is None or not self.every:
             return
-        for path, written in self._watch.events():
-            if written:
-                rank_zero_info(f"WindowsExport: exporting {path.name} ...")
-                with self.unobserved():
-                    self._exports.on_saved(path, self.trainer.global_step)
-            else:
-                self._exports.removed(path)
+        self._see_to(self._watch.events())
         self._exports.collect()
+
+    def _see_to(self, events: Iterable[tuple[Path | RemoteFile, Snapshot | None]]) -> None:
+        assert self._exports is not None
+        for path, moment in events:
+            if moment is None:
+                self._exports.removed(path)
+                continue
+            rank_zero_info(f"WindowsExport: exporting {path.name} ...")
+            with self.unobserved():
+                self._exports.on_saved(path, moment)
+
+    def begin_end(self) -> None:
+        """Training has ended, and ModelCheckpoint may write a last checkpoint: start what is there already.
+
+        Only where nobody waits for it: a build in this process would keep others waiting at the next collective, and
+        files that another thread writes need not be whole yet.
+        """
+        if self._exports is None:
+            return
+        if self.every:
+            self.look()
+            return
+        self._watch.attach(self.trainer.strategy)
+        inline = self.options.executor == "inline"
+        if self._watch.writes_later or (inline and self.trainer.world_size > 1):
+            return
+        written_again = [last_of(callback) for callback in self.trainer.checkpoint_callbacks] if inline else []
+        with self._guard("starting exports"), self._waiting(summary=False), self.unobserved():
+            self._add_best_and_last(path for path in self._paths() if path not in written_again)
+            self._exports.collect()
 
     def end(self) -> None:
         """Fit has ended and every checkpoint is on disk: wait for the artifacts."""
+        events = self._watch.events()
         self._watch.detach()
         with self._waiting():
             with self._guard("looking for checkpoints"):
-                self.look()
+                assert self._exports is not None
+                # at the end only what was started before on_fit_end can have become another file since
+                self._see_to(events if self.every else [e for e in events if self._exports.has_seen(e[0])])
+                self._exports.collect()
                 self._add_what_is_there()
             self._finish()
 
@@ -116,8 +165,8 @@ class Session:
         self._watch.detach()
         if isinstance(self._exception, KeyboardInterrupt) or type(self._exception).__name__ == "SIGTERMException":
             self._exports.cancel()
-            for path, written in self._watch.events():
-                if written:
+            for path, moment in self._watch.events():
+                if moment is not None:
                     self._events.on_failure(path, interrupted(path))
             self._exports = None
             return
@@ -127,7 +176,7 @@ class Session:
             self._finish()
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self, *, summary: bool = True) -> Iterator[None]:
         """While training waits for artifacts, people see what for; then a summary."""
         display: Display = Silent()
         with self._guard("showing the progress"):
@@ -136,7 +185,8 @@ class Session:
         with self._progress.shown():
             yield
         with self._guard("showing the summary"):
-            self._outcomes.summarise(display)
+            if summary:
+                self._outcomes.summarise(display)
 
     def _tell_progress(self) -> None:
         if self._exports is not None and (to_do := self._exports.unfinished + self._left):
@@ -146,11 +196,7 @@ class Session:
     def _add_what_is_there(self) -> None:
         """At the end: the best and the last, or all that a resumed run has kept from before."""
         assert self._exports is not None
-        try:
-            paths = checkpoint_paths(self.trainer, every=self.every)
-        except OSError as error:
-            self._events.on_failure(None, CheckpointError(f"the checkpoints of this run cannot be looked at: {error}"))
-            return
+        paths = self._paths()
         if not paths and not self._exports.busy:
             rank_zero_info(
                 "WindowsExport: this run wrote no checkpoint (ModelCheckpoint writes them, unless save_top_k=0 or "
@@ -158,10 +204,23 @@ class Session:
                 "root directory ..."
             )
             self._exports.add_final(place_of(self.trainer.default_root_dir))
-            return
-        if self.every:
+        elif self.every:
             for path in self._counted(self._exports.fetched(paths)):
                 self._exports.add_existing(path, -1)
+        else:
+            self._add_best_and_last(paths)
+
+    def _paths(self) -> list[Path | RemoteFile]:
+        try:
+            return checkpoint_paths(self.trainer, every=self.every)
+        except OSError as error:
+            self._events.on_failure(None, CheckpointError(f"the checkpoints of this run cannot be looked at: {error}"))
+            return []
+
+    def _add_best_and_last(self, paths: Iterable[Path | RemoteFile]) -> None:
+        assert self._exports is not None
+        paths = [path for path in paths if not self._exports.has_seen(path)]
+        if not paths:
             return
         try:
             self._discover()

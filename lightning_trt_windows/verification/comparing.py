@@ -13,11 +13,11 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.modules.numbers import TOLERANCES, Compared, compare, tolerance_of
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.settings import PRECISION_DTYPES
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
 from lightning_trt_windows.verification.io_types import as_artifact_has, as_module_has
-from lightning_trt_windows.verification.numbers import TOLERANCES, Compared, compare, tolerance_of
 from lightning_trt_windows.verification.result import Call
 
 __all__ = ["against_goldens", "against_reference", "given_inputs"]

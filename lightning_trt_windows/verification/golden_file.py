@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.artifact.files import atomic_file, sha256_of
+from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord
 from lightning_trt_windows.errors import ArtifactError, EnvironmentMismatchError
 
@@ -25,7 +26,6 @@ __all__ = [
     "Goldens",
     "call_sizes",
     "filled",
-    "golden_issues",
     "golden_shapes",
     "read_goldens",
     "write_goldens",
@@ -179,27 +179,6 @@ def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) 
     with atomic_file(path) as file:
         file.write(data)
     return FileRecord(file=path.name, size=file.size, sha256=file.sha256)
-
-
-def golden_issues(artifact: Artifact) -> Iterator[str]:
-    """What is wrong with the goldens that the manifest lists, without looking into them."""
-    record, path = artifact.manifest.golden, ArtifactPaths.of(artifact.path).golden
-    if record is None:
-        return
-    # a file is opened by the name that belongs to the artifact, never by one that stands in a manifest
-    if record.file != path.name:
-        yield f"goldens: the manifest describes {record.file}, those of this artifact are called {path.name}"
-        return
-    try:
-        size = path.stat().st_size
-        if size != record.size:
-            yield f"goldens: {path.name} has {size} bytes instead of {record.size}"
-        elif sha256_of(path) != record.sha256:
-            yield f"goldens: the content of {path.name} is not that of the export"
-    except FileNotFoundError:
-        yield f"goldens: {path.name} does not exist; copy it together with the artifact"
-    except OSError as error:
-        yield f"goldens: {path.name} cannot be read: {error.strerror or error}"
 
 
 def read_goldens(artifact: Artifact, path: Path | None = None) -> Goldens | None:

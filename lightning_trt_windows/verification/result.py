@@ -15,7 +15,7 @@ from lightning_trt_windows.errors import (
 )
 
 if TYPE_CHECKING:
-    from lightning_trt_windows.verification.numbers import Compared
+    from lightning_trt_windows.modules.numbers import Compared
 
 __all__ = ["Call", "Difference", "Verdict", "Verification"]
 

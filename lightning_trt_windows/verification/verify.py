@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, write_manifest
+from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, LightningTrtError
@@ -117,14 +118,12 @@ def _integrity(artifact: Artifact) -> list[str]:
     """The manifest against the files, and the files against the manifest."""
     issues = list(inspect(artifact.path, check=True).issues)
     if artifact.manifest.golden is not None:
-        from lightning_trt_windows.verification.golden_file import golden_issues
-
         issues += golden_issues(artifact)
     return issues
 
 
 def _structure(artifact: Artifact, machine: Machine) -> tuple[str, ...] | None:
-    if machine.torch is None:
+    if machine.torch is None or machine.torch_failure:
         return None  # the environment says that PyTorch is missing
     from lightning_trt_windows.verification.structure import structure_issues
 
@@ -140,10 +139,21 @@ def _why_not(found: Verification, machine: Machine, *, numbers: bool, loaded: bo
     if loaded:
         return ""
     if machine.capability is None:
-        return "there is no NVIDIA GPU here that PyTorch can use"
+        return _why_no_gpu(machine)
     if fatal := [difference for difference in found.environment or () if difference.fatal]:
         return f"the artifact cannot run here: {'; '.join(difference.text for difference in fatal)}"
     return ""
+
+
+def _why_no_gpu(machine: Machine) -> str:
+    if machine.torch is None:
+        return "PyTorch is not installed here"
+    if machine.torch_failure:
+        return f"PyTorch {machine.torch} does not import here: {machine.torch_failure}"
+    without = "there is no NVIDIA GPU here that PyTorch can use"
+    if machine.cuda_build is None:
+        return f"{without}: PyTorch {machine.torch} is a build for CPUs only"
+    return f"{without}: there is no NVIDIA driver" if machine.driver_cuda is None else without
 
 
 def _with_numbers(

@@ -16,7 +16,7 @@ from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, Manifest
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 
 FOLDER = DATA
-SAMPLE = (FOLDER / "manifest_v1_1.json").read_text(encoding="utf-8")
+SAMPLE = (FOLDER / "manifest_v1_2.json").read_text(encoding="utf-8")
 OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
 """Of version 1.0, frozen."""
 DATA: dict[str, Any] = json.loads(SAMPLE)
@@ -126,6 +126,7 @@ NULLABLE = {
     ("verification",),
     ("golden",),
     ("operators",),
+    ("check",),
 }
 WRONG: list[Any] = [None, True, 3, -1, 0.5, 10**400, "", "x", "\ud800", [], [[]], {}, {"a": 1}]
 

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 from support.artifacts import put
+from support.outlines import Several
 from support.paths import REPOSITORY
+from support.stand_in import export_for_test
 
 import lightning_trt_windows
 from lightning_trt_windows import collect
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
-from lightning_trt_windows.artifact.manifest import FileRecord, OperatorCounts
-from lightning_trt_windows.bundle.pins import PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
+from lightning_trt_windows.artifact.manifest import FileRecord
+from lightning_trt_windows.bundle.pins import NUMPY, PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
@@ -74,7 +76,7 @@ class TestContent:
 
     def test_engines_are_raw(self, tmp_path: Path) -> None:
         """Nothing before and nothing after them, and a table of what is bound to them."""
-        put(tmp_path / "run", operators=OperatorCounts(tensorrt=2, pytorch=1), fallback_ops=("aten.nonzero.default",))
+        put(tmp_path / "run")
         bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
         (name,) = (name for name in bundle.files if name.endswith(".engine"))
         manifest = bundle.artifacts[0].artifact.manifest
@@ -86,10 +88,31 @@ class TestContent:
         assert hashlib.sha256(data).hexdigest() == manifest.engines[0].sha256
         assert described["engines"][0] | {"file": name} == described["engines"][0]
         assert described["engines"][0]["inputs"] == list(manifest.engines[0].inputs)
-        assert described["whole_program_is_one_engine"] is False
+        assert described["whole_program_is_one_engine"] is True
         assert described["inputs"][0]["max"] == list(manifest.inputs[0].max)
-        assert "`aten.nonzero.default`" in table
-        assert "A part of the program." in table
+        assert described["inputs"][0]["bindings"] == [{"engine": 0, "binding": "input_1"}]
+        assert described["outputs"][0]["from"] == {"engine": 0, "binding": "output0"}
+        assert "The whole program is one engine" in table
+
+    def test_engines_say_which_binding_is_what(self, tmp_path: Path) -> None:
+        """An output that is an input, one that comes twice, a constant and an operator in PyTorch are told apart."""
+        (tmp_path / "run").mkdir()
+        stand_in = export_for_test(Several(), Several.inputs(), tmp_path / "run" / "several.windows.ep")
+        bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
+        with zipfile.ZipFile(bundle.path) as archive:
+            (described,) = json.loads(archive.read("engines/engines.json"))
+            table = archive.read("engines/README.md").decode()
+        assert stand_in.artifact.manifest.outputs[0].name == "output.0"
+        sources = [output["from"] for output in described["outputs"]]
+        assert sources[0] == sources[3]
+        assert set(sources[0]) == {"engine", "binding"}
+        assert sources[1] == {"input": "x"}
+        assert set(sources[2]) == {"constant"}
+        assert sources[4] == {"pytorch": "aten.special_airy_ai.default"}
+        assert described["inputs"][1]["bindings"] == []
+        assert (described["engines_compute_everything"], described["whole_program_is_one_engine"]) == (False, False)
+        assert "The engines are parts of the program." in table
+        assert "| no engine |" in table
 
     def test_the_script_runs(self, tmp_path: Path) -> None:
         """Up to where a GPU is needed: without one it says so, with the code of a machine that will not do."""
@@ -313,6 +336,7 @@ class TestRequirements:
             "tensorrt-rtx==1.6.1.120",
             "lightning-trt-windows==0.1.0",
             f"pybase64=={PYBASE64}",
+            f"numpy=={NUMPY}",
         ]
         assert any("py -3.12 -m venv" in line for line in lines)
         assert "Nobody looked" not in "\n".join(lines)

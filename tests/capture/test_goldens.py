@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
 from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.capture import goldens as recording
 from lightning_trt_windows.errors import ArtifactError
-from lightning_trt_windows.verification.golden_file import Goldens, golden_issues, golden_shapes, read_goldens
+from lightning_trt_windows.verification.golden_file import Goldens, golden_shapes, read_goldens
 
 BATCH = DimRange(1, 4, 16, name="batch")
 

@@ -1,7 +1,8 @@
-"""Make ``manifest_v1_1.json`` beside this file: the frozen sample with what version 1.1 of the format added.
+"""Make ``manifest_v1_2.json`` beside this file: the frozen sample with what versions 1.1 and 1.2 of the format added.
 
-``tiny.windows.ep``, its manifest and ``manifest_v1.json`` are of version 1.0 and are not made again: every later reader
-of major version 1 must read them. The ``.ep`` is a real artifact with a real TensorRT-RTX engine.
+``tiny.windows.ep``, its manifest and ``manifest_v1.json`` are of version 1.0, ``manifest_v1_1.json`` of version 1.1.
+They are not made again: every later reader of major version 1 must read them. The ``.ep`` is a real artifact with a
+real TensorRT-RTX engine.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from lightning_trt_windows.manifest import FileRecord, Manifest, OperatorCounts, Score
+from lightning_trt_windows.artifact.manifest import (
+    CheckedSizes,
+    CheckRecord,
+    FileRecord,
+    LeftToPyTorch,
+    Manifest,
+    OperatorCounts,
+    Score,
+)
 
 HERE = Path(__file__).parent
 
@@ -26,8 +35,14 @@ def main() -> None:
         checkpoint=dataclasses.replace(first.checkpoint, scores=(Score(monitor="val_loss", mode="min", value=-0.25),)),
         inputs=(dataclasses.replace(x, multiple_of=(1, 1), source=source),),
         operators=OperatorCounts(tensorrt=5, pytorch=1),
+        check=CheckRecord(
+            mode="auto",
+            compared=(CheckedSizes(name="min", sizes={"batch": 1}, lowered=0.0, engines=1e-6),),
+            not_checked=("the sizes max would take about 12 s",),
+            left_to_pytorch=(LeftToPyTorch(operator="aten.topk.default", line="model.py:3: x.topk(2)", reason="-"),),
+        ),
     )
-    (HERE / "manifest_v1_1.json").write_text(newer.to_json(), encoding="utf-8", newline="\n")
+    (HERE / "manifest_v1_2.json").write_text(newer.to_json(), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_scores_that_json_lacks() -> None:
             '{"format_version": "1.9", "artifacts": [{"file": "../a.ep", "size": 1, "manifest": "a.json", '
             '"manifest_sha256": "", "new": 1}]}',
             ArtifactError,
-            "outside its directory",
+            "file without directory",
         ),
     ],
 )

@@ -297,7 +297,7 @@ class TestFailures:
     def test_environment_is_refused_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Torch-TensorRT missing: with on_error="raise" before the first step, with a sentence that says what to do."""
         hide(monkeypatch, "torch-tensorrt-rtx")
-        with pytest.raises(EnvironmentMismatchError, match=r"pip install 'lightning-trt-windows\[rtx\]'"):
+        with pytest.raises(EnvironmentMismatchError, match=r"pip install \"lightning-trt-windows\[rtx\]\""):
             trainer(tmp_path, WindowsExport(on_error="raise")).fit(Regression(), datamodule=Data())
 
     def test_environment_is_warned_of_at_setup(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert main(["doctor", "--directory", str(tmp_path / "nowhere")]) == 3
     printed = capsys.readouterr().out
     assert "FAIL  backend" in printed
-    assert "pip install 'lightning-trt-windows[rtx]'" in printed
+    assert 'pip install "lightning-trt-windows[rtx]"' in printed
     assert "FAIL  directory" in printed
     assert "ok    lightning" in printed
 

@@ -213,6 +213,21 @@ class TestGuard:
         assert "making coffee" in log
         assert "test_a_failure_and_a_log" in log
 
+    def test_what_fails_in_every_step(self, tmp_path: Path) -> None:
+        """One entry and one traceback, until another run begins."""
+        failures: list[Any] = []
+        guard = Guard(lambda checkpoint, error: failures.append(error))
+        guard.directory = tmp_path
+        for _ in range(3):
+            with guard("making coffee"):
+                raise CoffeeError("none left")
+        assert len(failures) == 1
+        assert (tmp_path / LOG_NAME).read_text().count("Traceback") == 1
+        guard.begin()
+        with guard("making coffee"):
+            raise CoffeeError("none left")
+        assert len(failures) == 2
+
     def test_a_listener_that_fails(self, tmp_path: Path) -> None:
         """Nothing leaves, whatever the one does that is told of it."""
 

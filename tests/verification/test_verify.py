@@ -24,9 +24,9 @@ from lightning_trt_windows import DimRange, InputSpec, export_module, inspect, v
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, VerificationError
+from lightning_trt_windows.modules.numbers import compare, tolerance_of
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.verification.at_export import failure_of, verified
-from lightning_trt_windows.verification.numbers import compare, tolerance_of
 from lightning_trt_windows.verification.result import Verification
 from lightning_trt_windows.verification.verify import record_verification
 

@@ -1,0 +1,39 @@
+"""Whether goldens are the ones that the manifest lists, without looking into them. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.open_elsewhere import reason_of
+from lightning_trt_windows.artifact.windows_names import too_long
+
+__all__ = ["golden_issues"]
+
+
+def golden_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
+    """What is wrong with the goldens that the manifest lists, sentence by sentence; nothing where it lists none.
+
+    Args:
+        artifact: What they belong to.
+        content: Whether to hash them.
+    """
+    record, path = artifact.manifest.golden, ArtifactPaths.of(artifact.path).golden
+    if record is None:
+        return
+    # a file is opened by the name that belongs to the artifact, never by one that stands in a manifest; Windows finds
+    # it in whatever case that was typed
+    if record.file.casefold() != path.name.casefold():
+        yield f"goldens: the manifest describes {record.file}, those of this artifact are called {path.name}"
+        return
+    try:
+        size = path.stat().st_size
+        if size != record.size:
+            yield f"goldens: {path.name} has {size} bytes instead of {record.size}"
+        elif content and sha256_of(path) != record.sha256:
+            yield f"goldens: the content of {path.name} is not that of the export"
+    except FileNotFoundError:
+        yield f"goldens: {path.name} does not exist{too_long(path) or '; copy it together with the artifact'}"
+    except OSError as error:
+        yield f"goldens: {path.name} cannot be read: {reason_of(error, path)}"

@@ -1,0 +1,324 @@
+"""Whether engines compute what the module computes, seen before they are built and without a GPU.
+
+Three things are compared, each on the same inputs: the captured program with the lowered graph; each partition of the
+lowered graph with the TensorRT network that an engine will be built from, evaluated on the CPU; and where a network
+differs, node by node, to find the first one that was converted into something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.artifact.manifest import CheckedSizes, CheckRecord, LeftToPyTorch
+from lightning_trt_windows.backends.nodes import model_line, operator_name
+from lightning_trt_windows.backends.partition import engine_calls
+from lightning_trt_windows.backends.samples import GraphRun, Sample, Samples
+from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.modules.numbers import TOLERANCES, compare, relative_norm
+from lightning_trt_windows.network import (
+    BudgetExceededError,
+    Network,
+    NetworkError,
+    UnknownLayerError,
+    read_network,
+)
+
+__all__ = ["Boundary", "NumberCheck", "WrongNumbersError", "describe"]
+
+_LOCAL = {torch.float16: 1e-2, torch.bfloat16: 3e-2}
+"""Relative norm by which one node may differ; 1e-3 in every other type."""
+_NODE_SECONDS = 60.0
+"""How long the search for a node may take."""
+
+
+class WrongNumbersError(Exception):
+    """A node was converted into something else; the caller leaves it to PyTorch and tries again."""
+
+    def __init__(self, node: Node, why: str) -> None:
+        super().__init__(why)
+        self.node = node
+
+
+@dataclass
+class Boundary:
+    """What goes into a partition and comes out of it, for one sample."""
+
+    sample: Sample
+    inputs: list[Tensor]
+    outputs: list[Any]
+
+
+@dataclass
+class NumberCheck:
+    """Checks one program while it is compiled.
+
+    Args:
+        samples: What the captured program gave.
+    """
+
+    samples: Samples
+    boundaries: dict[str, list[Boundary]] = field(default_factory=dict)
+    """By partition."""
+    errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Sample to output of the program, by number, to the relative norm of the lowered graph's difference."""
+    engine_errors: dict[str, float] = field(default_factory=dict)
+    """Sample to the largest relative norm of any engine's output."""
+
+    def run_partitions(self, parted: GraphModule) -> None:
+        """Run the partitioned graph, and keep what passes the borders of its engines.
+
+        Raises:
+            CompileError: Lowering has changed what the program computes.
+        """
+        self.boundaries = {str(call.target): [] for call, _ in engine_calls(parted)}
+        self.engine_errors = {}
+        kept = 0
+        for sample in list(self.samples.used):
+            found: dict[str, Boundary] = {}
+            run = _PartedRun(parted, sample, found)
+            device = _device_of(parted)
+            try:
+                with torch.no_grad():
+                    inputs = [tensor.to(device) for tensor in sample.inputs]
+                    results = run.run(*_arguments(parted, inputs), enable_io_processing=False)
+            except Exception as error:  # an operator that CPUs lack in this type
+                self._leave_out(sample, f"the lowered graph does not run on the CPU: {type(error).__name__}: {error}")
+                continue
+            values = list(results) if isinstance(results, (tuple, list)) else [results]
+            self._compare_lowered(parted, sample, values)
+            kept += sum(_bytes([*boundary.inputs, *boundary.outputs]) for boundary in found.values())
+            if kept > self.samples.memory and any(self.boundaries.values()):
+                self._leave_out(sample, "what passes between engines takes too much memory")
+                continue
+            for name, boundary in found.items():
+                self.boundaries[name].append(boundary)
+
+    def check_network(self, blocks: Upstream, name: str, graph: GraphModule, interpreter: Any) -> None:
+        """Evaluate the network of one engine at every sample.
+
+        Args:
+            blocks: Upstream's building blocks.
+            name: Name of the partition.
+            graph: The partition.
+            interpreter: Upstream's, after it has made the network; ``tensors_of`` holds the tensors of each node.
+
+        Raises:
+            WrongNumbersError: A node that was converted into something else.
+            CompileError: The network differs, and no single node shows it.
+        """
+        if not self.boundaries.get(name):
+            return
+        net = interpreter.ctx.net
+        network = read_network(blocks.trt, net, weights=getattr(interpreter.ctx, "weight_refit_map", None))
+        names = list(interpreter._input_names), list(interpreter._output_names)
+        for boundary in self.boundaries[name]:
+            inputs = dict(zip(names[0], (tensor.cpu() for tensor in boundary.inputs)))
+            try:
+                evaluation = network.evaluate(inputs, names[1], memory=None)
+            except UnknownLayerError as error:
+                self._note(f"{name}: {error}")
+                return
+            except BudgetExceededError as error:
+                self._note(f"{name} at the sizes {boundary.sample.name}: {error}")
+                continue
+            except NetworkError as error:
+                self._blame(network, graph, interpreter, boundary, f"the engine could not run: {error}")
+                raise CompileError(f"the engine {name} could not run: {error}") from error
+            found = [evaluation.values[output] for output in names[1]]
+            worst = max((_difference(ours, theirs) for ours, theirs in zip(found, boundary.outputs)), default=0.0)
+            allowed = max((_allowed(theirs) for theirs in boundary.outputs if isinstance(theirs, Tensor)), default=1e-3)
+            if worst > allowed:
+                self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
+                if worst > _most(boundary.outputs):
+                    raise CompileError(
+                        f"the engine {name} would compute something else than the module: relative error {worst:.1e} "
+                        f"at the sizes {boundary.sample.name} ({_sizes(boundary.sample)}), and no single operator "
+                        "shows it. check=False exports it all the same; please report the model"
+                    )
+            sample = boundary.sample.name
+            self.engine_errors[sample] = max(worst, self.engine_errors.get(sample, 0.0))
+
+    def _blame(self, network: Network, graph: GraphModule, interpreter: Any, boundary: Boundary, what: str) -> None:
+        """Find the first node whose tensors differ, given what PyTorch has for everything before it.
+
+        Raises:
+            WrongNumbersError: There is one.
+        """
+        values: dict[str, Any] = {}
+        with torch.no_grad():
+            GraphRun(graph, lambda node, value: values.__setitem__(node.name, value)).run(*boundary.inputs)
+        tensors = interpreter.tensors_of
+        known = dict(zip(interpreter._input_names, (tensor.cpu() for tensor in boundary.inputs)))
+        for node in graph.graph.nodes:
+            if node.op != "call_function" or node.name not in tensors:
+                continue
+            pairs = [
+                (t.name, v) for t, v in zip(tensors[node.name], _leaves(values[node.name])) if isinstance(v, Tensor)
+            ]
+            given = dict(known)
+            for source in node.all_input_nodes:
+                for tensor, value in zip(tensors.get(source.name, ()), _leaves(values.get(source.name))):
+                    if isinstance(value, Tensor):
+                        given[tensor.name] = value.cpu()
+            try:
+                found = network.evaluate(given, [name for name, _ in pairs], seconds=_NODE_SECONDS).values
+            except NetworkError as error:
+                raise WrongNumbersError(node, f"its engine could not run: {error}") from error
+            except (UnknownLayerError, BudgetExceededError):
+                return
+            for name, wanted in pairs:
+                differs = _difference(found[name].to(wanted.dtype), wanted)
+                if differs > _LOCAL.get(wanted.dtype, 1e-3):
+                    raise WrongNumbersError(
+                        node,
+                        f"its engine would compute something else at the sizes {boundary.sample.name} "
+                        f"({_sizes(boundary.sample)}): relative error {differs:.1e}",
+                    )
+
+    def _compare_lowered(self, parted: GraphModule, sample: Sample, values: Sequence[Any]) -> None:
+        errors: dict[str, float] = {}
+        returned = _returned(parted)
+        for number, (found, wanted) in enumerate(zip(values, sample.wanted, strict=True)):
+            if not isinstance(wanted, Tensor):
+                continue
+            if odd := int((~wanted.isfinite()).sum()):
+                self._note(
+                    f"{odd} of {wanted.numel()} values of output {number} are NaN or infinite in the module as well, "
+                    f"at the sizes {sample.name}"
+                )
+            error = _difference(found, wanted)
+            errors[str(number)] = error
+            if error > max(_most([found]), _most([wanted])):
+                node = returned[number] if number < len(returned) else None
+                line = model_line(node) if isinstance(node, Node) else ""
+                raise CompileError(
+                    f"lowering has changed what the module computes: output {number}{line} has a relative error of "
+                    f"{error:.1e} at the sizes {sample.name} ({_sizes(sample)}). It is a fault of PyTorch "
+                    f"{torch.__version__} or of Torch-TensorRT, in one of their decompositions; check=False exports it "
+                    "all the same"
+                )
+        self.errors[sample.name] = errors
+
+    def _leave_out(self, sample: Sample, why: str) -> None:
+        self.samples.used.remove(sample)
+        self._note(f"the sizes {sample.name}: {why.splitlines()[0]}")
+
+    def _note(self, sentence: str) -> None:
+        if sentence not in self.samples.not_checked:
+            self.samples.not_checked.append(sentence)
+
+    def record(self, mode: Literal["auto", "full"], left_to_pytorch: Sequence[LeftToPyTorch]) -> CheckRecord:
+        """Say what was compared.
+
+        Args:
+            mode: What the user asked for.
+            left_to_pytorch: Operators that were found to be converted wrongly.
+        """
+        compared = (
+            CheckedSizes(
+                name=sample.name,
+                sizes=dict(sample.sizes),
+                lowered=max(self.errors.get(sample.name, {}).values(), default=0.0),
+                engines=self.engine_errors[sample.name],
+            )
+            for sample in self.samples.used
+            if sample.name in self.engine_errors
+        )
+        return CheckRecord(
+            mode=mode,
+            compared=tuple(compared),
+            not_checked=tuple(self.samples.not_checked),
+            left_to_pytorch=tuple(left_to_pytorch),
+        )
+
+
+class _PartedRun(GraphRun):
+    """Runs a partitioned graph, and keeps what its engines take and give."""
+
+    def __init__(self, parted: GraphModule, sample: Sample, found: dict[str, Boundary]) -> None:
+        super().__init__(parted)
+        self._sample = sample
+        self._found = found
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a partition. Its outputs go on as an engine's do: contiguous."""
+        child = self.fetch_attr(str(target))
+        result = GraphRun(child).run(*args) if isinstance(child, GraphModule) else child(*args, **kwargs)
+        if "_run_on_acc" not in str(target):
+            return result
+        outputs = list(result) if isinstance(result, (tuple, list)) else [result]
+        outputs = [value.contiguous() if isinstance(value, Tensor) else value for value in outputs]
+        self._found[str(target)] = Boundary(self._sample, list(args), outputs)
+        return type(result)(outputs) if isinstance(result, (tuple, list)) else outputs[0]
+
+
+def _returned(parted: GraphModule) -> list[Any]:
+    values = parted.graph.output_node().args[0]
+    return list(values) if isinstance(values, (tuple, list)) else [values]
+
+
+def _arguments(parted: GraphModule, inputs: Sequence[Tensor]) -> list[Any]:
+    """Arguments of the lowered graph: tensors in order, and what was fixed at the capture as it was."""
+    given = iter(inputs)
+    found = []
+    for node in parted.graph.nodes:
+        if node.op == "placeholder":
+            known = node.meta.get("val")
+            found.append(next(given) if isinstance(known, Tensor) else known)
+    return found
+
+
+def _device_of(module: GraphModule) -> torch.device:
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def _difference(found: Any, wanted: Any) -> float:
+    """Relative norm, or for whole numbers and flags the share of values that differ.
+
+    What is not finite in the module is no number to compare with; what is finite there must be so here.
+    """
+    if not isinstance(wanted, Tensor):
+        return 0.0 if not isinstance(found, Tensor) or found.numel() == 1 else math.inf
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
+        return math.inf
+    found, wanted = found.detach().cpu(), wanted.detach().cpu()
+    if not (wanted.is_floating_point() or wanted.is_complex()):
+        return compare("", found.to(wanted.dtype), wanted, 0.0).differing or 0.0
+    usable = wanted.isfinite()
+    return relative_norm(found, wanted) if bool(usable.all()) else relative_norm(found[usable], wanted[usable])
+
+
+def _allowed(wanted: Tensor) -> float:
+    kind = str(wanted.dtype).removeprefix("torch.")
+    return TOLERANCES.get(kind, 1e-3 if wanted.is_floating_point() else 0.0)
+
+
+def _most(values: Sequence[Any]) -> float:
+    """What rounding alone may come to in a deep network: ten times what is usual, nothing where types are exact."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return max((10 * _allowed(value) for value in tensors), default=0.0) or 0.01
+
+
+def _leaves(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def _bytes(values: Sequence[Any]) -> int:
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+
+
+def _sizes(sample: Sample) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sample.sizes.items()) or "the only ones"
+
+
+def describe(node: Node, why: str) -> LeftToPyTorch:
+    """Make the manifest's record of a node that stays in PyTorch."""
+    return LeftToPyTorch(operator=operator_name(node), line=model_line(node).strip(" ()"), reason=why)

@@ -1,0 +1,168 @@
+"""ONNX models of artifacts: read by ONNX and ONNX Runtime, and computed with partitions in the place of engines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from support.outlines import EnginesOnly, Several
+from support.paths import DATA
+from support.stand_in import StandIn, export_for_test
+
+from lightning_trt_windows import write_onnx
+from lightning_trt_windows.artifact.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.cli import main
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.onnx import model as writing
+
+
+@pytest.fixture(scope="module")
+def engines_only(tmp_path_factory: pytest.TempPathFactory) -> tuple[EnginesOnly, StandIn]:
+    """A module, and its artifact."""
+    torch.manual_seed(0)
+    module = EnginesOnly().eval()
+    path = tmp_path_factory.mktemp("only") / "only.windows.ep"
+    return module, export_for_test(module, EnginesOnly.inputs(), path)
+
+
+def computed(model: Path, stand_in: StandIn, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the model gives, with partitions in the place of engines."""
+    records = stand_in.artifact.manifest.engines
+
+    class EPContext(OpRun):
+        op_domain = "com.microsoft"
+
+        def _run(self, *given: Any, **attributes: Any) -> tuple[Any, ...]:
+            number = int(attributes["partition_name"].removeprefix("engine_"))
+            result = stand_in.partitions[records[number].name](*(torch.from_numpy(np.array(x)) for x in given))
+            outputs = result if isinstance(result, (tuple, list)) else [result]
+            return tuple(output.detach().numpy() for output in outputs)
+
+    loaded = onnx.load(model)
+    for node in loaded.graph.node:  # ONNX's own evaluator takes every string for text, which an engine is not
+        for attribute in node.attribute:
+            if attribute.name == "ep_cache_context":
+                attribute.s = b""
+    evaluator = ReferenceEvaluator(loaded, new_ops=[EPContext])
+    return dict(zip((output.name for output in loaded.graph.output), evaluator.run(None, inputs)))
+
+
+class TestModel:
+    """The graph around the engines."""
+
+    @pytest.mark.parametrize("embed", [False, True])
+    def test_outputs_are_those_of_the_module(
+        self, engines_only: tuple[EnginesOnly, StandIn], tmp_path: Path, embed: bool
+    ) -> None:
+        """Order, an input that is returned, an output that comes twice and a constant, at a size of the range."""
+        module, stand_in = engines_only
+        model = write_onnx(stand_in.artifact, tmp_path, embed=embed)
+        given = {"ids": torch.randint(0, 50, (3, 16)), "image": torch.randn(3, 3, 4), "unused": torch.randn(3, 2)}
+        found = computed(model.path, stand_in, {name: value.numpy() for name, value in given.items()})
+        expected = module(**given)
+        assert list(found) == [f"output.{name}" for name in expected]
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[f"output.{name}"], value.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+    def test_the_engine_is_a_file_of_its_own(self, tmp_path: Path) -> None:
+        """The model names it, and its bytes are those that the manifest vouches for."""
+        model = write_onnx(DATA / "tiny.windows.ep", tmp_path)
+        assert str(model) == "tiny.windows.onnx, tiny.windows.engine"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.windows.engine", "tiny.windows.onnx"]
+        assert sha256_of(model.engines[0]) == read_artifact(DATA / "tiny.windows.ep").manifest.engines[0].sha256
+        (node,) = (node for node in onnx.load(model.path).graph.node if node.op_type == "EPContext")
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert attributes["ep_cache_context"] == b"tiny.windows.engine"
+        assert (attributes["embed_mode"], attributes["main_context"]) == (0, 1)
+        assert attributes["source"] == b"NvTensorRTRTXExecutionProvider"
+        assert model.path.stat().st_size < 2000
+
+    def test_the_engine_is_inside(self, tmp_path: Path) -> None:
+        """Nothing beside the model."""
+        model = write_onnx(DATA / "tiny.windows.ep", tmp_path, embed=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["tiny.windows.onnx"]
+        (node,) = (node for node in onnx.load(model.path).graph.node if node.op_type == "EPContext")
+        context = next(attribute.s for attribute in node.attribute if attribute.name == "ep_cache_context")
+        assert context[:4] == b"vtrt"
+        assert len(context) == read_artifact(DATA / "tiny.windows.ep").manifest.engines[0].size
+
+    def test_names_ranges_and_versions_travel(self, tmp_path: Path) -> None:
+        """Inputs have the names of ``forward``, dynamic axes those of the manifest."""
+        model = onnx.load(write_onnx(DATA / "tiny.windows.ep", tmp_path).path)
+        onnx.checker.check_model(model)
+        (given,) = model.graph.input
+        assert given.name == "input"
+        assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["batch", 4]
+        assert [output.name for output in model.graph.output] == ["output"]
+        properties = {item.key: item.value for item in model.metadata_props}
+        assert (properties["input.min"], properties["input.opt"], properties["input.max"]) == ("1,4", "4,4", "8,4")
+        assert properties["execution_provider_versions"] == "0.4.0"
+        assert properties["tensorrt_rtx"] == "1.6.1.120"
+
+    def test_onnx_runtime_reads_it(self, tmp_path: Path) -> None:
+        """Up to where the execution provider is needed, which it names."""
+        model = write_onnx(DATA / "tiny.windows.ep", tmp_path)
+        with pytest.raises(Exception, match=r"NvTensorRTRTXExecutionProvider"):
+            onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
+
+
+class TestRefusals:
+    """What cannot become a model."""
+
+    def test_operators_in_pytorch(self, tmp_path: Path) -> None:
+        """They are named."""
+        stand_in = export_for_test(Several(), Several.inputs(), tmp_path / "several.windows.ep")
+        with pytest.raises(ConfigurationError, match=r"aten\.special_airy_ai\.default run in PyTorch between"):
+            write_onnx(stand_in.artifact)
+        assert not (tmp_path / "several.windows.onnx").exists()
+
+    def test_another_backend(self, tmp_path: Path) -> None:
+        """Engines of classic TensorRT have another provider, which takes none that were compiled before."""
+        shutil.copy(DATA / "tiny.windows.ep", tmp_path)
+        manifest = read_artifact(DATA / "tiny.windows.ep").manifest
+        backend = dataclasses.replace(manifest.backend, name="tensorrt")
+        write_manifest(tmp_path / "tiny.windows.json", dataclasses.replace(manifest, backend=backend))
+        with pytest.raises(ConfigurationError, match='export with backend="tensorrt_rtx"'):
+            write_onnx(tmp_path / "tiny.windows.ep")
+
+    def test_too_large_to_embed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two gigabytes are the end of a model; beside it an engine may be larger."""
+        monkeypatch.setattr(writing, "_LARGEST_EMBEDDED", 1000)
+        with pytest.raises(ConfigurationError, match="an ONNX model ends at 2 GB"):
+            write_onnx(DATA / "tiny.windows.ep", tmp_path, embed=True)
+
+    def test_damaged(self, tmp_path: Path) -> None:
+        """The hash is checked before anything is written."""
+        for name in ("tiny.windows.ep", "tiny.windows.json"):
+            shutil.copy(DATA / name, tmp_path)
+        data = bytearray((tmp_path / "tiny.windows.ep").read_bytes())
+        data[5000] ^= 1
+        (tmp_path / "tiny.windows.ep").write_bytes(data)
+        with pytest.raises(ArtifactError):
+            write_onnx(tmp_path / "tiny.windows.ep")
+        assert not (tmp_path / "tiny.windows.onnx").exists()
+
+    def test_without_onnx(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The extra that brings it is named."""
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(EnvironmentMismatchError, match=r"lightning-trt-windows\[onnx\]"):
+            write_onnx(DATA / "tiny.windows.ep", tmp_path)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what it wrote."""
+    assert main(["onnx", str(DATA / "tiny.windows.ep"), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == "wrote tiny.windows.onnx, tiny.windows.engine\n"
+    assert main(["onnx", str(DATA / "tiny.windows.ep"), "--out", str(tmp_path), "--embed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": "tiny.windows.onnx", "engines": []}
