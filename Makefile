@@ -12,17 +12,18 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
+.PHONY: help demo test quick versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
+	@echo "make quick   run the tests of what needs no engine (under a minute)"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
-	@echo "make fuzz    read 100,000 damaged artifacts; EXAMPLES=1000 for fewer (half an hour to an hour)"
+	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
 	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1 GB in ~/.cache)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make docs    build the documentation into site/"
@@ -38,6 +39,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+# the standard-library half, the order of imports, and pure functions
+QUICK = tests/artifact tests/modules tests/onnx/test_providers.py tests/test_architecture.py tests/test_errors.py \
+	tests/test_settings.py tests/_compat/test_rule.py
+quick: $(INSTALLED)
+	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(QUICK) --ignore tests/artifact/test_outline.py $(ARGS)
 
 versions: $(INSTALLED)
 	@$(IN_VENV) nox $(ARGS)
@@ -55,7 +62,7 @@ processes: $(INSTALLED)
 	@$(IN_VENV) pytest tests -m processes $(ARGS)
 
 fuzz: $(INSTALLED)
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py --hypothesis-show-statistics $(ARGS)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),100000) $(IN_VENV) pytest tests/artifact/test_fuzz.py tests/bundle/test_reading.py tests/storage/test_index_fuzz.py --hypothesis-show-statistics $(ARGS)
 
 windows: $(INSTALLED)
 	@$(IN_VENV) tools.windows_python test $(ARGS)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
     from lightning_trt_windows.artifact.signing import sign
     from lightning_trt_windows.builds.batch import export_checkpoints
+    from lightning_trt_windows.builds.executors.submitit import SubmititExecutor
     from lightning_trt_windows.bundle.collecting import Bundle, collect
     from lightning_trt_windows.bundle.report import report
     from lightning_trt_windows.discovery.options import RangeOptions
@@ -34,6 +35,7 @@ __all__ = [
     "DimRange",
     "InputSpec",
     "RangeOptions",
+    "SubmititExecutor",
     "WindowsExport",
     "WindowsExportCLI",
     "add_windows_export",
@@ -58,6 +60,7 @@ _HOME = {
     "DimRange": "artifact.shapes",
     "InputSpec": "artifact.shapes",
     "RangeOptions": "discovery.options",
+    "SubmititExecutor": "builds.executors.submitit",
     "WindowsExport": "training.callback",
     "WindowsExportCLI": "integrations.lightning_cli",
     "add_windows_export": "integrations.lightning_flag",

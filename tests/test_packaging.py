@@ -134,7 +134,15 @@ def test_metadata_needs_nothing_unless_an_extra_is_asked_for(wheel: Path) -> Non
         metadata = message_from_string(archive.read(name).decode())
     requirements = metadata.get_all("Requires-Dist") or []
     assert [r for r in requirements if "extra ==" not in r] == []
-    assert sorted(metadata.get_all("Provides-Extra") or []) == ["dev", "load", "rtx", "sign", "tensorrt", "verify"]
+    assert sorted(metadata.get_all("Provides-Extra") or []) == [
+        "dev",
+        "load",
+        "onnx",
+        "rtx",
+        "sign",
+        "tensorrt",
+        "verify",
+    ]
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == "<3.14,>=3.10"
     (rtx,) = (r for r in requirements if r.startswith("torch-tensorrt-rtx"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.inspection import Inspection
-from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, Manifest
+from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, LeftToPyTorch, Manifest
 
 __all__ = ["Description", "Section", "as_text", "described", "printable"]
 
@@ -58,12 +58,20 @@ def described(inspection: Inspection) -> Description:
         Section("Engines", tuple(_engines(inspection)), numbers=(1,)),
         Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
+        Section(
+            "Left to PyTorch, because TensorRT would compute something else",
+            tuple((f"{item.operator} {item.line}".strip(), item.reason) for item in _left(manifest)),
+        ),
         Section("Verification", tuple(_verification(manifest.verification or {}))),
         Section("Extra", tuple(_pairs(manifest.extra))),
         Section("Notes", tuple((note,) for note in manifest.notes)),
         Section("Issues", issues, bad=bool(inspection.issues)),
     ]
     return Description(inspection.artifact.path.name, tuple(section for section in sections if section.rows))
+
+
+def _left(manifest: Manifest) -> tuple[LeftToPyTorch, ...]:
+    return manifest.check.left_to_pytorch if manifest.check else ()
 
 
 def as_text(description: Description) -> str:
@@ -99,6 +107,8 @@ def _summary(inspection: Inspection) -> Iterator[tuple[str, ...]]:
         yield "operators", _operators(manifest)
     yield "GPUs", _gpus(inspection)
     yield "needs", _needs(inspection)
+    if manifest.check:
+        yield "numbers", str(manifest.check)
     if manifest.golden:
         yield "goldens", f"{manifest.golden.file} ({readable_size(manifest.golden.size)})"
     yield (

@@ -274,6 +274,14 @@ class CheckRecord(_Record):
     """Sentences: what was left out, and why."""
     left_to_pytorch: tuple[LeftToPyTorch, ...]
 
+    def __str__(self) -> str:
+        if not self.compared:
+            return f"not compared: {'; '.join(self.not_checked) or 'there was nothing to compare'}"
+        worst = max(max(sizes.lowered, sizes.engines) for sizes in self.compared)
+        names = ", ".join(sizes.name for sizes in self.compared)
+        left_out = f"; left out: {'; '.join(self.not_checked)}" if self.not_checked else ""
+        return f"compared with the module at the sizes {names}, largest relative error {worst:.1e}{left_out}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(_Record):

@@ -7,6 +7,7 @@ then nothing can be shown, and it is traced anew. Weights are not part of it: th
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import hashlib
@@ -33,6 +34,7 @@ _LIGHTNING = (
 """What Lightning itself keeps on a module and no forward depends on."""
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, torch.layout)
 _BY_IDENTITY = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.MethodWrapperType)
+_PLAIN_CONTAINERS = (dict, collections.OrderedDict, list, tuple, set)
 _LARGEST = 1 << 20
 """Elements of a tensor that is compared by value; larger ones cannot be shown to be unchanged for nothing."""
 _DEEPEST = 12
@@ -73,6 +75,8 @@ def _kind(tensor: torch.Tensor | None) -> Any:
 
 
 def _value(value: Any, depth: int) -> Any:
+    if type(value) in _PLAIN_CONTAINERS and not value:
+        return type(value)  # a module has a dozen of hooks' dicts, most of them empty
     if depth > _DEEPEST:
         raise _CannotTellError
     if isinstance(value, (*_PLAIN, enum.Enum)):

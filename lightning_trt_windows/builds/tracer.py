@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import time
@@ -25,7 +26,7 @@ from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.pipeline import prepare
-from lightning_trt_windows.modules.state import exported_part, original, weights_swapped
+from lightning_trt_windows.modules.state import exported_part, original, outside_of_steps, weights_swapped
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["STALE_AFTER", "Tracer", "same_values", "sweep"]
@@ -90,7 +91,7 @@ class Tracer:
             LightningTrtError: There are no ranges, the checkpoint cannot be read or does not fit, or the module cannot
                 be captured.
         """
-        with _outside_of_steps():
+        with outside_of_steps():
             return self._job(module, checkpoint, snapshot, twins)
 
     def _job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
@@ -99,6 +100,7 @@ class Tracer:
         now = None if self.retrace else snapshot.likeness
         trace = self._trace
         if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
+            self._touch()
             program = SavedProgram(trace.job.program.path, checkpoint, trace.keys)  # type: ignore[union-attr]  # saved
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
         if snapshot.is_past and snapshot.likeness != description(module):
@@ -108,6 +110,12 @@ class Tracer:
                 f"lightning-trt-windows export {checkpoint.name} --module package.module:Class"
             )
         return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
+
+    def _touch(self) -> None:
+        """Tell ``sweep`` of other runs in this directory that this one lives."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._folder)
 
     def close(self) -> None:
         """Delete the saved programs."""
@@ -150,16 +158,6 @@ class Tracer:
             with explained(self._folder, 0):
                 self._folder.mkdir()
         return self._folder / f"{self.traced}.pt2"
-
-
-@contextlib.contextmanager
-def _outside_of_steps() -> Iterator[None]:
-    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
-    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
-    with torch.inference_mode(False), contextlib.ExitStack() as stack:
-        for context in off:
-            stack.enter_context(context)
-        yield
 
 
 @contextlib.contextmanager

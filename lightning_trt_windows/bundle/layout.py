@@ -20,9 +20,9 @@ ARTIFACTS = "artifacts"
 ENGINES = "engines"
 """Folder of raw engines."""
 
-LONGEST = 170
+LONGEST = 178
 """Characters of a name in a bundle. Unpacked to ``C:\\Users\\NAME\\Downloads\\BUNDLE``, with up to 20 characters for
-NAME and 40 for BUNDLE, a path then has at most 251 of the 259 characters that Windows allows it."""
+NAME and 40 for BUNDLE, a path then has at most the 259 characters that Windows allows it."""
 
 
 _NUMBER = 4

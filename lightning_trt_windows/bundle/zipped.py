@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
+from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.errors import ArtifactError, OutputError
 
@@ -54,7 +56,7 @@ def file_member(name: str, path: Path, size: int, sha256: str) -> Member:
 
     def pieces() -> Iterator[memoryview]:
         buffer = memoryview(bytearray(_CHUNK))
-        with path.open("rb", buffering=0) as stream:
+        with patiently(lambda: path.open("rb", buffering=0), path) as stream:
             while count := stream.readinto(buffer):
                 yield buffer[:count]
 
@@ -81,7 +83,7 @@ def write_archive(path: Path, members: Iterable[Member]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         with explained(path, written):
-            temporary.replace(path)
+            patiently(lambda: temporary.replace(path), path, replaces=True)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -92,7 +94,7 @@ def _write(archive: zipfile.ZipFile, member: Member) -> None:
     entry.create_system, entry.external_attr, entry.file_size = _UNIX, _READABLE, member.size
     digest, size = hashlib.sha256(), 0
     with archive.open(entry, "w") as out:
-        for piece in member.pieces():
+        for piece in _read(member):
             digest.update(piece)
             size += len(piece)
             if size > member.size:
@@ -100,6 +102,17 @@ def _write(archive: zipfile.ZipFile, member: Member) -> None:
             out.write(piece)
     if (size, digest.hexdigest()) != (member.size, member.sha256):
         raise ArtifactError(member.origin, ["changed while it was being copied; nothing was written"])
+
+
+def _read(member: Member) -> Iterator[bytes | memoryview]:
+    """The content of a member; where its source cannot be read, that is not the archive's fault."""
+    try:
+        yield from member.pieces()
+    except FileNotFoundError as error:
+        raise ArtifactError(member.origin, ["was deleted while the bundle was made"]) from error
+    except OSError as error:
+        why = reason_of(error, Path(member.origin))
+        raise ArtifactError(member.origin, [f"cannot be read: {why}"]) from error
 
 
 def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -112,9 +125,9 @@ def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
     except FileNotFoundError as error:
-        raise ArtifactError(path, ["does not exist"]) from error
+        raise ArtifactError(path, [f"does not exist{too_long(path)}"]) from error
     except OSError as error:
-        raise ArtifactError(path, [f"cannot be read: {error.strerror or error}"]) from error
+        raise ArtifactError(path, [f"cannot be read: {reason_of(error, path)}"]) from error
     # what zipfile raises on damaged directories
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
         raise ArtifactError(path, [f"is not a readable zip archive: {error}"]) from error

@@ -5,11 +5,10 @@ None of the user's code runs, no random state is touched, and no tensor of the p
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_map
 from lightning_trt_windows.artifact.files import explained
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
 from lightning_trt_windows.modules.numbers import relative_norm
-from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.modules.state import exact_float32, random_state_kept
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
 
@@ -89,7 +88,7 @@ def record_goldens(
         return Recorded(inputs)
     bits = _mantissa_bits(program, settings.precision)
     recorder = _Recorder(program, inputs, outputs, values, bits)
-    with random_state_kept(), torch.no_grad(), _exact():
+    with random_state_kept(), torch.no_grad(), exact_float32():
         return recorder.record()
 
 
@@ -97,17 +96,6 @@ def _mantissa_bits(program: ExportedProgram, precision: str | None) -> int:
     """Of what matrix products read: TF32 and float16 have the same, bfloat16 has fewer."""
     dtypes = {tensor.dtype for tensor in program.state_dict.values()}
     return 7 if precision == "bf16" or (torch.bfloat16 in dtypes and precision is None) else 10
-
-
-@contextlib.contextmanager
-def _exact() -> Iterator[None]:
-    """Full float32, whatever the training chose: ``medium`` lets CPUs multiply in bfloat16."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class _Recorder:

@@ -21,7 +21,11 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
-from lightning_trt_windows._compat.torch import causal_masks_not_looked_for, partial_graph_not_printed
+from lightning_trt_windows._compat.torch import (
+    causal_masks_not_looked_for,
+    no_buffer_hook_stays,
+    partial_graph_not_printed,
+)
 from lightning_trt_windows.artifact.manifest import OutputRecord
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
@@ -261,6 +265,7 @@ def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], di
             causal_masks_not_looked_for(),
             quantizers_traced(),
             recurrent_nets_kept_whole(),
+            no_buffer_hook_stays(),
         ):
             try:
                 return torch.export.export(target, args, kwargs, **options)

@@ -54,6 +54,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
     add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
     add(
+        "--check",
+        choices=("auto", "full", "off"),
+        default="auto",
+        help="compare what engines will compute with the module before they are built, without a GPU (default: auto)",
+    )
+    add(
         "--verify",
         choices=("auto", "always"),
         help="verify the artifact when it has been written, with a GPU if there is one, or not without",
@@ -98,6 +104,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "compute_capabilities": tuple(arguments.compute_capability),
         "min_block_size": arguments.min_block_size,
         "golden": arguments.golden,
+        "check": False if arguments.check == "off" else arguments.check,
         "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
     }
     # here and not above: this brings torch, which takes seconds

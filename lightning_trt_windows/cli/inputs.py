@@ -22,7 +22,8 @@ inputs:
   x=float32[batch:1..8..32,10]     a named dimension; dimensions of one name are always equal
   x=float32[1,3,64..224..512%32]   64 to 512 in steps of 32
   batch.image=uint8[1..8..32,3]    an entry of a dict argument
-What is not given is taken from the datamodule, then from the module's example_input_array.
+What is not given is taken from the datamodule or, without --datamodule, from the shapes that the checkpoint carries of
+its training, then from the module's example_input_array.
 Quote the argument: brackets and dots mean something to most shells."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import warnings
 from typing import Any
 
 from lightning_trt_windows.cli.console import print_json
@@ -53,7 +55,11 @@ def _sign(arguments: argparse.Namespace) -> int:
 def _keygen(arguments: argparse.Namespace) -> int:
     from lightning_trt_windows.artifact.signing import make_key
 
-    public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     if arguments.json:
         print_json({"private_key": str(arguments.file), "public_key": str(public)})
     else:

@@ -25,6 +25,7 @@ from lightning_trt_windows.discovery.explicit import (
     explicit_inputs,
     name_symbols,
     overlay,
+    shapes_as_specs,
 )
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.discovery.observer import Observer
@@ -56,15 +57,6 @@ class Discovered:
             for name, axis in self._axes(symbol)
             if self.sources[name].kind in ("argument", "datamodule")
         )
-
-    def fix(self, symbol: str, because: str) -> Discovered:
-        """The same with ``symbol`` static at the size it was tuned for: for programs that insist on one size.
-
-        Args:
-            symbol: Name of a dynamic dimension.
-            because: Why, for the manifest: "torch.export takes it for a constant".
-        """
-        return self.resized(symbol, lambda dim: dim.opt, because)
 
     def resized(self, symbol: str, change: Callable[[DimRange], DimRange | int], because: str) -> Discovered:
         """The same with every dimension called ``symbol`` replaced by ``change`` of it.
@@ -141,10 +133,11 @@ def discover(
     owner, name = exported_part(module, method)
     owner = original(owner)
     signature = inspect.signature(getattr(owner, name))
-    given = explicit_inputs(inputs, datamodule, signature, method)
     silent = list(observer.notes) if observer else []
     subject = Subject(module, method, signature, datamodule, observer, owner is module)
     evidence = evidence_at_hand(subject)
+    seen = [item for call in evidence.calls for item in leaves(call.arguments)] if evidence else []
+    given = explicit_inputs(shapes_as_specs(inputs, seen), datamodule, signature, method)
     if evidence is None and _incomplete(given, signature):
         evidence = evidence_to_look_for(subject, options.max_batches, silent)
     derived = None if evidence is None else _derived(evidence, given, method, options)

@@ -133,6 +133,35 @@ def _spec(value: Any, where: str) -> InputTree:
     return join(parts, [_spec(child, f"{where}.{key}") for key, child in zip(parts.keys, parts.children)])
 
 
+def shapes_as_specs(inputs: Mapping[str, Any] | None, seen: Iterable[tuple[str, Any]]) -> Mapping[str, Any] | None:
+    """Take plain tuples of sizes for shapes, as other exporters do: ``{"x": (32, 8, 4)}``.
+
+    Args:
+        inputs: What the user gave, by argument.
+        seen: Leaves of calls that were seen, by dotted name: they tell the types of tensors, and which arguments are
+            tuples of numbers themselves.
+
+    Returns:
+        ``inputs`` with an ``InputSpec`` in place of each shape; float32 where no tensor was seen.
+    """
+    if not inputs:
+        return inputs
+    found = dict(seen)
+
+    def spec(name: str, value: Any) -> Any:
+        is_shape = isinstance(value, (tuple, list)) and value and all(map(_is_size, value))
+        if not is_shape or any(other.startswith(f"{name}.") for other in found):
+            return value
+        leaf = found.get(name)
+        return InputSpec(tuple(value), leaf.dtype if isinstance(leaf, SeenTensor) else "float32")
+
+    return {name: spec(name, value) for name, value in inputs.items()}
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, DimRange) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
 def disagreements(specs: Mapping[str, InputSpec], seen: Iterable[tuple[str, Any]]) -> list[str]:
     """Where what is given is not what was seen, besides the sizes: a sentence each, the first of each kind."""
     notes: dict[tuple[str, str], str] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ import torch
 
 from lightning_trt_windows.discovery.observer import Observer, batch_sizes
 from lightning_trt_windows.errors import ShapeDiscoveryError
+from lightning_trt_windows.modules.state import random_state_kept
 
 __all__ = ["Sampled", "sample_batches", "transferred"]
 
@@ -51,7 +50,7 @@ def sample_batches(
     """
     source = module if datamodule is None else datamodule
     silent: list[str] = []
-    with _random_state():
+    with random_state_kept():
         if datamodule is not None:
             # a download that fails matters only where the data is not there yet, and then a loader will say so
             _call(datamodule, "prepare_data", silent)
@@ -152,23 +151,6 @@ def _missing(batch: Any, index: int) -> Any:
 
 # stands for Lightning's own method: nothing of the user's
 _missing.__module__ = _HOOKS[0]
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    numpy = sys.modules.get("numpy")
-    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state() if numpy else None
-    # asking an idle CUDA for its state would start it
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        if numpy:
-            numpy.random.set_state(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import platform
@@ -52,8 +53,9 @@ from lightning_trt_windows.export.job import (
     matches,
 )
 from lightning_trt_windows.export.number_samples import samples_of
+from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
-from lightning_trt_windows.modules.state import random_state_kept
+from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
 from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.progress.upstream_output import log_beside
 from lightning_trt_windows.settings import ExportSettings
@@ -228,7 +230,8 @@ def build(job: Job) -> Artifact:
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
-    with log_beside(job.paths), random_state_kept():  # lowering and converters draw numbers
+    # lowering and converters draw numbers, and would lower what autocast makes of it
+    with log_beside(job.paths), random_state_kept(), outside_of_steps():
         compiled = backend.compile(program, job.settings, samples=samples_of(job))
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
@@ -243,14 +246,23 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
     stage("write", job.paths.ep.name)
-    ep, joined = _write_program(job.paths.ep, compiled)
-    timings = Timings(
-        capture=round(job.capture_seconds, 3),
-        compile=round(compiled_at - started, 3),
-        write=round(time.perf_counter() - compiled_at, 3),
-    )
-    manifest = replace(_manifest(job, compiled, ep, joined, timings), golden=recorded.write(job.paths.golden))
-    write_manifest(job.paths.manifest, manifest)
+    try:
+        ep, joined = _write_program(job.paths.ep, compiled)
+        timings = Timings(
+            capture=round(job.capture_seconds, 3),
+            compile=round(compiled_at - started, 3),
+            write=round(time.perf_counter() - compiled_at, 3),
+        )
+        manifest = _manifest(job, compiled, ep, joined, timings)
+        if compiled.check is not None:
+            check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
+        manifest = replace(manifest, golden=recorded.write(job.paths.golden))
+        write_manifest(job.paths.manifest, manifest)
+    except BaseException:
+        # an .ep without a manifest is no artifact, and only takes space
+        with contextlib.suppress(OSError):
+            job.paths.ep.unlink()
+        raise
     return Artifact(path=job.paths.ep, manifest=manifest)
 
 

@@ -96,7 +96,7 @@ class ArtifactLogging:
         for logger in loggers if choice is not False else ():
             self._tell(logger, self._add, choice, every)
 
-    def made(self, record: LoggedArtifact) -> None:
+    def on_artifact(self, record: LoggedArtifact) -> None:
         """An artifact is there."""
         self._later[record.name] = record
         for logger, adapter, model in self._loggers:
@@ -104,7 +104,7 @@ class ArtifactLogging:
             if model == "all":
                 self._tell(logger, adapter.log_files, record)
 
-    def gone(self, name: str) -> None:
+    def on_removed(self, name: str) -> None:
         """The artifact that was called ``name`` is there no longer. What a logger has of it stays."""
         self._later.pop(name, None)
 

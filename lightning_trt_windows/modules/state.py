@@ -17,7 +17,17 @@ from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError
 
-__all__ = ["as_it_was", "exported_part", "original", "random_state_kept", "state_kept", "weights_swapped"]
+__all__ = [
+    "as_it_was",
+    "eval_mode",
+    "exact_float32",
+    "exported_part",
+    "original",
+    "outside_of_steps",
+    "random_state_kept",
+    "state_kept",
+    "weights_swapped",
+]
 
 
 def original(module: nn.Module) -> nn.Module:
@@ -58,20 +68,42 @@ def _no_such_part(owner: nn.Module, name: str, method: str) -> str:
 
 @contextlib.contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Run the block in eval mode and without gradients; restore modes and random state whatever happens.
+    """Run the block in eval mode and without gradients; restore modes and random state whatever happens."""
+    with random_state_kept(), torch.no_grad(), eval_mode(module):
+        yield
+
+
+@contextlib.contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Run the block in eval mode, and restore the mode of each submodule.
 
     The mode is set on each submodule directly: ``train()`` and ``eval()`` may be overridden with side effects (adapters
     merge their weights there), and must not be called behind the user's back.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    with random_state_kept(), torch.no_grad():
-        try:
-            for submodule, _ in modes:
-                submodule.training = False
-            yield
-        finally:
-            for submodule, training in modes:
-                submodule.training = training
+    try:
+        for submodule, _ in modes:
+            submodule.training = False
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute in full float32 in the block, whatever the training chose.
+
+    With less than ``"highest"`` GPUs multiply in TF32 and CPUs in bfloat16; cuDNN has a switch of its own.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextlib.contextmanager
@@ -147,3 +179,13 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
             submodule._parameters.update(parameters)
             submodule._buffers.clear()
             submodule._buffers.update(buffers)
+
+
+@contextlib.contextmanager
+def outside_of_steps() -> Iterator[None]:
+    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
+    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+    with torch.inference_mode(False), contextlib.ExitStack() as stack:
+        for context in off:
+            stack.enter_context(context)
+        yield

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, rank_zero_warn, resolve, written_class
+from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, resolve, written_class
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.backends import get_backend
@@ -20,7 +20,7 @@ from lightning_trt_windows.checkpoints.metadata import SHAPES
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
-from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, ShapeDiscoveryError
+from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
@@ -31,7 +31,13 @@ from lightning_trt_windows.training.guard import Guard, hook
 from lightning_trt_windows.training.options import Options
 from lightning_trt_windows.training.outbox import Outbox
 from lightning_trt_windows.training.outcomes import Outcomes
-from lightning_trt_windows.training.preflight import check_arguments, check_space, check_strategy, try_capture
+from lightning_trt_windows.training.preflight import (
+    Preflight,
+    check_arguments,
+    check_space,
+    check_strategy,
+    try_capture,
+)
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
 from lightning_trt_windows.training.state import go_on
@@ -40,10 +46,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 __all__ = ["Failure", "WindowsExport"]
-
-
-PREFLIGHT = ("before the first step", "after the first step", "at the first checkpoint")
-"""When the module is captured to see whether it can be, until it can."""
 
 
 class WindowsExport(Callback):
@@ -73,6 +75,8 @@ class WindowsExport(Callback):
         golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
+        check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -98,6 +102,10 @@ class WindowsExport(Callback):
 
     public_module = "lightning_trt_windows"
 
+    state_key = SHAPES
+    """Key of the state in checkpoints: the same however the callback was switched on. An attribute, for nothing of
+    ours may fail where Lightning asks for it."""
+
     default_of: str | None = None
     """What has added this callback without saying more; one that the user has configured goes before it."""
 
@@ -117,6 +125,7 @@ class WindowsExport(Callback):
         min_block_size: int = 1,
         golden: bool = False,
         verify: bool | Literal["auto"] = False,
+        check: Literal["auto", "full", False] = "auto",
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
@@ -133,36 +142,7 @@ class WindowsExport(Callback):
         super().__init__()
         # as they were given: what a copy of this callback is made from
         self._arguments = {name: given[name] for name in _ARGUMENTS}
-        if executor is None:  # at the end nothing goes on that a build could slow down
-            executor = "process" if when == "checkpoint" else "inline"
-        self.options = Options(
-            settings=ExportSettings(
-                backend=backend,
-                precision=precision,
-                io_precision=io_precision,
-                compute_capabilities=compute_capabilities,
-                min_block_size=min_block_size,
-                golden=golden,
-                verify=verify,
-                compile_options=compile_options or {},
-            ),
-            when=when,
-            inputs=dict(inputs) if inputs else None,
-            executor=executor,
-            on_error=on_error,
-            ranges=RangeOptions.of(ranges),
-            method=method,
-            extra=dict(extra or {}),
-            keep_dropped=keep_dropped,
-            max_pending=max_pending,
-            replace_queued=replace_queued,
-            build_deadline=build_deadline,
-            build_memory=build_memory,
-            retrace=retrace,
-            log_artifacts=log_artifacts,
-            preflight=preflight,
-            progress=progress,
-        )
+        self.options = Options.of(self._arguments)
         self._outcomes = Outcomes(on_error)
         self._outbox = Outbox(self._outcomes)
         self._guard = Guard(self._outcomes.on_failure)
@@ -170,8 +150,7 @@ class WindowsExport(Callback):
         self._observer = Observer(method=method)
         self._session: Session | None = None
         self._switched_off = False
-        self._preflight_left: list[str] = []
-        self._preflight_error = ""
+        self._preflight = Preflight(False)
         self._carried: Any = None
         """State of the checkpoint that training is resumed from."""
         self._own: frozenset[str] = frozenset({*vars(self), "_own"} - before)
@@ -246,7 +225,7 @@ class WindowsExport(Callback):
             rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
         finally:
             error = sys.exc_info()[1]
-            # what may be mended before the export comes (a package, the disk) is said, and does not prevent it
+            # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it
             self._switched_off = isinstance(error, ConfigurationError)
         if not trainer.checkpoint_callbacks:
             rank_zero_info(
@@ -265,8 +244,7 @@ class WindowsExport(Callback):
         self._guard.begin()
         self._observer = Observer(method=self.options.method)
         self._observer.attach(pl_module)
-        self._preflight_left = list(PREFLIGHT) if self.options.preflight else []
-        self._preflight_error = ""
+        self._preflight = Preflight(self.options.preflight)
         if _fast_dev_run(trainer) or not trainer.is_global_zero:
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
@@ -308,7 +286,7 @@ class WindowsExport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Called after a training step. After the first one the module is captured if it could not be before."""
-        if self._preflight_left:
+        if self._preflight.left:
             self._try_capture(trainer, pl_module, "after the first step")
 
     @override
@@ -322,7 +300,7 @@ class WindowsExport(Callback):
         """
         if self._session is None:
             return
-        if self._preflight_left and not self.options.every:
+        if self._preflight.left and not self.options.every:
             self._try_capture(trainer, pl_module, "at the first checkpoint")
         self._session.save(checkpoint)
 
@@ -333,12 +311,6 @@ class WindowsExport(Callback):
         self._carried = state_dict
         if self._session is not None:  # strategies that restore late
             self._go_on()
-
-    @property
-    @override
-    def state_key(self) -> str:
-        """The same however the callback was switched on: a training may be resumed otherwise."""
-        return SHAPES
 
     @override
     @hook()
@@ -404,27 +376,16 @@ class WindowsExport(Callback):
             rank_zero_info(f"WindowsExport: {why}. What this run sees counts.")
 
     def _try_capture(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
-        """Capture the module once, to say early what would fail later. What fails may pass at a later moment."""
-        seen = self._observer.calls() or self._observer.batches()
-        if self._session is None or moment not in self._preflight_left or not seen:
+        """Capture the module once, to say early what would fail later."""
+        session = self._session
+        if session is None or not (self._observer.calls() or self._observer.batches()):
             return
-        self._preflight_left = self._preflight_left[self._preflight_left.index(moment) + 1 :]
-        try:
-            with self._session.unobserved():
-                sentence = try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
-            rank_zero_info(f"WindowsExport: {sentence}.")
-            self._preflight_left = []
-        except ShapeDiscoveryError:
-            return  # training may show more
-        except LightningTrtError as error:
-            if str(error) == self._preflight_error:
-                return  # it has been said
-            self._preflight_error = str(error)
-            later = self._preflight_left[0] if self._preflight_left else "when it is exported"
-            rank_zero_warn(
-                f"WindowsExport: {type(pl_module).__name__} cannot be captured yet; it is tried again {later}. "
-                f"As it is now, there will be no artifact: {error}"
-            )
+
+        def capture() -> str:
+            with session.unobserved():
+                return try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
+
+        self._preflight.attempt(moment, type(pl_module).__name__, capture)
 
     def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
         return discover(

@@ -101,16 +101,17 @@ class CheckpointExports:
         """Whether the artifact of ``place`` has been seen to."""
         return self._staging.local(place) in self._moments
 
-    def add_existing(self, checkpoint: Path, step: int) -> None:
+    def add_existing(self, checkpoint: Path, step: int, *, is_early: bool = False) -> None:
         """Build the artifact of a file that has been there for some time, unless it is there as well.
 
         Args:
             checkpoint: A path that ``fetched`` gave back, or any other of this machine.
             step: Optimizer steps that had been taken, -1 where that is not known.
+            is_early: It is tried again later: what cannot be captured now is no failure yet.
         """
         if checkpoint not in self._moments:
             self._moments[checkpoint] = Snapshot.take(self.module, self._discover, step=step)
-            self._start(checkpoint, look_first=True)
+            self._start(checkpoint, look_first=True, is_early=is_early)
 
     def add_final(self, directory: Path | RemoteFile) -> None:
         """Export the weights that the module holds, of a training that wrote no checkpoint, into ``directory``."""
@@ -198,7 +199,7 @@ class CheckpointExports:
         """Tell that ``checkpoint`` has no artifact."""
         self._events.on_failure(self._staging.origin(checkpoint), self._staging.with_log_location(checkpoint, error))
 
-    def _start(self, checkpoint: Path, *, look_first: bool = False) -> None:
+    def _start(self, checkpoint: Path, *, look_first: bool = False, is_early: bool = False) -> None:
         self.busy = True
         try:
             if not checkpoint.exists():
@@ -214,7 +215,10 @@ class CheckpointExports:
                     return
         # whatever happens here, the training goes on; the error is kept and reported
         except Exception as error:
-            self.failed(checkpoint, error)
+            if is_early:
+                self._moments.pop(checkpoint, None)
+            else:
+                self.failed(checkpoint, error)
             return
         self._builds.add(checkpoint, job)
 

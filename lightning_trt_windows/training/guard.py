@@ -37,11 +37,11 @@ class Guard:
         self._on_failure = on_failure
         self.directory: str | os.PathLike[str] | None = None
         """Where the log goes: the Trainer's root directory; no log where that is elsewhere."""
-        self._told: set[tuple[str, str, str]] = set()
+        self._reported: set[tuple[str, ...]] = set()
 
     def begin(self) -> None:
         """A run begins: what failed in an earlier one is told of once more."""
-        self._told.clear()
+        self._reported.clear()
 
     @contextlib.contextmanager
     def __call__(self, doing: str, checkpoint: Path | RemoteFile | None = None) -> Iterator[None]:
@@ -58,10 +58,10 @@ class Guard:
 
     def caught(self, doing: str, error: Exception, checkpoint: Path | RemoteFile | None = None) -> None:
         """Report ``error`` and log where it came from; what fails in every step is told of once."""
-        told = (str(checkpoint), type(error).__name__, str(error))
-        if told in self._told:
+        what = (type(error).__name__, str(error))
+        if (str(checkpoint), *what) in self._reported or (checkpoint is None and what in self._reported):
             return
-        self._told.add(told)
+        self._reported |= {(str(checkpoint), *what), what}
         self._log(doing, error)
         try:
             self._on_failure(checkpoint, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lightning_trt_windows.artifact.shapes import InputTree
@@ -74,6 +74,27 @@ class Options:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, got {value!r}")
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Options:
+        """Check what ``WindowsExport`` was given.
+
+        Args:
+            arguments: All of its arguments by name, as its signature has them.
+
+        Raises:
+            ConfigurationError: A value outside its choices or its range, or an executor of threads.
+        """
+        given = dict(arguments)
+        own = {f.name for f in fields(ExportSettings)}
+        settings = {name: given.pop(name) for name in [*given] if name in own}
+        settings["compile_options"] = settings["compile_options"] or {}
+        if given["executor"] is None:  # at the end nothing goes on that a build could slow down
+            given["executor"] = "process" if given["when"] == "checkpoint" else "inline"
+        given["inputs"] = dict(given["inputs"]) if given["inputs"] else None
+        given["ranges"] = RangeOptions.of(given["ranges"])
+        given["extra"] = dict(given["extra"] or {})
+        return cls(settings=ExportSettings(**settings), **given)
 
     @property
     def every(self) -> bool:

@@ -6,7 +6,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import nn
 
+from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import sizes_text
 from lightning_trt_windows.discovery.discover import Discovered
-from lightning_trt_windows.errors import ConfigurationError, OutputError
+from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, OutputError, ShapeDiscoveryError
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part
 from lightning_trt_windows.progress.upstream_output import unlogged
@@ -26,7 +27,19 @@ from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
 from lightning_trt_windows.training.options import Options
 
-__all__ = ["check_arguments", "check_space", "check_strategy", "checkpoint_paths", "last_of", "try_capture"]
+__all__ = [
+    "PREFLIGHT",
+    "Preflight",
+    "check_arguments",
+    "check_space",
+    "check_strategy",
+    "checkpoint_paths",
+    "last_of",
+    "try_capture",
+]
+
+PREFLIGHT = ("before the first step", "after the first step", "at the first checkpoint")
+"""When a module is captured to see whether it can be, until it can."""
 
 _SMALLEST = 1_000_000
 """Bytes, about: an artifact of hardly any weights."""
@@ -88,10 +101,10 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
     needed = _SMALLEST + 2 * weights
     free = shutil.disk_usage(place).free
-    said = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
+    sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
-        raise OutputError(f"{said}; free some, or let ModelCheckpoint write to another disk")
-    return said
+        raise OutputError(f"{sentence}; free some, or let ModelCheckpoint write to another disk")
+    return sentence
 
 
 def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
@@ -104,6 +117,45 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> st
         job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
     inputs = ", ".join(f"{record.name} {record.dtype} {sizes_text(record.min, record.max)}" for record in job.inputs)
     return f"{type(module).__name__} can be captured ({job.capture_seconds:.1f} s), as far as seen with {inputs}"
+
+
+class Preflight:
+    """Captures a module early, to say what would fail later; what fails may pass at a later moment.
+
+    Args:
+        wanted: Whether the user wants to know.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.left = list(PREFLIGHT) if wanted else []
+        """Moments at which it is still to be tried."""
+        self._told = ""
+
+    def attempt(self, moment: str, name: str, capture: Callable[[], str]) -> None:
+        """Try it, unless it has been tried at ``moment``, or has succeeded.
+
+        Args:
+            moment: One of ``PREFLIGHT``.
+            name: The module's class, for the message.
+            capture: See ``try_capture``.
+        """
+        if moment not in self.left:
+            return
+        self.left = self.left[self.left.index(moment) + 1 :]
+        try:
+            rank_zero_info(f"WindowsExport: {capture()}.")
+            self.left = []
+        except ShapeDiscoveryError:
+            return  # training may show more
+        except LightningTrtError as error:
+            if str(error) == self._told:
+                return
+            self._told = str(error)
+            later = self.left[0] if self.left else "when it is exported"
+            rank_zero_warn(
+                f"WindowsExport: {name} cannot be captured yet; it is tried again {later}. As it is now, there will be "
+                f"no artifact: {error}"
+            )
 
 
 def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:

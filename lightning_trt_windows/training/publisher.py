@@ -50,14 +50,14 @@ class Publisher(Listener):
             self._indexed[place.name] = directory
             self._index(directory, lambda index: index.with_artifact(artifact, data).judged(standings))
             with random_state_kept():  # loggers make names for things
-                self._logging.made(self._judged(LoggedArtifact(artifact, self._trainer.global_step)))
+                self._logging.on_artifact(self._judged(LoggedArtifact(artifact, self._trainer.global_step)))
         except (LightningTrtError, OSError) as error:
             _warn(str(error))
 
     def on_removed(self, ep: Path, checkpoint: Path | RemoteFile) -> None:
         """Take it out of the index and tell the loggers."""
         name = ArtifactPaths.beside(checkpoint.name).ep.name
-        self._logging.gone(name.removesuffix(".ep").removesuffix(".windows"))
+        self._logging.on_removed(name.removesuffix(".ep").removesuffix(".windows"))
         directory = _parent(checkpoint)
         standings = self._standings(directory)
         self._index(directory, lambda index: index.without(name).judged(standings))

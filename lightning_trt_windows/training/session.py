@@ -123,7 +123,8 @@ class Session:
             return
         written_again = [last_of(callback) for callback in self.trainer.checkpoint_callbacks] if inline else []
         with self._guard("starting exports"), self._waiting(summary=False), self.unobserved():
-            self._add_best_and_last(path for path in self._paths() if path not in written_again)
+            # other callbacks and the module itself may make it ready after us, in on_train_end
+            self._add_best_and_last((path for path in self._paths() if path not in written_again), is_early=True)
             self._exports.collect()
 
     def end(self) -> None:
@@ -217,7 +218,7 @@ class Session:
             self._events.on_failure(None, CheckpointError(f"the checkpoints of this run cannot be looked at: {error}"))
             return []
 
-    def _add_best_and_last(self, paths: Iterable[Path | RemoteFile]) -> None:
+    def _add_best_and_last(self, paths: Iterable[Path | RemoteFile], *, is_early: bool = False) -> None:
         assert self._exports is not None
         paths = [path for path in paths if not self._exports.has_seen(path)]
         if not paths:
@@ -225,11 +226,12 @@ class Session:
         try:
             self._discover()
         except LightningTrtError as error:
-            self._events.on_failure(None, error)
+            if not is_early:
+                self._events.on_failure(None, error)
             return
         for path, step in self._counted(in_training_order(self._exports.fetched(paths), self._exports.failed)):
             rank_zero_info(f"WindowsExport: exporting {path.name} ...")
-            self._exports.add_existing(path, step)
+            self._exports.add_existing(path, step, is_early=is_early)
 
     def _counted(self, checkpoints: list[_T]) -> Iterator[_T]:
         for index, checkpoint in enumerate(checkpoints):

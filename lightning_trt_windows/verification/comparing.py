@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.modules.numbers import TOLERANCES, Compared, compare, tolerance_of
+from lightning_trt_windows.modules.state import eval_mode, exact_float32
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.settings import PRECISION_DTYPES
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
@@ -113,21 +114,9 @@ def _allowed(manifest: Manifest, wanted: torch.Tensor, rounding: float | None, t
 @contextlib.contextmanager
 def _eager(reference: Callable[..., Any]) -> Iterator[None]:
     """Eval mode, no gradients, full float32; all as before afterwards."""
-    modules = list(reference.modules()) if isinstance(reference, nn.Module) else []
-    modes = [(module, module.training) for module in modules]
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        for module in modules:
-            module.training = False
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-        for module, training in modes:
-            module.training = training
+    mode = eval_mode(reference) if isinstance(reference, nn.Module) else contextlib.nullcontext()
+    with mode, exact_float32(), torch.no_grad():
+        yield
 
 
 def _leaves(value: Any) -> Iterator[Any]:

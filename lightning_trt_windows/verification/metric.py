@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -112,28 +113,20 @@ def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         raise ConfigurationError("data has no batches")
 
 
-class _on_device:  # noqa: N801 -- a context manager, called like a function
+@contextlib.contextmanager
+def _on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
     """The module on ``device``, in eval mode and without gradients; all as before afterwards."""
+    import torch
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        import torch
+    from lightning_trt_windows.modules.state import eval_mode
 
-        self._module, self._device = module, device
-        self._modes = [(each, each.training) for each in module.modules()]
-        self._home = next((t.device for t in [*module.parameters(), *module.buffers()]), device)
-        self._no_grad = torch.no_grad()
-
-    def __enter__(self) -> None:
-        self._module.to(self._device)
-        for each, _ in self._modes:
-            each.training = False
-        self._no_grad.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._no_grad.__exit__(None, None, None)
-        for each, training in self._modes:
-            each.training = training
-        self._module.to(self._home)
+    home = next((t.device for t in [*module.parameters(), *module.buffers()]), device)
+    module.to(device)
+    try:
+        with eval_mode(module), torch.no_grad():
+            yield
+    finally:
+        module.to(home)
 
 
 def _number(name: str, value: Any) -> float:

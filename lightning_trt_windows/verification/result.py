@@ -158,7 +158,11 @@ class Verification:
         here = None if self.environment is None else tuple(d.text for d in self.environment)
         yield from _section("environment", here, "as the artifact needs it")
         if not self.calls:
-            yield f"  numbers      NOT CHECKED: {self.not_checked}"
+            check = self.artifact.manifest.check
+            if check is not None and check.compared:
+                yield f"  numbers      {check}, before the engines were built; not checked here: {self.not_checked}"
+            else:
+                yield f"  numbers      NOT CHECKED: {self.not_checked}"
             return
         yield f"  numbers      against {self.computed_by}"
         for call in self.calls:

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from lightning_trt_windows._compat import torch as compat
+from lightning_trt_windows._compat.versions import minor
 
 
 def guards_of_a_convolution() -> list[str]:
@@ -105,3 +106,32 @@ def test_transformers_still_look_for_causal_masks() -> None:
         torch.testing.assert_close(program(x, memory, given), module(x, memory, given))
     with pytest.raises(Exception, match="data-dependent"):
         traced()
+
+
+def test_a_failed_export_leaves_a_hook_below_the_bound() -> None:
+    """The module can be given a buffer afterwards where the block took the hook away."""
+
+    class Bank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("bank", torch.empty(0, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.bank.numel() == 0:
+                raise ValueError("the memory bank is empty")
+            return x
+
+    hooks = torch.nn.modules.module._global_buffer_registration_hooks
+    before = set(hooks)  # of other tests
+    module = Bank().eval()
+    with compat.no_buffer_hook_stays(), pytest.raises(ValueError, match="the memory bank is empty"):
+        torch.export.export(module, (torch.rand(2, 1),), strict=False)
+    assert set(hooks) == before
+    module.bank = torch.rand(3, 1)
+    with pytest.raises(ValueError, match="the memory bank is empty"):
+        torch.export.export(Bank().eval(), (torch.rand(2, 1),), strict=False)
+    left = set(hooks) - before
+    for key in left:
+        del hooks[key]
+    if minor(torch.__version__) != (2, 13):  # which was not tried
+        assert bool(left) == compat.BUFFER_HOOK_STAYS.needed_by(torch.__version__)

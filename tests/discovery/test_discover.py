@@ -603,7 +603,7 @@ def test_a_symbol_that_a_program_insists_on_is_fixed_everywhere() -> None:
         module(torch.ones(8, length), torch.ones(8, length))
     found = discover(module, observer=observer)
     assert found.asked_for("dim1") == ()
-    fixed = found.fix("dim1", "the recurrence is unrolled")
+    fixed = found.resized("dim1", lambda dim: dim.opt, "the recurrence is unrolled")
     assert [str(leaf) for _, leaf in leaves(fixed.inputs)] == ["float32[1..8..8, 7]"] * 2
     assert fixed.sources["mask"].dims[1].endswith("; static at 7: the recurrence is unrolled")
     assert fixed.sources["mask"].dims[0] == found.sources["mask"].dims[0]
@@ -656,3 +656,15 @@ def test_compiled_modules_have_their_own_signature() -> None:
     module: Any = torch.compile(Takes(lambda left, right: left + right))
     found = discover(module, datamodule=batches((torch.zeros(4), torch.zeros(4))))
     assert list(found.inputs) == ["left", "right"]
+
+
+def test_shapes_as_plain_tuples() -> None:
+    """As every other exporter takes them: static, of the type that was seen; an argument that is a tuple stays one."""
+    module, observer = Takes(lambda ids, size=None: ids), Observer()
+    observer.attach(module)
+    module(torch.ones(8, 5, dtype=torch.int64), (3, 4))
+    found = discover(module, inputs={"ids": (32, 5), "size": (6, 7)}, observer=observer)
+    assert found.inputs == {"ids": InputSpec((32, 5), "int64"), "size": (6, 7)}
+    assert discover(module, inputs={"ids": [DimRange(1, 2, 8), 5]}).inputs["ids"] == InputSpec(
+        (DimRange(1, 2, 8, "batch"), 5)
+    )

@@ -139,7 +139,7 @@ CALLBACK = """
 
 def check(callback: WindowsExport) -> None:
     """It is what :data:`CALLBACK` says."""
-    assert callback.ranges == RangeOptions(
+    assert callback.options.ranges == RangeOptions(
         margin=0.25,
         round_to=8,
         caps={"batch": 16},
@@ -153,7 +153,7 @@ def check(callback: WindowsExport) -> None:
         def forward(self, image: Tensor, ids: Tensor, nested: dict[str, Any], flag: bool) -> Tensor:
             return image
 
-    found = discover(Module(), inputs=callback.inputs).inputs
+    found = discover(Module(), inputs=callback.options.inputs).inputs
     side = DimRange(64, 64, 128, "side", 32)
     assert found["image"] == InputSpec((DimRange(1, 8, 32, "batch"), 3, side), "uint8")
     assert found["ids"] == InputSpec((4,), "int64", (0, 99))

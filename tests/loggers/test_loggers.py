@@ -178,7 +178,7 @@ from lightning_trt_windows.loggers import ArtifactLogging, LoggedArtifact
 logger = CometLogger(project="p", log_code=False, log_env_details=False)
 record = LoggedArtifact(read_artifact({str(DATA / "tiny.windows.ep")!r}), 7, best=True)
 logging = ArtifactLogging([logger], True, every=False, warn=print)
-logging.made(record)
+logging.on_artifact(record)
 logging.finish(lambda record: record)
 logger.experiment.end()
 """

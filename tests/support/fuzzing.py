@@ -19,7 +19,7 @@ from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 
-__all__ = ["Sample", "mutated", "sample_of"]
+__all__ = ["STRANGE", "Sample", "garbled", "mutated", "sample_of"]
 
 GRAPH = "archive/models/model.json"
 STRANGE_TEXTS = (
@@ -97,9 +97,9 @@ def mutated(sample: Sample, seed: int, folder: Path) -> Path:
         members = _other_members(members, rng)
     data = _archive(members, graph, sample.payloads, manifest, rng)
     if "bytes" in kinds:
-        data = _garbled(data, rng)
+        data = garbled(data, rng)
     if "golden" in kinds:
-        golden = _garbled(golden, rng)
+        golden = garbled(golden, rng)
     if rng.random() < 0.9:  # else the hash is wrong, as of a file that was damaged on its way
         manifest["ep"].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
         manifest["golden"].update(size=len(golden), sha256=hashlib.sha256(golden).hexdigest())
@@ -107,13 +107,13 @@ def mutated(sample: Sample, seed: int, folder: Path) -> Path:
         manifest = _changed(manifest, rng)
     text = json.dumps(manifest).encode("utf-8", "surrogatepass")
     if "text" in kinds:
-        text = _garbled(text, rng)
+        text = garbled(text, rng)
     path = folder / f"{sample.stem}.ep"
     path.write_bytes(data)
     path.with_suffix(".json").write_bytes(text)
     path.with_name(f"{sample.stem}.golden.safetensors").write_bytes(golden)
     path.with_name(f"{sample.stem}.json.sig").write_bytes(
-        _garbled(b'{"algorithm": "Ed25519", "key": "", "signature": ""}', rng)
+        garbled(b'{"algorithm": "Ed25519", "key": "", "signature": ""}', rng)
     )
     return path
 
@@ -145,7 +145,7 @@ def _other_members(members: dict[str, bytes], rng: random.Random) -> dict[str, b
     if what == 0:
         del changed[name]
     elif what == 1:
-        changed[name] = _garbled(changed[name], rng)
+        changed[name] = garbled(changed[name], rng)
     elif what == 2:
         changed[
             rng.choice(
@@ -202,7 +202,7 @@ def _bent(value: Any, rng: random.Random) -> Any:
     return value
 
 
-def _garbled(data: bytes, rng: random.Random) -> bytes:
+def garbled(data: bytes, rng: random.Random) -> bytes:
     """``data`` with some of its bytes flipped, cut, repeated or replaced."""
     result = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 8))):

@@ -6,10 +6,13 @@ import functools
 import itertools
 import logging
 import shutil
+import tempfile
 import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from support.faults import FAULTS, faulty, reached
 from support.lightning_models import Data, Regression, trainer
+from torch.utils import _pytree as pytree
 
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.export.pipeline import build
@@ -265,3 +269,128 @@ class TestGuard:
         else:
             Callback().on_something()
             assert len(told) == 1
+
+
+class Checked:
+    """A field that takes tensors only."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return None if instance is None else getattr(instance, self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"expected a tensor, got {type(value)}")
+        setattr(instance, self.name, value)
+
+
+@dataclass
+class Validating:
+    """A batch whose fields check what they are given."""
+
+    image: Any = Checked()
+
+
+@dataclass
+class Registered:
+    """A batch whose project has registered it with pytree, without names of its fields."""
+
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+pytree.register_pytree_node(
+    Registered,
+    lambda value: ([value.image, value.target], None),
+    lambda tensors, _: Registered(*tensors),
+    serialized_type_name="tests.training.Registered",
+)
+
+
+class Whole(Tiny):
+    """Hands a batch to forward as it is."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
+        return self.net(batch.image)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        return (self(self.kind(x) if self.kind is Validating else self.kind(x, y)) - y).square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.training_step(batch, batch_idx)
+
+
+class Refuses(Executor):
+    """A pool whose workers have died."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        raise BrokenProcessPool("a child process terminated abruptly")
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestSeenInProjects:
+    """What ended trainings of public projects is a failure at most."""
+
+    @pytest.mark.parametrize("kind", [Validating, Registered])
+    def test_batches(self, tmp_path: Path, kind: type[Any]) -> None:
+        """Classes of batches that raise when anybody else touches them."""
+        export = WindowsExport()
+        run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, **SHORT)
+        run.fit(Whole(kind), datamodule=Data())
+        assert run.state.finished
+        assert len(export.artifacts) + len(export.failures) == 1
+
+    def test_a_pool_that_is_broken(self, tmp_path: Path) -> None:
+        """Each checkpoint has its failure, and the training goes on."""
+        export = WindowsExport(when="checkpoint", executor=Refuses())
+        saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        run = trainer(tmp_path, saver, export, **{**SHORT, "max_epochs": 3})
+        run.fit(Tiny(), datamodule=Data())
+        assert run.state.finished
+        assert [type(failure.error) for failure in export.failures] == [BrokenProcessPool] * 3
+        assert {f.checkpoint.name for f in export.failures if f.checkpoint} == {f"epoch={n}.ckpt" for n in range(3)}
+
+    def test_no_room_for_copies_of_remote_checkpoints(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The directory for them cannot be made."""
+        export = WindowsExport(when="checkpoint", executor="inline")
+        saver = ModelCheckpoint(f"memory://{tmp_path.name}", filename="{epoch}")
+        run = trainer(tmp_path, saver, export, **SHORT)
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+        run.fit(Tiny(), datamodule=Data())
+        assert run.state.finished
+        assert {type(failure.error) for failure in export.failures} == {FileNotFoundError}
+        assert "epoch=0.ckpt" in [f.checkpoint.name for f in export.failures if f.checkpoint]
+        assert "test_guard" not in (tmp_path / LOG_NAME).read_text()
+
+    def test_not_yet(self, tmp_path: Path) -> None:
+        """A module that is ready for inference at the end of its training only, with on_error="raise"."""
+
+        class Bank(Tiny):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("bank", torch.empty(0, 1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                found = super().forward(x)
+                if self.training:
+                    return found
+                if self.bank.numel() == 0:
+                    raise ValueError("the bank is empty")
+                return torch.cdist(found, self.bank).amin(1)
+
+            def validation_step(self, batch: Any, batch_idx: int) -> None:
+                return
+
+            def on_train_epoch_end(self) -> None:
+                self.bank = torch.ones(3, 1)
+
+        export = WindowsExport(on_error="raise")
+        trainer(tmp_path, ModelCheckpoint(tmp_path, filename="a"), export, **SHORT).fit(Bank(), datamodule=Data())
+        assert len(export.artifacts) == 1

@@ -300,7 +300,7 @@ class TestSaying:
         path = str(scorer[1].artifact.path)
         assert main(["verify", path]) == 0
         text = capsys.readouterr().out
-        assert "numbers not checked" in text and "NOT CHECKED: there is no NVIDIA GPU here" in text
+        assert "numbers not checked" in text and "not checked here: there is no NVIDIA GPU here" in text
         assert main(["verify", path, "--require-numbers"]) == 3
         assert main(["verify", path, "--no-numbers"]) == 0
         assert "they were not asked for" in capsys.readouterr().out

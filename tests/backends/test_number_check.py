@@ -1,0 +1,190 @@
+"""The check of every export: what is right passes, what is converted wrongly stays in PyTorch, the rest is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.simulation import partitions_kept
+from torch import Tensor, nn
+
+from lightning_trt_windows import DimRange, InputSpec, export_module, inspect, verify
+from lightning_trt_windows.backends import number_check
+from lightning_trt_windows.backends.number_check import NumberCheck
+from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.export import written_check
+from lightning_trt_windows.settings import ExportSettings
+
+BATCH = DimRange(1, 4, 8)
+
+
+class Classifier(nn.Module):
+    """A convolution, a normalisation and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+IMAGES = {"x": InputSpec((BATCH, 3, 8, 8))}
+
+
+class Pyramid(nn.Module):
+    """Adaptive pooling whose input is no multiple of its output, which Torch-TensorRT 2.14 converts wrongly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.pool = nn.AdaptiveAvgPool2d(7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.convolution(x).relu()) * 2
+
+
+def test_right_numbers_pass(tmp_path: Path) -> None:
+    """At the smallest, usual and largest size and between; the manifest and ``inspect`` say so."""
+    artifact = export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
+    check = artifact.manifest.check
+    assert check is not None
+    assert [sizes.name for sizes in check.compared] == ["min", "opt", "between", "max"]
+    assert all(max(sizes.lowered, sizes.engines) < 1e-5 for sizes in check.compared)
+    assert (check.not_checked, check.left_to_pytorch) == ((), ())
+    assert "compared with the module at the sizes min, opt, between, max" in str(inspect(artifact.path))
+
+
+def test_verify_without_a_gpu_shows_what_was_compared(tmp_path: Path) -> None:
+    """In place of 'not checked'."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU on this machine")
+    artifact = export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
+    report = str(verify(artifact.path))
+    assert "compared with the module at the sizes min" in report
+    assert "before the engines were built" in report
+    assert "NOT CHECKED" not in report
+
+
+def test_what_would_be_wrong_stays_in_pytorch_or_is_right(tmp_path: Path) -> None:
+    """The numbers of what was written are the module's, whoever computes them."""
+    torch.manual_seed(0)
+    module = Pyramid().eval()
+    with partitions_kept():
+        artifact = export_module(module, {"x": InputSpec((BATCH, 3, 11, 11))}, tmp_path / "m.windows.ep")
+    check = artifact.manifest.check
+    assert check is not None
+    assert check.compared
+    for left in check.left_to_pytorch:
+        assert "adaptive_avg_pool2d" in left.operator
+        assert "test_number_check.py" in left.line
+        assert "relative error" in left.reason
+        assert left.operator in artifact.manifest.fallback_ops
+        assert "Left to PyTorch" in str(inspect(artifact.path))
+
+
+def test_a_node_that_is_converted_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if TensorRT had made something else of a ReLU: it stays in PyTorch, and the manifest says so."""
+    real_check, real_difference = NumberCheck.check_network, number_check._difference
+
+    def check_network(self: NumberCheck, blocks: Any, name: str, graph: Any, interpreter: Any) -> None:
+        has_relu = any(node.op == "call_function" and "relu" in str(node.target) for node in graph.graph.nodes)
+
+        def difference(found: Any, wanted: Any) -> float:
+            is_relu = isinstance(wanted, Tensor) and wanted.dim() == 4 and bool((wanted >= 0).all())
+            is_output = isinstance(wanted, Tensor) and wanted.dim() == 2 and wanted.shape[1] == 10
+            return 0.5 if has_relu and (is_relu or is_output) else real_difference(found, wanted)
+
+        monkeypatch.setattr(number_check, "_difference", difference)
+        try:
+            real_check(self, blocks, name, graph, interpreter)
+        finally:
+            monkeypatch.setattr(number_check, "_difference", real_difference)
+
+    monkeypatch.setattr(NumberCheck, "check_network", check_network)
+    artifact = export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
+    check = artifact.manifest.check
+    assert check is not None
+    assert [left.operator for left in check.left_to_pytorch] == ["aten.relu.default"]
+    assert artifact.manifest.fallback_ops == ("aten.relu.default",)
+    assert len(artifact.manifest.engines) == 2
+    assert any("aten.relu.default" in note and "relative error 5.0e-01" in note for note in artifact.manifest.notes)
+
+
+def test_a_program_that_lowering_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No artifact of this name is left."""
+    real = NumberCheck._compare_lowered
+
+    def shifted(self: NumberCheck, parted: Any, sample: Any, values: Any) -> None:
+        real(self, parted, sample, [value + 1 for value in values])
+
+    monkeypatch.setattr(NumberCheck, "_compare_lowered", shifted)
+    with pytest.raises(CompileError, match=r"lowering has changed what .*: output 0 .* min \(batch=1\)"):
+        export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
+    assert not list(tmp_path.glob("*.ep"))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_program_that_would_give_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written is loaded and run, and nothing is left of what is wrong."""
+    real = written_check._repeating
+
+    def negated(compiled: Any, sample: str) -> Any:
+        open_engine = real(compiled, sample)
+
+        def opened(record: Any, plan: Any) -> Any:
+            run = open_engine(record, plan)
+            return lambda inputs: [-value for value in run(inputs)]
+
+        return opened
+
+    monkeypatch.setattr(written_check, "_repeating", negated)
+    with pytest.raises(CompileError, match=r"would not give what the module gives: output differs by"):
+        export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
+    assert not list(tmp_path.glob("*.ep"))
+
+
+def test_random_numbers_are_said(tmp_path: Path) -> None:
+    """They cannot be compared."""
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + torch.rand_like(x)).relu() * 2
+
+    artifact = export_module(Noisy(), {"x": InputSpec((BATCH, 4))}, tmp_path / "m.windows.ep")
+    check = artifact.manifest.check
+    assert check is not None
+    assert check.compared == ()
+    assert "draws random numbers" in str(check)
+
+
+def test_what_is_not_a_number_in_the_module_is_said(tmp_path: Path) -> None:
+    """It is no number to compare with; what is finite is compared all the same."""
+
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x * 2, (x - 100).log()], 1)
+
+    artifact = export_module(Halves(), {"x": InputSpec((BATCH, 4))}, tmp_path / "m.windows.ep")
+    check = artifact.manifest.check
+    assert check is not None
+    assert check.compared
+    assert "4 of 8 values of output 0 are NaN or infinite in the module as well" in check.not_checked[0]
+
+
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    """Then the manifest has no record of it."""
+    artifact = export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep", check=False)
+    assert artifact.manifest.check is None
+
+
+def test_other_values_are_refused() -> None:
+    """With the choices."""
+    with pytest.raises(ConfigurationError, match="check must be one of 'auto', 'full', False, got 'quick'"):
+        ExportSettings(check="quick")  # type: ignore[arg-type]
+    assert dataclasses.replace(ExportSettings(), check="full").check == "full"

@@ -1,0 +1,230 @@
+"""What went wrong on Windows once, each kind: output, paths, missing packages, line ends, keys, pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.artifacts import put
+from support.paths import DATA
+from support.stand_in import StandIn, export_for_test
+from torch import nn
+
+from lightning_trt_windows import DimRange, InputSpec, collect, verify
+from lightning_trt_windows.artifact import windows_names
+from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact
+from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.signing import check_signature, make_key, sign
+from lightning_trt_windows.bundle.layout import LONGEST
+from lightning_trt_windows.bundle.reading import extract_bundle
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
+from lightning_trt_windows.storage.remote_file import place_of
+
+WITHOUT_TORCH = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numpy", "safetensors"):
+            raise ImportError(f"{name} is refused here")
+sys.meta_path.insert(0, Refuse())
+import importlib.metadata
+real = importlib.metadata.version
+def version(name):
+    if name == "torch":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+importlib.metadata.version = version
+from lightning_trt_windows.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+MAIN = "import sys; from lightning_trt_windows.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    """An artifact with goldens."""
+    path = tmp_path_factory.mktemp("run") / "m.windows.ep"
+    inputs = {"input": InputSpec((DimRange(1, 2, 4, name="batch"), 8))}
+    return export_for_test(nn.Linear(8, 4).eval(), inputs, path, golden=True)
+
+
+@pytest.fixture
+def copied(built: StandIn, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    for path in built.artifact.path.parent.iterdir():
+        shutil.copyfile(path, tmp_path / path.name)
+    return tmp_path / built.artifact.path.name
+
+
+def run(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run ``code`` in a fresh interpreter."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=False, **{"capture_output": True, **options})
+
+
+class TestWithoutPyTorch:
+    """A PC on which nothing is installed yet."""
+
+    def test_verify_says_what_it_can(self, copied: Path) -> None:
+        """Files, hashes and goldens are compared, and why the rest is not is said."""
+        done = run(WITHOUT_TORCH, "verify", copied)
+        assert done.returncode == 0, done.stderr
+        assert b"not checked here: PyTorch is not installed here" in done.stdout, done.stdout
+
+    def test_damaged_goldens_are_found(self, copied: Path) -> None:
+        """Which takes no PyTorch."""
+        golden = ArtifactPaths.of(copied).golden
+        golden.write_bytes(golden.read_bytes()[:-1])
+        done = run(WITHOUT_TORCH, "verify", copied)
+        assert done.returncode == 7 and b"goldens: " in done.stdout and b"Traceback" not in done.stderr
+
+    def test_other_commands(self, copied: Path, tmp_path: Path) -> None:
+        """Everything that needs no PyTorch works without."""
+        assert run(WITHOUT_TORCH, "inspect", "--check", copied).returncode == 0
+        assert run(WITHOUT_TORCH, "collect", copied.parent, "--out", tmp_path / "b.zip").returncode == 0
+        done = run(WITHOUT_TORCH, "doctor", copied)
+        assert done.returncode == 3 and b"PyTorch is not installed" in done.stdout and not done.stderr, done
+
+
+class TestOutput:
+    """Whatever the code page."""
+
+    NAME = "mod\u00e8le-\u6a21\u578b"
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932", "utf-8"])
+    def test_json_is_ascii(self, tmp_path: Path, encoding: str) -> None:
+        """So that it is valid in every one of them."""
+        put(tmp_path / "run", self.NAME)
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        commands: list[list[object]] = [
+            ["inspect", tmp_path / "run", "--json"],
+            ["inspect", tmp_path / "run" / f"{self.NAME}.windows.ep", "--json"],
+            ["verify", tmp_path / "run" / f"{self.NAME}.windows.ep", "--json", "--no-numbers"],
+            ["collect", tmp_path / "run", "--out", tmp_path / "b.zip", "--json"],
+            ["index", tmp_path / "run", "--json"],
+        ]
+        for command in commands:
+            done = run(MAIN, *command, env=environment)
+            assert done.stdout.isascii(), command
+            assert self.NAME in json.dumps(json.loads(done.stdout), ensure_ascii=False), (command, done.stderr)
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+    def test_text_never_fails(self, tmp_path: Path, encoding: str) -> None:
+        """Letters that a code page lacks are shown as escapes, on both streams, and by a bundle's script too."""
+        put(tmp_path / "run", self.NAME)
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        done = run(MAIN, "inspect", tmp_path / "run", env=environment)
+        assert done.returncode == 0 and rb"\u6a21" in done.stdout
+        done = run(MAIN, "inspect", tmp_path / f"{self.NAME}.ep", env=environment)
+        assert done.returncode == 7 and rb"\u6a21" in done.stderr and b"Traceback" not in done.stderr
+        extract_bundle(collect(tmp_path / "run", tmp_path / "b.zip").path, tmp_path / "unpacked")
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        script = [sys.executable, "run.py"]
+        started = subprocess.run(script, cwd=tmp_path / "unpacked", env=environment, capture_output=True, check=False)
+        assert rb"\u6a21" in started.stdout and b"Unicode" not in started.stderr, started.stderr
+
+    def test_nobody_reads_to_the_end(self, copied: Path) -> None:
+        """``inspect FILE | more``, ended early: no traceback."""
+        read, write = os.pipe()
+        os.close(read)
+        done = run(MAIN, "inspect", "--json", copied, capture_output=False, stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+class TestPaths:
+    """Cases, drives and lengths."""
+
+    @pytest.mark.skipif(sys.platform != "win32", reason="names differ in case elsewhere")
+    def test_another_case_is_the_same_artifact(self, copied: Path) -> None:
+        """As NTFS has it: goldens are found and belong to it."""
+        typed = copied.with_name(copied.name.upper())
+        check_artifact(read_artifact(typed))
+        assert verify(typed, numbers=False).issues == ()
+
+    @pytest.mark.skipif(sys.platform != "win32", reason="drives are Windows'")
+    def test_a_drive_in_a_url(self) -> None:
+        """With three slashes, as browsers write it."""
+        assert place_of("file:///C:/runs/a.ckpt") == Path("C:/runs/a.ckpt")
+        assert place_of("file://C:/runs/a.ckpt") == Path("C:/runs/a.ckpt")
+        assert place_of("local:///D:/runs") == Path("D:/runs")
+
+    def test_a_space_in_a_url(self, tmp_path: Path) -> None:
+        """Where it is written ``%20`` and there is no file of that name."""
+        (tmp_path / "my runs").mkdir()
+        assert (
+            place_of(f"file://{'/' * (sys.platform == 'win32')}{tmp_path.as_posix()}/my%20runs") == tmp_path / "my runs"
+        )
+
+    @pytest.mark.parametrize("length", [20, 142, 300])
+    def test_names_in_bundles_fit_below_downloads(self, tmp_path: Path, length: int) -> None:
+        """With engines and goldens, from several folders of a run, and unpacked there."""
+        stem = ArtifactPaths.beside(f"{'x' * length}.ckpt").ep.name.removesuffix(".windows.ep")
+        for folder in ("lightning_logs/version_0/checkpoints", "lightning_logs/version_1/checkpoints"):
+            put(tmp_path / "run" / folder, stem, golden=b"recorded")
+        bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
+        assert max(map(len, bundle.files)) <= LONGEST
+        downloads = "C:\\Users\\" + "u" * 20 + "\\Downloads\\" + "b" * 40 + "\\"
+        assert max(len(downloads + name) for name in bundle.files) < windows_names.LONGEST_PATH
+        assert len(extract_bundle(bundle.path, tmp_path / "out")) == 2
+
+    def test_a_path_that_is_too_long_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Windows answers that it does not exist. Wine has no such limit, so a file that is not there stands for it."""
+        monkeypatch.setattr(windows_names.sys, "platform", "win32")
+        folder = tmp_path / ("d" * 100) / ("e" * 100)
+        with pytest.raises(ArtifactError, match=r"does not exist, or cannot be reached: its path has \d+ characters"):
+            read_artifact(folder / f"{'m' * 60}.windows.ep")
+        monkeypatch.setattr(windows_names.sys, "platform", sys.platform)
+
+
+class TestFiles:
+    """Line ends, keys and caches."""
+
+    def test_line_ends_are_named(self, tmp_path: Path) -> None:
+        """Git made CRLF of a manifest's line ends: the file is sound, and the signature no longer fits."""
+        pytest.importorskip("cryptography")
+        for name in ("tiny.windows.ep", "tiny.windows.json"):
+            shutil.copy(DATA / name, tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            public = make_key(tmp_path / "k.pem")
+        sign(tmp_path / "tiny.windows.ep", tmp_path / "k.pem")
+        manifest = tmp_path / "tiny.windows.json"
+        manifest.write_bytes(manifest.read_bytes().replace(b"\n", b"\r\n"))
+        with pytest.raises(ArtifactError, match="line ends of Windows"):
+            check_signature(read_artifact(manifest), [public])
+
+    @pytest.mark.skipif(sys.platform != "win32", reason="elsewhere the mode of the file protects it")
+    def test_a_private_key_is_warned_of(self, tmp_path: Path) -> None:
+        """Windows gives a file the permissions of its folder; a password protects it."""
+        with pytest.warns(UserWarning, match=r"whoever may read .* can read the private key"):
+            make_key(tmp_path / "k.pem")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            make_key(tmp_path / "p.pem", password="secret")
+
+    def test_a_cache_that_cannot_be_read(self, tmp_path: Path) -> None:
+        """Is an option that cannot be had, rather than a PermissionError out of a load."""
+
+        class Config:
+            def create_runtime_cache(self) -> object:
+                return object()
+
+            def set_runtime_cache(self, cache: object) -> None: ...
+
+        with pytest.raises(ConfigurationError, match=r"cache .* cannot be read: it is a directory; name another"):
+            RuntimeCache(tmp_path).attach(Config())
+
+    def test_a_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
+        """Windows says that the folder does not exist."""
+        (tmp_path / "f").touch()
+        with pytest.raises(OutputError, match="f is not a directory"), atomic_file(tmp_path / "f" / "m.ep"):
+            pass
