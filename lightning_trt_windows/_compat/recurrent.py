@@ -22,9 +22,9 @@ RECURRENT_NETS_ARE_UNROLLED = Workaround(
     since="2.11",
     until=None,
     reason="Tracing takes LSTM, GRU and RNN apart into one copy of the cell for each step, which fixes the length and "
-    "takes minutes; up to 2.12 it also gives the states of an LSTM a dimension of 1 that they do not have. The "
-    "operators are kept whole, with shapes computed here.",
-    link="https://github.com/pytorch/pytorch/issues/120626",
+    "takes minutes; up to 2.12 it also gives the states of an LSTM a dimension of 1 that they do not have (pytorch#151200). "
+    "The operators are kept whole, with shapes computed here.",
+    link="https://github.com/pytorch/pytorch/issues/115092",
     test="test_recurrent.py::test_recurrent_nets_are_still_unrolled",
     delete="torch.export keeps the operators whole with a length that may vary, and so does run_decompositions.",
 )
@@ -73,7 +73,10 @@ def _kernel(operator: Any, real: Callable[..., Any] | None) -> Callable[..., Any
     def kernel(*args: Any, **kwargs: Any) -> Any:
         if is_fake(args[0]):
             return _results(operator, *args, **kwargs)
-        return operator.decompose(*args, **kwargs) if real is None else real(*args, **kwargs)
+        if real is not None:
+            return real(*args, **kwargs)
+        # not operator.decompose(), which would find this kernel again: the one that was written in C++
+        return operator._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
 
     return kernel
 

@@ -18,7 +18,6 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import upstream
 from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.artifact.payload_writer import join_payloads
