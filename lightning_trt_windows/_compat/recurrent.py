@@ -93,7 +93,15 @@ def _results(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
-    """Tensors of the shapes, types and strides of what the operator returns."""
+    """Tensors of the shapes, types and strides of what the operator returns.
+
+    Raises:
+        RuntimeError: They would become part of a graph, where something decomposes the operator.
+    """
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    if get_proxy_mode() is not None:
+        raise RuntimeError(f"{operator} is kept whole: leave it out of the table of decompositions")
     states = [hx] if isinstance(hx, Tensor) else list(hx)
     directions = 2 if bidirectional else 1
     first, second = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
