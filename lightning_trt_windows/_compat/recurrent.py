@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -41,7 +42,8 @@ def recurrent_nets_kept_whole() -> Iterator[None]:
     """Give the recurrent operators kernels that only compute shapes, for fake tensors; others get the real ones.
 
     PyTorch has Python kernels for them that are taken whenever something is traced. Outside of traces the operators
-    are those of C++, here as elsewhere. Not for several threads at a time, as ``torch.export`` itself.
+    are those of C++, here as elsewhere. Packing a sequence in a trace is a ``TypeError`` that says what to do instead.
+    Not for several threads at a time, as ``torch.export`` itself.
     """
     from torch._decomp import decomposition_table
 
@@ -52,13 +54,29 @@ def recurrent_nets_kept_whole() -> Iterator[None]:
         _install(operator, {key: _kernel(operator, operator.py_kernels.get(key)) for key in _KEYS})
         decomposition_table[operator] = functools.partial(_results, operator)
     try:
-        yield
+        with mock.patch.object(torch._VF, "_pack_padded_sequence", _packed(torch._VF._pack_padded_sequence)):
+            yield
     finally:
         for operator, kernels in before.items():
             operator.py_kernels.clear()
             _install(operator, kernels)
             del decomposition_table[operator]
         decomposition_table.update(table)
+
+
+def _packed(real: Callable[..., Any]) -> Callable[..., Any]:
+    from torch._subclasses.fake_tensor import is_fake
+
+    def pack(x: Tensor, *args: Any) -> Any:
+        if is_fake(x):
+            raise TypeError(
+                "a packed sequence has sizes that depend on the lengths, and no trace knows those. Leave packing out of "
+                "the artifact (if not torch.compiler.is_exporting(): x = pack_padded_sequence(x, ...)), and give it "
+                "sequences of one length at a time: its engine takes every length and batch, so none needs padding"
+            )
+        return real(x, *args)
+
+    return pack
 
 
 def _install(operator: Any, kernels: dict[Any, Any]) -> None:

@@ -6,6 +6,8 @@ place in the user's code and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind

@@ -289,7 +289,7 @@ def _line_in_model(error: BaseException) -> str:
     text = str(error)
     quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
     frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
-    ours = __file__.rsplit("/", 1)[0]
+    ours = __file__.rsplit("/", 2)[0]
     for file, number, line in [*reversed(frames), *reversed(quoted)]:
         inside = "/torch/" in file or file.startswith((ours, "<"))
         if not inside:

@@ -49,7 +49,7 @@ class Repeated:
         if self._replay is None or kinds != self._kinds:
             return self._function(values)
         found = dict(zip(self._names, self._replay(*values.values()), strict=True))
-        if self._calls == 2:  # noqa: PLR2004 -- the second
+        if self._calls == 2:
             wanted = self._function(values)
             if not all(_same(found[name], value) for name, value in wanted.items()):
                 self._replay = None
