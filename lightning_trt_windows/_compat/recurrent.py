@@ -23,8 +23,8 @@ RECURRENT_NETS_ARE_UNROLLED = Workaround(
     since="2.11",
     until=None,
     reason="Tracing takes LSTM, GRU and RNN apart into one copy of the cell for each step, which fixes the length and "
-    "takes minutes; up to 2.12 it also gives the states of an LSTM a dimension of 1 that they do not have (pytorch#151200). "
-    "The operators are kept whole, with shapes computed here.",
+    "takes minutes; up to 2.12 it also gives the states of an LSTM a dimension of 1 that they do not have "
+    "(pytorch#151200). The operators are kept whole, with shapes computed here.",
     link="https://github.com/pytorch/pytorch/issues/115092",
     test="test_recurrent.py::test_recurrent_nets_are_still_unrolled",
     delete="torch.export keeps the operators whole with a length that may vary, and so does run_decompositions.",
@@ -49,7 +49,7 @@ def recurrent_nets_kept_whole() -> Iterator[None]:
 
     before = {operator: dict(operator.py_kernels) for operator in RECURRENT_OPERATORS}
     # what fake tensors with symbolic sizes are given to, before anything else is asked
-    table = {operator: decomposition_table[operator] for operator in before if operator in decomposition_table}
+    table: dict[Any, Any] = {o: decomposition_table[o] for o in before if o in decomposition_table}
     for operator in before:
         _install(operator, {key: _kernel(operator, operator.py_kernels.get(key)) for key in _KEYS})
         decomposition_table[operator] = functools.partial(_results, operator)
@@ -70,8 +70,8 @@ def _packed(real: Callable[..., Any]) -> Callable[..., Any]:
     def pack(x: Tensor, *args: Any) -> Any:
         if is_fake(x):
             raise TypeError(
-                "a packed sequence has sizes that depend on the lengths, and no trace knows those. Leave packing out of "
-                "the artifact (if not torch.compiler.is_exporting(): x = pack_padded_sequence(x, ...)), and give it "
+                "a packed sequence has sizes that depend on the lengths, and no trace knows those. Leave packing out "
+                "of the artifact (if not torch.compiler.is_exporting(): x = pack_padded_sequence(x, ...)), and give it "
                 "sequences of one length at a time: its engine takes every length and batch, so none needs padding"
             )
         return real(x, *args)

@@ -75,8 +75,9 @@ def _weights(layers: Layers, params: Sequence[Any], count: int, has_biases: bool
     found = []
     for first in range(0, len(params), each):
         own = [layers.tensor(value) for value in params[first : first + each]]
-        biases = own[2:4] if has_biases else (None, None)
-        found.append(Weights(own[0], own[1], *biases, own[2 + of_biases] if each > 2 + of_biases else None))
+        bias_ih, bias_hh = own[2:4] if has_biases else (None, None)
+        weight_hr = own[2 + of_biases] if each > 2 + of_biases else None
+        found.append(Weights(own[0], own[1], bias_ih, bias_hh, weight_hr))
     return found
 
 

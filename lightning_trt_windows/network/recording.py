@@ -73,9 +73,9 @@ def _same(found: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(found, wanted, equal_nan=True) if wanted.is_floating_point() else torch.equal(found, wanted)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._graph = fx.Graph()
         self._nodes = {id(value): self._graph.placeholder(f"x{n}") for n, value in enumerate(inputs)}
         # an id belongs to another tensor when the first one has gone

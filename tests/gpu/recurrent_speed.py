@@ -5,8 +5,8 @@ Two commands, on the same machine or on two, with torch of the same minor versio
     python tests/gpu/recurrent_speed.py build DIR              # no GPU needed
     python tests/gpu/recurrent_speed.py run DIR OUT.json       # an NVIDIA GPU
 
-``build`` exports each net of ``NETS`` once, with a length and a batch that may vary, and keeps its weights. ``run`` times
-both for every size of ``SIZES`` in turns, in the same process, and compares outputs with float64 on the CPU. Times are
+``build`` exports each net of ``NETS`` once, with a length and a batch that may vary, and keeps its weights. ``run``
+times both for every size of ``SIZES`` in turns, in the same process, and compares outputs with float64 on the CPU. Times are
 medians of calls that are waited for, in milliseconds; ``ratio`` is the engine's over cuDNN's, so below 1 the engine is
 faster. cuDNN has flattened weights and no TF32, as eager does by default.
 """
@@ -114,12 +114,8 @@ def run(folder: Path, out: Path) -> None:
             ratio = round(medians["engine_ms"] / medians["cudnn_ms"], 3)
             records.append({"net": name, "batch": batch, "steps": steps, **medians, "ratio": ratio, **errors})
             print(json.dumps(records[-1]), flush=True)
-    versions = {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cudnn": torch.backends.cudnn.version(),
-    }
-    out.write_text(json.dumps({**versions, "records": records}, indent=1) + "\n", encoding="utf-8")
+    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+    out.write_text(json.dumps({**machine, "records": records}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
