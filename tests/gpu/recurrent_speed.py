@@ -6,9 +6,9 @@ Two commands, on the same machine or on two, with torch of the same minor versio
     python tests/gpu/recurrent_speed.py run DIR OUT.json       # an NVIDIA GPU
 
 ``build`` exports each net of ``NETS`` once, with a length and a batch that may vary, and keeps its weights. ``run``
-times both for every size of ``SIZES`` in turns, in the same process, and compares outputs with float64 on the CPU. Times are
-medians of calls that are waited for, in milliseconds; ``ratio`` is the engine's over cuDNN's, so below 1 the engine is
-faster. cuDNN has flattened weights and no TF32, as eager does by default.
+times both for every size of ``SIZES`` in turns, in the same process, and compares outputs with float64 on the CPU.
+Times are medians of calls that are waited for, in milliseconds; ``ratio`` is the engine's over cuDNN's, so below 1 the
+engine is faster. cuDNN has flattened weights, and may use TF32, which is PyTorch's default for it.
 """
 
 from __future__ import annotations
