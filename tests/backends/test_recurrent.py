@@ -17,6 +17,7 @@ from support.stand_in import StandIn
 from torch import Tensor, nn
 
 from lightning_trt_windows import Artifact, DimRange, InputSpec, export_checkpoint, export_module
+from lightning_trt_windows.backends.recurrent_cells import CELLS
 
 STEPS, BATCH = DimRange(1, 6, 11, name="steps"), DimRange(1, 3, 5, name="batch")
 LIMIT = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -168,3 +169,18 @@ def test_left_to_pytorch_by_name(tmp_path: Path) -> None:
         module.eval(), {"input": InputSpec((STEPS, BATCH, 4))}, tmp_path / "m.windows.ep", compile_options=options
     )
     assert artifact.manifest.fallback_ops == ("aten.lstm.input",)
+
+
+def test_a_wrong_cell_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check sees through the loop: with another formula the operator stays in PyTorch."""
+    real = CELLS["gru"]
+
+    def wrong(layers: Any, weights: Any, x: Any, states: Any, rows: Any) -> Any:
+        return (layers.tanh(real(layers, weights, x, states, rows)[0]),)
+
+    monkeypatch.setitem(CELLS, "gru", wrong)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 4), Whole(rnn("gru")))
+    inputs = {"input": InputSpec((STEPS, BATCH, 4))}
+    artifact = export_module(module.eval(), inputs, tmp_path / "m.windows.ep", check="full")
+    assert [left.operator for left in artifact.manifest.check.left_to_pytorch] == ["aten.gru.input"]
