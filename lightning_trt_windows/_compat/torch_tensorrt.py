@@ -78,6 +78,9 @@ class Upstream:
     TRTInterpreter: Any
     interpreter_module: Any
     CONVERTERS: Any
+    converter: Callable[..., Callable[..., Any]]
+    """``dynamo_tensorrt_converter``, which registers a converter."""
+    get_trt_tensor: Callable[..., Any]
     OpSupportTester: Any
     TRTPartitioner: Any
     construct_submodule_inputs: Callable[..., Any]
@@ -173,7 +176,7 @@ def _import_blocks() -> Upstream:
     from torch_tensorrt.dynamo._settings import CompilationSettings
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
     from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
-    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS, dynamo_tensorrt_converter
     from torch_tensorrt.dynamo.conversion._symbolic_shape_capture import extract_symbolic_shape_expressions
     from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
     from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pre_export_lowering
@@ -189,6 +192,8 @@ def _import_blocks() -> Upstream:
         TRTInterpreter=_TRTInterpreter.TRTInterpreter,
         interpreter_module=_TRTInterpreter,
         CONVERTERS=DYNAMO_CONVERTERS,
+        converter=dynamo_tensorrt_converter,
+        get_trt_tensor=get_trt_tensor,
         OpSupportTester=_adjacency_partitioner.OpSupportTester,
         TRTPartitioner=_adjacency_partitioner.TRTPartitioner,
         construct_submodule_inputs=partitioning.construct_submodule_inputs,

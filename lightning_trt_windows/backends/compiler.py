@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, lower
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
@@ -28,6 +29,7 @@ from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, W
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
+from lightning_trt_windows.backends.recurrent import keep_whole, register_converters
 from lightning_trt_windows.backends.rewrites import (
     OWN_DECOMPOSITIONS,
     of_types_without_engines,
@@ -41,7 +43,6 @@ from lightning_trt_windows.backends.unsupported import (
     refuse_cpu_operators,
     refuse_dtypes,
     refuse_lost_dimensions,
-    refuse_lstm_states,
     refuse_mutations,
 )
 from lightning_trt_windows.errors import CompileError
@@ -151,14 +152,15 @@ def compile_program(
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
+    register_converters(blocks)
     blocks.CONVERTERS.set_compilation_settings(settings)
-    refuse_lstm_states(program)
-    with _failures_explained(program):
+    table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
+    with _failures_explained(program), recurrent_nets_kept_whole():
         prepared = blocks.pre_export_lowering(program, settings)
-        decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **OWN_DECOMPOSITIONS})
+        decomposed = prepared.run_decompositions(table)
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
-    with _failures_explained(decomposed):
+    with _failures_explained(decomposed), recurrent_nets_kept_whole():
         lowered: GraphModule = lower(blocks, decomposed, settings)
         rewrite(lowered)
     refuse_lost_dimensions(program, lowered)

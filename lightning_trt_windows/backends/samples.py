@@ -194,6 +194,7 @@ _WIDE = frozenset(
             "conv3d",
         ),
         *("scaled_dot_product_attention", "native_layer_norm", "native_group_norm", "einsum", "_softmax", "softmax"),
+        *("lstm", "gru", "rnn_tanh", "rnn_relu"),
     )
 )
 """Operators that CPUs lack in float16, or take long for."""

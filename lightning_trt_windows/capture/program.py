@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
     causal_masks_not_looked_for,
     no_buffer_hook_stays,
@@ -263,6 +264,7 @@ def _export(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], di
             partial_graph_not_printed(),
             causal_masks_not_looked_for(),
             quantizers_traced(),
+            recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),
         ):
             try:
@@ -287,7 +289,7 @@ def _line_in_model(error: BaseException) -> str:
     text = str(error)
     quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
     frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
-    ours = __file__.rsplit("/", 1)[0]
+    ours = __file__.rsplit("/", 2)[0]
     for file, number, line in [*reversed(frames), *reversed(quoted)]:
         inside = "/torch/" in file or file.startswith((ours, "<"))
         if not inside:
