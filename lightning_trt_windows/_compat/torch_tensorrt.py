@@ -80,7 +80,6 @@ class Upstream:
     CONVERTERS: Any
     converter: Callable[..., Callable[..., Any]]
     """``dynamo_tensorrt_converter``, which registers a converter."""
-    get_trt_tensor: Callable[..., Any]
     OpSupportTester: Any
     TRTPartitioner: Any
     construct_submodule_inputs: Callable[..., Any]
@@ -193,7 +192,6 @@ def _import_blocks() -> Upstream:
         interpreter_module=_TRTInterpreter,
         CONVERTERS=DYNAMO_CONVERTERS,
         converter=dynamo_tensorrt_converter,
-        get_trt_tensor=get_trt_tensor,
         OpSupportTester=_adjacency_partitioner.OpSupportTester,
         TRTPartitioner=_adjacency_partitioner.TRTPartitioner,
         construct_submodule_inputs=partitioning.construct_submodule_inputs,
