@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
 from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.backends import CompiledProgram
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.backends.compiler import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
 from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
@@ -73,6 +74,7 @@ class TensorRT:
         *,
         twin: bool = False,
         samples: Samples | None = None,
+        names: ProgramNames | None = None,
     ) -> CompiledProgram:
         """See ``Backend``."""
         self.check(settings)
@@ -88,6 +90,7 @@ class TensorRT:
             device_record=functools.partial(_device_record, gpu, everywhere),
             platform=LINUX if twin else WINDOWS,
             samples=samples,
+            names=names,
         )
         return CompiledProgram(
             backend=self.name,

@@ -31,6 +31,7 @@ from lightning_trt_windows.artifact.manifest import (
 from lightning_trt_windows.artifact.payload_writer import Joined, join_payloads
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.capture.constraint_fixes import Suggestion
 from lightning_trt_windows.capture.goldens import Recorded, record_goldens
 from lightning_trt_windows.capture.io_precision import with_io_precision
@@ -230,13 +231,14 @@ def build(job: Job) -> Artifact:
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
+    names = ProgramNames(tuple(i.name for i in job.inputs), tuple(o.name for o in job.outputs))
     # lowering and converters draw numbers, and would lower what autocast makes of it
     with log_beside(job.paths), random_state_kept(), outside_of_steps():
-        compiled = backend.compile(program, job.settings, samples=samples_of(job))
+        compiled = backend.compile(program, job.settings, samples=samples_of(job), names=names)
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
-        return verified_by_twin(artifact, spare, job.settings, backend, write)
+        return verified_by_twin(artifact, spare, job.settings, backend, names, write)
     return verified(artifact, job.settings.verify) if job.settings.verify else artifact
 
 
