@@ -277,9 +277,10 @@ class _Writer:
         for name, record in zip(inputs, self._manifest.inputs):
             for bound in ("min", "opt", "max"):
                 properties[f"{name}.{bound}"] = ",".join(str(size) for size in getattr(record, bound))
-        for name, either in zip((*inputs, *outputs), (*self._manifest.inputs, *self._manifest.outputs)):
-            if name != either.name:
-                properties[f"{name}.in_program"] = either.name
+        program = [*(record.name for record in self._manifest.inputs), *(o.name for o in self._manifest.outputs)]
+        for name, in_program in zip((*inputs, *outputs), program):
+            if name != in_program:
+                properties[f"{name}.in_program"] = in_program
         version = self._manifest.versions.get("tensorrt-rtx", "")
         properties["tensorrt_rtx"] = version
         properties["execution_provider"] = PROVIDER
