@@ -20,7 +20,13 @@ from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.backends.compiler import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.options import (
+    NEVER,
+    changed_options,
+    check_formats,
+    check_options,
+    precision_options,
+)
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
@@ -66,6 +72,7 @@ class TensorRT:
             version=blocks.version,
         )
         _check_values(settings, gpu)
+        check_formats(settings, self.name)
 
     def compile(
         self,

@@ -14,7 +14,13 @@ from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.backends.compiler import compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.options import (
+    NEVER,
+    changed_options,
+    check_formats,
+    check_options,
+    precision_options,
+)
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
@@ -63,6 +69,7 @@ class TensorRTRTX:
             version=blocks.version,
         )
         _capabilities(blocks, settings.compute_capabilities)
+        check_formats(settings, self.name)
 
     def compile(
         self,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.files import atomic_file
-from lightning_trt_windows.artifact.manifest import InputRecord, Manifest, OutputRecord
+from lightning_trt_windows.artifact.manifest import InputRecord, OutputRecord
 from lightning_trt_windows.artifact.outline import EngineCall, Origin, Outline, read_constant, read_outline
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.onnx.providers import PROVIDER, PROVIDER_DISTRIBUTION, provider_versions
@@ -86,18 +86,19 @@ def write_onnx(
     folder = Path(directory) if directory is not None else artifact.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = artifact.path.name.removesuffix(".ep")
-    names = _engine_names(stem, artifact.manifest)
+    target, *engines = artifact.paths.onnx_files(len(artifact.manifest.engines))
+    names = [engine.name for engine in engines]
     model = _Writer(artifact, outline, names, embed).model(stem)
-    path = folder / f"{stem}.onnx"
+    path = folder / target.name
     # the model names its engines, so it must not be there before they are
     path.unlink(missing_ok=True)
     written = []
     if not embed:
         for engine, plan in _plans(artifact):
-            target = folder / names[engine]
-            with atomic_file(target) as out:
+            beside = folder / names[engine]
+            with atomic_file(beside) as out:
                 out.write(plan)
-            written.append(target)
+            written.append(beside)
     with atomic_file(path) as out:
         out.write(model.SerializeToString())
     return OnnxModel(path, tuple(written))
@@ -122,12 +123,6 @@ def _check(artifact: Artifact, outline: Outline, embed: bool) -> None:
             f"the engines of {artifact.path.name} have {size / 1e9:.1f} GB, and an ONNX model ends at 2 GB: "
             "leave them beside the model (embed=False)"
         )
-
-
-def _engine_names(stem: str, manifest: Manifest) -> list[str]:
-    if len(manifest.engines) == 1:
-        return [f"{stem}.engine"]
-    return [f"{stem}.engine_{number}.engine" for number in range(len(manifest.engines))]
 
 
 def _plans(artifact: Artifact) -> Iterator[tuple[int, memoryview]]:
