@@ -108,6 +108,11 @@ class ArtifactPaths:
         return self._file("json.sig")
 
     @property
+    def bench(self) -> Path:
+        """What ``bench`` measured; optional, and no part of the artifact: figures are of one machine."""
+        return self._file("bench.json")
+
+    @property
     def log(self) -> Path:
         """The log of an export that failed."""
         return self._file("log")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lightning_trt_windows.runtime.loaded import LoadedModule
 
-__all__ = ["Bench", "Point", "batch_symbol", "bench", "bench_path", "write_bench"]
+__all__ = ["Bench", "Point", "batch_symbol", "bench", "write_bench"]
 
 FORMAT_VERSION = "1.0"
 _SEED = 0
@@ -168,19 +168,13 @@ def batch_symbol(manifest: Manifest) -> str | None:
     return "batch" if "batch" in named else next(iter(named), None)
 
 
-def bench_path(artifact: Artifact) -> Path:
-    """Where the figures of ``artifact`` are kept: ``NAME.windows.bench.json``."""
-    ep = artifact.path
-    return ep.with_name(ep.name.removesuffix(".ep") + ".bench.json")
-
-
 def write_bench(artifact: Artifact, found: Bench) -> Path:
     """Write the figures beside ``artifact``, for ``report``.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    path = bench_path(artifact)
+    path = artifact.paths.bench
     with atomic_file(path) as file:
         file.write((json.dumps(found.to_dict(), indent=2) + "\n").encode())
     return path
