@@ -27,10 +27,6 @@ class ExportSettings:
         ConfigurationError: A value outside its choices.
     """
 
-    formats: tuple[Format, ...] = ("ep",)
-    """``"ep"``, the artifact that ``load`` takes, is always among them. ``"onnx"`` adds a model for ONNX Runtime and
-    Windows ML and the engine that it names, where the whole program runs in engines; where it does not, the artifact is
-    complete without it, and a warning and a note in the manifest name the operators. Needs the package ``onnx``."""
     backend: BackendName = "auto"
     """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
     precision: Precision | None = None
@@ -57,6 +53,10 @@ class ExportSettings:
     """Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a second
     or two, the smallest inputs first; ``"full"`` at the smallest, usual and largest sizes and between; ``False`` does
     not compare."""
+    formats: tuple[Format, ...] = ("ep",)
+    """``"ep"``, the artifact that ``load`` takes, is always among them. ``"onnx"`` adds a model for ONNX Runtime and
+    Windows ML and the engine that it names, where the whole program runs in engines; where it does not, the artifact is
+    complete without it, and a warning and a note in the manifest name the operators. Needs the package ``onnx``."""
     compile_options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 

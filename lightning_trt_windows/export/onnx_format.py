@@ -6,14 +6,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.files import output_errors, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord, Manifest
 from lightning_trt_windows.artifact.onnx_files import NO_MODEL, why_no_onnx
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.onnx.model import write_onnx
 
-__all__ = ["warned_without_onnx", "with_onnx"]
+__all__ = ["remove_onnx", "warned_without_onnx", "with_onnx"]
 
 
 def with_onnx(artifact: Artifact) -> Manifest:
@@ -32,6 +32,16 @@ def with_onnx(artifact: Artifact) -> Manifest:
     except ConfigurationError as error:
         return replace(artifact.manifest, notes=(*artifact.manifest.notes, f"{NO_MODEL}{error}"))
     return replace(artifact.manifest, onnx=tuple(map(_record, (model.path, *model.engines))))
+
+
+def remove_onnx(paths: ArtifactPaths) -> None:
+    """Remove the model that an earlier export left: it must not pass for one of the weights that come.
+
+    Raises:
+        OutputError: It cannot be removed.
+    """
+    with output_errors(paths.onnx, 0):
+        paths.onnx.unlink(missing_ok=True)
 
 
 def _record(path: Path) -> FileRecord:

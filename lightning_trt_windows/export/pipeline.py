@@ -54,7 +54,7 @@ from lightning_trt_windows.export.job import (
     matches,
 )
 from lightning_trt_windows.export.number_samples import samples_of
-from lightning_trt_windows.export.onnx_format import warned_without_onnx, with_onnx
+from lightning_trt_windows.export.onnx_format import remove_onnx, warned_without_onnx, with_onnx
 from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
@@ -249,8 +249,7 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
     stage("write", job.paths.ep.name)
-    # nor may a model that an earlier export left pass for one of these weights
-    job.paths.onnx.unlink(missing_ok=True)
+    remove_onnx(job.paths)
     try:
         ep, joined = _write_program(job.paths.ep, compiled)
         timings = Timings(
@@ -321,7 +320,7 @@ def _of_twin(job: Job, source: CheckpointFile | None) -> Artifact | None:
 
 def _shared(theirs: Artifact, job: Job, record: CheckpointRecord) -> Artifact:
     remove_manifest(job.paths)
-    job.paths.onnx.unlink(missing_ok=True)
+    remove_onnx(job.paths)
     link_or_copy(theirs.path, job.paths.ep)
     ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
     golden = theirs.manifest.golden
