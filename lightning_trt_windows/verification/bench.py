@@ -144,7 +144,7 @@ def bench(
     if reference is not None:
         sides["eager"] = _eager(loaded, reference)
     if onnx is not None:
-        sides["onnxruntime"] = _onnxruntime(Path(onnx), loaded)
+        sides["onnxruntime"] = _onnxruntime(Path(onnx))
     points: list[Point] = []
     for batch in sizes:
         points += _measured(loaded, clock, sides, batch, max(calls, 1))
@@ -302,15 +302,14 @@ def _eager(loaded: LoadedModule, reference: Callable[..., Any]) -> Callable[[Seq
     return call
 
 
-def _onnxruntime(path: Path, loaded: LoadedModule) -> Callable[[Sequence[torch.Tensor]], Any]:
+def _onnxruntime(path: Path) -> Callable[[Sequence[torch.Tensor]], Any]:
     from lightning_trt_windows.onnx.session import open_session
 
     session = open_session(path)
-    names = [record.name for record in loaded.manifest.inputs]
-    outputs = [record.name for record in loaded.manifest.outputs]
+    names = [given.name for given in session.get_inputs()]
 
     def call(tensors: Sequence[torch.Tensor]) -> Any:
-        return session.run(outputs, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
+        return session.run(None, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
 
     return call
 
