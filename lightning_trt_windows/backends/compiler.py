@@ -105,6 +105,8 @@ def compile_program(
     """
     ranges = promised_ranges(program)
     quantizers_run_on_cpus()
+    # once in a process, and so not among what is taken back below
+    register_converters(blocks)
     with quiet() as log, cpu_convolution_heuristics_off(), own_converters(blocks):
         try:
             check = None
@@ -155,7 +157,6 @@ def compile_program(
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
-    register_converters(blocks)
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
     with _failures_explained(program), recurrent_nets_kept_whole():

@@ -19,6 +19,8 @@ import torch
 
 __all__ = ["Work", "main"]
 
+_GRACE = 25.0
+"""Seconds that an item which was begun may take beyond the time for all."""
 Work = Callable[[], list[dict[str, Any]]]
 """Gives the records of one item."""
 
@@ -53,8 +55,12 @@ def main(
     for part, file in enumerate(files):
         own = ["--part", f"{part}/{len(files)}", "--out", str(file)]
         started.append(subprocess.Popen([sys.executable, sys.argv[0], *sys.argv[1:], *own]))
+    end = time.monotonic() + arguments.seconds + _GRACE
     for process in started:
-        process.wait()
+        try:
+            process.wait(max(end - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()  # what it has written down counts
     records = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
     arguments.out.write_text("".join(json.dumps(record) + "\n" for record in records))
     shutil.rmtree(folder)
