@@ -1,0 +1,288 @@
+"""``torch.export``, tried in more ways than one, and what it says where none of them does."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributions import Distribution
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.torch import (
+    causal_masks_not_looked_for,
+    no_buffer_hook_stays,
+    partial_graph_not_printed,
+)
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.capture.calling import Calling, Method, caches_off
+from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.capture.dimensions import Dimensions
+from lightning_trt_windows.errors import CaptureError
+from lightning_trt_windows.modules.containers import leaves, map_leaves
+from lightning_trt_windows.modules.registration import classes_in, register_containers, registration_code
+from lightning_trt_windows.modules.state import state_kept
+from lightning_trt_windows.progress.upstream_output import quiet
+
+__all__ = ["GUARDS_DEFERRED", "DimensionError", "Traced", "trace"]
+
+GUARDS_DEFERRED: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True}
+"""Let ``torch.export`` state as assertions what it cannot prove; for what is true of all sizes anyway."""
+_DEPENDS_ON_DATA = ("GuardOnDataDependentSymNode", "UserError")
+_STEPS_OF_ONE = "Cannot create Dim with inconsistent"
+"""``torch.export`` wants steps of which there is only one in the range, and fails to say so."""
+_CLOSE = 1e-3
+"""Relative norm of the difference to eager beyond which a trace is not what the module computes."""
+
+
+class DimensionError(CaptureError):
+    """A dynamic dimension is not as free as it was declared; ``suggestions`` say what would work."""
+
+    def __init__(self, message: str, suggestions: tuple[Suggestion, ...]) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What came of it."""
+
+    program: ExportedProgram
+    notes: tuple[str, ...] = ()
+
+
+def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device: torch.device) -> Traced:
+    """Trace ``target`` with every dimension as free as ``inputs`` say.
+
+    What the usual trace fixes, another one may leave free: at other sizes, or following Python's own code rather than
+    running it, which understands ``len`` and assertions. Such a trace counts where it computes what the module does.
+
+    Raises:
+        DimensionError: Some dimension is less free than declared, however it is traced.
+        CaptureError: It cannot be traced; the message names the line.
+    """
+    attempt = _Attempt(target, calling, inputs, device)
+    try:
+        return attempt.made({}, strict=False)
+    except DimensionError as error:
+        first: CaptureError = error
+        if not any(s.static is not None or s.offset or s.multiple_of > 1 for s in error.suggestions):
+            raise
+        ways = [(sizes, False) for sizes in attempt.other_sizes(s.symbol for s in error.suggestions)] + [({}, True)]
+    except CaptureError as error:
+        first = error
+        if _STEPS_OF_ONE in str(error):
+            ways = [(sizes, False) for sizes in attempt.other_sizes(attempt.ranges)]
+        elif type(error.__cause__).__name__ in _DEPENDS_ON_DATA:
+            ways = [({}, True)]
+        else:
+            raise
+    for sizes, strict in ways:
+        if strict and not calling.is_plain:
+            continue
+        try:
+            traced = attempt.made(sizes, strict=strict)
+        except DimensionError as error:
+            first = first if isinstance(first, DimensionError) or strict else error
+            continue
+        except CaptureError:
+            continue
+        if attempt.agrees(traced.program):
+            return traced
+    raise first
+
+
+class _Attempt:
+    def __init__(self, target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device: torch.device) -> None:
+        self._target = target
+        self._calling = calling
+        self._inputs = inputs
+        self._device = device
+        self._dims = Dimensions(device)
+
+    @property
+    def ranges(self) -> Mapping[str, DimRange]:
+        """Of each symbol."""
+        return self._dims.ranges
+
+    def made(self, sizes: Mapping[str, int], *, strict: bool) -> Traced:
+        """A program traced at ``sizes``, with the classes of its outputs made known to ``torch.export``."""
+        dims = Dimensions(self._device, sizes)
+        trees = {name: map_leaves(tree, dims.example, name) for name, tree in self._inputs.items()}
+        self._calling.notes.clear()
+        if not sizes:
+            self._dims = dims
+        args, kwargs = self._calling.program_arguments(trees)
+        with contextlib.nullcontext() if strict else self._calling.adapted(self._target):
+            program = self._with_known_outputs(args, kwargs, dims, strict)
+        spec = program.call_spec.out_spec
+        if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
+            raise CaptureError("its outputs have a class that cannot be saved")
+        return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
+
+    def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
+        """Sizes at which a trace may go another way: the largest ones, then some in the middle."""
+        names, found = list(symbols), []
+        for pick in (lambda d: d.max, lambda d: (d.min + d.max) // 2 // d.multiple_of * d.multiple_of):
+            sizes = {
+                name: pick(self.ranges[name])
+                for name in names
+                if name in self.ranges and pick(self.ranges[name]) not in (self._dims.traced_at(name), 0, 1)
+            }
+            if sizes and sizes not in found:
+                found.append(sizes)
+        return found
+
+    def agrees(self, program: ExportedProgram) -> bool:
+        """Whether the program computes what the module does, at the ends of all ranges and at the usual sizes."""
+        for pick in (lambda d: d.opt, lambda d: d.min, lambda d: d.max):
+            sizes = {symbol: pick(dim) for symbol, dim in self.ranges.items()}
+
+            def tensor(name: str, leaf: Any, sizes: Mapping[str, int] = sizes) -> Any:
+                return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
+
+            trees = {name: map_leaves(tree, tensor, name) for name, tree in self._inputs.items()}
+            args, kwargs = self._calling.program_arguments(trees)
+            try:
+                with self._calling.adapted(self._target):
+                    wanted = _run(self._target, args, kwargs)
+            except Exception:
+                continue  # a size that the module itself does not take
+            try:
+                found = _run(program.module(), args, kwargs)
+            # guards of the program, or sizes that it cannot compute with
+            except Exception:
+                return False
+            pairs = zip(tree_leaves(wanted), tree_leaves(found))
+            if not all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor)):
+                return False
+        return True
+
+    def _with_known_outputs(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+    ) -> ExportedProgram:
+        try:
+            return _export(self._target, args, kwargs, dims, strict)
+        except DimensionError:
+            raise
+        except CaptureError as error:
+            result = _or_nothing(lambda: _run(self._target, args, kwargs))
+            if not register_containers(result):
+                _explain_unknown_classes(result, error)
+                raise
+            return _export(self._target, args, kwargs, dims, strict)
+
+
+def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    with state_kept(module), torch.compiler.set_stance("force_eager"):
+        return module(*args, **kwargs)
+
+
+def _or_nothing(make: Callable[[], Any]) -> Any:
+    """``None`` where it fails, which the trace tells better."""
+    try:
+        return make()
+    except Exception:
+        return None
+
+
+def _close(one: torch.Tensor, other: Any) -> bool:
+    if not isinstance(other, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
+    if not one.is_floating_point() or not one.numel():
+        return torch.equal(one, other)
+    wanted, found = one.double().nan_to_num(), other.double().nan_to_num()
+    return bool((found - wanted).norm() <= _CLOSE * wanted.norm() + 1e-9)
+
+
+def _explain_unknown_classes(result: Any, error: CaptureError) -> None:
+    """Add to ``error`` what to write for a class among the outputs that nobody can take apart."""
+    plain = (torch.Tensor, str, bytes, int, float, complex, type(None))
+    unknown = {type(leaf): name for name, leaf in leaves({"output": result}) if not isinstance(leaf, plain)}
+    for cls, name in unknown.items():
+        error.args = (
+            f"{error.args[0]}\n{name} is a {cls.__name__}, which PyTorch cannot take apart. Return a tuple, a dict or "
+            f"a dataclass of tensors, or say how before the export:\n{registration_code(cls)}",
+        )
+
+
+@contextlib.contextmanager
+def _distributions_not_validated() -> Iterator[None]:
+    """Arguments of ``torch.distributions`` are checked by value, which no trace can follow."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+def _export(
+    target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+) -> ExportedProgram:
+    owner = type(target.module if isinstance(target, Method) else target).__name__
+    options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": strict}
+    try:
+        with (
+            quiet(),
+            partial_graph_not_printed(),
+            causal_masks_not_looked_for(),
+            quantizers_traced(),
+            no_buffer_hook_stays(),
+            caches_off(target),
+            _distributions_not_validated(),
+        ):
+            try:
+                return torch.export.export(target, args, kwargs, **options)
+            except Exception as error:
+                if not only_truisms(str(error)):
+                    raise
+                return torch.export.export(target, args, kwargs, **options, **GUARDS_DEFERRED)
+    # tracing runs the user's forward, which can raise anything
+    except Exception as error:
+        message = (
+            f"torch.export could not trace {owner}.{getattr(target, 'method', 'forward')}"
+            f"{_line_in_model(error)}: {_first_lines(error)}"
+        )
+        if found := suggestions(str(error)):
+            raise DimensionError(message, tuple(map(dims.translated, found))) from error
+        raise CaptureError(message) from error
+
+
+_NOT_THE_USERS = ("/torch/", "/lightning/pytorch/", "/pytorch_lightning/", "/lightning/fabric/")
+
+
+def _line_in_model(error: BaseException) -> str:
+    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's nor ours."""
+    text = str(error)
+    quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
+    frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
+    ours = __file__.rsplit("/", 2)[0]
+    for file, number, line in [*reversed(frames), *reversed(quoted)]:
+        inside = any(part in file for part in _NOT_THE_USERS) or file.startswith((ours, "<"))
+        if not inside:
+            return f" at {file.rsplit('/', 1)[-1]}:{number} ({line.strip()})"
+    return ""
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    kept = lines[:1]
+    # "Constraints violated" says nothing without what stands below it
+    kept += [line for line in lines[1:] if line.startswith("  - ")][:4]
+    suggested = next((i for i, line in enumerate(lines) if line.startswith("Suggested fixes")), None)
+    if suggested is not None:
+        kept += [line for line in lines[suggested:] if line.startswith(("Suggested", " "))]
+    return f"{type(error).__name__}: " + "\n".join(kept)
