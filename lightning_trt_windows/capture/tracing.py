@@ -130,7 +130,7 @@ class _Attempt:
     def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
         """Sizes at which a trace may go another way: the largest ones, then some in the middle."""
         names, found = list(symbols), []
-        for pick in (lambda d: d.max, lambda d: (d.min + d.max) // 2 // d.multiple_of * d.multiple_of):
+        for pick in (_largest, _middle):
             sizes = {
                 name: pick(self.ranges[name])
                 for name in names
@@ -142,8 +142,8 @@ class _Attempt:
 
     def agrees(self, program: ExportedProgram) -> bool:
         """Whether the program computes what the module does, at the ends of all ranges and at the usual sizes."""
-        for pick in (lambda d: d.opt, lambda d: d.min, lambda d: d.max):
-            sizes = {symbol: pick(dim) for symbol, dim in self.ranges.items()}
+        for end in ("opt", "min", "max"):
+            sizes = {symbol: getattr(dim, end) for symbol, dim in self.ranges.items()}
 
             def tensor(name: str, leaf: Any, sizes: Mapping[str, int] = sizes) -> Any:
                 return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
@@ -178,6 +178,14 @@ class _Attempt:
                 _explain_unknown_classes(result, error)
                 raise
             return _export(self._target, args, kwargs, dims, strict)
+
+
+def _largest(dim: DimRange) -> int:
+    return dim.max
+
+
+def _middle(dim: DimRange) -> int:
+    return (dim.min + dim.max) // 2 // dim.multiple_of * dim.multiple_of
 
 
 def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -27,7 +27,6 @@ from lightning_trt_windows.discovery.explicit import (
     explicit_inputs,
     name_symbols,
     overlay,
-    shapes_as_specs,
 )
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.discovery.observer import Observer, called_part
@@ -143,10 +142,11 @@ def discover(
     owner, name = exported_part(module, method)
     owner = original(owner)
     signature = inspect.signature(getattr(owner, name))
-    given = explicit_inputs(inputs, datamodule, signature, method)
-    silent: list[str] = []
+    silent = list(observer.notes) if observer else []
     subject = Subject(module, method, signature, datamodule, observer, owner is module)
     evidence = evidence_at_hand(subject)
+    seen = [item for call in evidence.calls for item in leaves(call.arguments)] if evidence else []
+    given = explicit_inputs(shapes_as_specs(inputs, seen), datamodule, signature, method)
     if evidence is None and _incomplete(given, signature):
         evidence = evidence_to_look_for(subject, options.max_batches, silent)
     if part and evidence is not None:
@@ -160,7 +160,9 @@ def discover(
     with contextlib.suppress(ShapeDiscoveryError):
         whole = replace(_discovered(evidence, given, subject, options, silent), method=part)
     found = _discovered(without, given, subject, options, silent)
-    note = f"{', '.join(targets)}: only needed for a loss, and left out; RangeOptions(keep={list(targets)!r}) keeps them"
+    note = (
+        f"{', '.join(targets)}: only needed for a loss, and left out; RangeOptions(keep={list(targets)!r}) keeps them"
+    )
     return replace(found, notes=(*found.notes, note), method=part, with_targets=whole)
 
 

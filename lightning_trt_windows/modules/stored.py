@@ -107,7 +107,7 @@ def holds_tensors(value: Any, depth: int = 0, above: tuple[int, ...] = ()) -> bo
 
 
 @functools.cache
-def _is_of_python(cls: type) -> bool:
+def _is_of_python(cls: Any) -> bool:
     """Whether instances hold nothing but attributes: no class of an extension is among its bases."""
     base: Any = cls
     while base.__flags__ & _HEAP_TYPE:
@@ -118,7 +118,7 @@ def _is_of_python(cls: type) -> bool:
 
 
 @functools.cache
-def _slots(cls: type) -> dict[str, Any]:
+def _slots(cls: Any) -> dict[str, Any]:
     return {
         name: member
         for base in reversed(cls.__mro__)
