@@ -1,9 +1,9 @@
 """How a program is called, and how the module: classes of the user's on one side, dicts and tensors on the other.
 
 ``torch.export`` takes containers that it knows and that a file can name. The program is given dicts by field name in
-place of the user's batch classes, which is also what a PC that does not have these classes hands over. While the module
-is traced, ``adapted`` stands in for its ``forward``: it makes the objects that ``forward`` expects, and makes of what it
-returns what a program can return.
+place of the user's batch classes, which is also what a PC that does not have these classes hands over. While a module
+is traced, ``adapted`` stands in for its ``forward``: it makes the objects that ``forward`` expects, and makes of what
+that returns what a program can return.
 """
 
 from __future__ import annotations

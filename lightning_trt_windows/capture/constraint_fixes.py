@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lightning_trt_windows.artifact.shapes import DimRange
 
@@ -99,7 +100,7 @@ def _from_complaints(message: str) -> Iterator[Suggestion]:
             continue
         sizes = conditions[0][0]
         found = [n for n in sizes if all(holds(n) for _, holds in conditions)]
-        steps = {after - before for before, after in zip(found, found[1:])}
+        steps = {after - before for before, after in pairwise(found)}
         if len(found) == 1:
             yield Suggestion(symbol, static=found[0])
         elif len(steps) == 1:

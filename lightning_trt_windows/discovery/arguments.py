@@ -21,7 +21,7 @@ LOSS_ONLY = frozenset(
 )
 """Optional arguments of these names are for computing a loss; giving them in training does not make them inputs."""
 TARGETS = LOSS_ONLY | {"y"}
-"""A batch's entries of these names are not given to an optional argument. (A call that gives ``y`` may mean a class.)"""
+"""A batch's entries of these names are not given to an optional argument. A call that gives ``y`` may mean a class."""
 STEP_NUMBERS = frozenset({"batch_idx", "dataloader_idx"})
 
 

@@ -27,6 +27,7 @@ from lightning_trt_windows.discovery.explicit import (
     explicit_inputs,
     name_symbols,
     overlay,
+    shapes_as_specs,
 )
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.discovery.observer import Observer, called_part

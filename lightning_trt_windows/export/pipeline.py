@@ -190,7 +190,7 @@ def prepare(
 
 
 def _capture_what_can_be(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:
-    """Capture without what only a loss needs, if it can be; with the labels that were seen where ``forward`` reads them."""
+    """Capture without what only a loss needs, if it can be; where ``forward`` reads the labels, with them."""
     try:
         return _capture_narrowed(module, discovered, method)
     except CaptureError:

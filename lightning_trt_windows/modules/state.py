@@ -39,7 +39,7 @@ def original(module: nn.Module) -> nn.Module:
 
 
 def has_forward(module: nn.Module) -> bool:
-    """Whether ``module`` computes anything when it is called: its class, or somebody for it, has written ``forward``."""
+    """Whether ``module`` computes anything when it is called: somebody has written a ``forward``."""
     forward = vars(module).get("forward", getattr(type(module), "forward", None))
     return getattr(forward, "__qualname__", "") not in _NO_FORWARD
 

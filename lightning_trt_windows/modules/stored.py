@@ -50,7 +50,7 @@ def state_of(value: Any) -> dict[str, Any] | None:
 
     Fields come first, in the order of the class; what ``functools.cached_property`` has computed is left out.
     """
-    cls = type(value)
+    cls: Any = type(value)
     if issubclass(cls, _NEVER) or not _is_of_python(cls):
         return None
     state: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def state_of(value: Any) -> dict[str, Any] | None:
     return {name: state[name] for name in (*first, *(name for name in state if name not in first))}
 
 
-def made_of(cls: type, attributes: Iterable[str], values: Iterable[Any]) -> Any:
+def made_of(cls: Any, attributes: Iterable[str], values: Iterable[Any]) -> Any:
     """An instance of ``cls`` with these attributes, of which no code has run."""
     made = object.__new__(cls)
     slots = _slots(cls)

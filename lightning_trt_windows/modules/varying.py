@@ -1,4 +1,4 @@
-"""Values that differ from call to call and cannot be inputs: fine where nothing reads them, and found out where it does.
+"""Values that differ from call to call and cannot be inputs: fine where nothing reads them, and noticed where it does.
 
 A batch may carry its size, file names or ids along. Baking one of them into an artifact would be wrong if ``forward``
 read it, and asking for it would be needless if not. So the module is traced with a stand-in that can be handed on, and
@@ -69,82 +69,14 @@ def _read(value: Any) -> NoReturn:
     )
 
 
-_SPECIAL = [
-    "bool",
-    "int",
-    "float",
-    "complex",
-    "index",
-    "len",
-    "iter",
-    "next",
-    "contains",
-    "getitem",
-    "setitem",
-    "delitem",
-    "call",
-    "hash",
-    "str",
-    "format",
-    "bytes",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "matmul",
-    "and",
-    "or",
-    "xor",
-    "lshift",
-    "rshift",
-    "neg",
-    "pos",
-    "abs",
-    "invert",
-    "radd",
-    "rsub",
-    "rmul",
-    "rtruediv",
-    "rfloordiv",
-    "rmod",
-    "rpow",
-    "rmatmul",
-    "rand",
-    "ror",
-    "rxor",
-    "rlshift",
-    "rrshift",
-    "iadd",
-    "isub",
-    "imul",
-    "itruediv",
-    "ifloordiv",
-    "round",
-    "trunc",
-    "floor",
-    "ceil",
-    "divmod",
-    "rdivmod",
-    "enter",
-    "exit",
-    "await",
-    "aiter",
-    "array",
-    "fspath",
-    "torch_function",
-    "setattr",
-    "delattr",
-    "reversed",
-]
+_SPECIAL = """
+bool int float complex index len iter next contains getitem setitem delitem call hash str format
+bytes eq ne lt le gt ge add sub mul truediv floordiv mod pow matmul and or xor lshift rshift neg pos
+abs invert radd rsub rmul rtruediv rfloordiv rmod rpow rmatmul rand ror rxor rlshift rrshift iadd
+isub imul itruediv ifloordiv round trunc floor ceil divmod rdivmod enter exit await aiter array
+fspath torch_function setattr delattr reversed
+"""
+"""What Python calls for operators and built-in functions, without its underscores."""
 
 
 def _raising(name: str) -> Callable[..., NoReturn]:
@@ -155,5 +87,5 @@ def _raising(name: str) -> Callable[..., NoReturn]:
     return method
 
 
-for _name in _SPECIAL:
+for _name in _SPECIAL.split():
     setattr(_Unread, f"__{_name}__", _raising(_name))

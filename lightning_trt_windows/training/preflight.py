@@ -82,7 +82,7 @@ def check_arguments(module: nn.Module, options: Options) -> None:
         return
     known = [parameter.name for parameter in parameters]
     for given in options.inputs or ():
-        if given not in known:
+        if given not in known and given.partition(".")[0] not in known:
             close = get_close_matches(given, known, 1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(known) or 'nothing'}"
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
