@@ -18,8 +18,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_trt_windows.artifact.shapes import InputSpec
 from lightning_trt_windows.discovery.arguments import call_arguments
-from lightning_trt_windows.modules.containers import Parts, dotted, is_named_tuple, is_registered, rebuilt, split
+from lightning_trt_windows.modules.containers import (
+    Parts,
+    dotted,
+    is_named_tuple,
+    is_registered,
+    leaves,
+    rebuilt,
+    split,
+)
+from lightning_trt_windows.modules.registration import can_be_saved
 from lightning_trt_windows.modules.varying import Varying, unread
 
 __all__ = ["STAND_IN", "Calling", "Method", "caches_off", "program_names"]
@@ -107,6 +117,8 @@ class Calling:
         if parts is None:
             return value
         children = [self._simplified(child, dotted(name, key)) for key, child in zip(parts.keys, parts.children)]
+        if is_registered(parts.cls) and not can_be_saved(parts.cls):
+            return dict(zip(map(str, parts.keys), children))
         if all(new is old for new, old in zip(children, parts.children)):
             return value
         if issubclass(parts.cls, Mapping):
@@ -146,8 +158,20 @@ def _is_plain(tree: Any) -> bool:
     parts = split(tree)
     if parts is None:
         return True
-    known = parts.cls in (dict, list, tuple) or is_registered(parts.cls) or is_named_tuple(parts.cls)
-    return known and all(_is_plain(child) for child in parts.children)
+    return (parts.cls in (dict, list, tuple) or _stays(parts.cls)) and all(map(_is_plain, parts.children))
+
+
+def _stays(cls: type) -> bool:
+    """Whether a program takes values of a class as they are."""
+    return is_named_tuple(cls) or (is_registered(cls) and can_be_saved(cls))
+
+
+def _is_shown(parts: Parts, child: Any) -> bool:
+    """Whether a part of a container is given to the program: of objects only what holds tensors."""
+    if isinstance(child, Varying):
+        return False
+    plain = issubclass(parts.cls, (Mapping, list, tuple)) or _stays(parts.cls)
+    return plain or any(isinstance(leaf, (torch.Tensor, InputSpec)) for _, leaf in leaves({"": child}))
 
 
 def _simple(tree: Any) -> Any:
@@ -155,11 +179,11 @@ def _simple(tree: Any) -> Any:
     parts = split(tree)
     if parts is None:
         return tree
-    shown = [(key, _simple(child)) for key, child in zip(parts.keys, parts.children) if not isinstance(child, Varying)]
+    shown = [(key, _simple(child)) for key, child in zip(parts.keys, parts.children) if _is_shown(parts, child)]
     children = [child for _, child in shown]
     if issubclass(parts.cls, (list, tuple)) and not is_named_tuple(parts.cls) and not is_registered(parts.cls):
         return tuple(children) if issubclass(parts.cls, tuple) else children
-    if len(shown) == len(parts.keys) and (is_registered(parts.cls) or is_named_tuple(parts.cls)):
+    if len(shown) == len(parts.keys) and _stays(parts.cls):
         return rebuilt(parts, children)
     return {key if isinstance(key, (str, int)) else str(key): child for key, child in shown}
 
@@ -174,8 +198,16 @@ def _restored(template: Any, given: Any) -> Any:
     simple = split(given)
     assert simple is not None, "the program was given what _simple makes"
     remaining = iter(simple.children)
-    children = [_restored(c, None if isinstance(c, Varying) else next(remaining)) for c in parts.children]
+    children = [_restored(c, next(remaining)) if _is_shown(parts, c) else _hidden(c) for c in parts.children]
     return rebuilt(parts, children)
+
+
+def _hidden(tree: Any) -> Any:
+    """What the program is not given: values as they always were, and stand-ins for those that varied."""
+    if isinstance(tree, Varying):
+        return unread(tree)
+    parts = split(tree)
+    return tree if parts is None else rebuilt(parts, map(_hidden, parts.children))
 
 
 def _bound(signature: Signature, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

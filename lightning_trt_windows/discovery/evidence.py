@@ -307,7 +307,7 @@ def _constant(name: str, calls: Sequence[Call], method: str, notes: list[str]) -
             f"{name} is not a tensor and varies between calls of {method}: {listed}. "
             f"It would be baked into the artifact. {way_on}"
         )
-    if values[0] is not None:
+    if values[0] is not None and not name.rpartition(".")[2].isdigit():
         notes.append(f"{name} was {values[0]!r} in every call and is baked in")
     return values[0]
 

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from lightning_trt_windows.modules.containers import OURS, Parts, dotted, is_named_tuple, plain_key, rebuilt, split
 
 __all__ = [
+    "can_be_saved",
     "classes_in",
     "keys_of",
     "leaf_names",
@@ -67,6 +68,13 @@ def _register(cls: type) -> str:
         cls, flatten, unflatten, serialized_type_name=name, flatten_with_keys_fn=flatten_with_keys
     )
     return name
+
+
+def can_be_saved(cls: type) -> bool:
+    """Whether ``torch.export`` traces and saves values of a registered class: that takes keys and a name."""
+    node, known = pytree.SUPPORTED_NODES.get(cls), pytree.SUPPORTED_SERIALIZED_TYPES.get(cls)
+    named = known is not None and known.serialized_type_name != pytree.NO_SERIALIZED_TYPE_NAME_FOUND
+    return node is not None and node.flatten_with_keys_fn is not None and named
 
 
 def register_named_tuples(spec: pytree.TreeSpec) -> None:
