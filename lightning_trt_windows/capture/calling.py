@@ -32,7 +32,7 @@ from lightning_trt_windows.modules.containers import (
 from lightning_trt_windows.modules.registration import can_be_saved
 from lightning_trt_windows.modules.varying import Varying, unread
 
-__all__ = ["STAND_IN", "Calling", "Method", "caches_off", "program_names"]
+__all__ = ["STAND_IN", "Calling", "Method", "caches_off"]
 
 STAND_IN = "module."
 """What names of tensors begin with in programs of a method other than ``forward``."""
@@ -67,17 +67,65 @@ class Calling:
     @property
     def is_plain(self) -> bool:
         """Whether the method takes what the program takes."""
-        return not self.hidden and all(_is_plain(tree) for tree in self.templates.values())
+        variadic = any(self.signature.parameters[name].kind in _VARIADIC for name in self.templates)
+        return not self.hidden and not variadic and all(map(_is_plain, self.templates.values()))
 
     def program_arguments(self, trees: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments of the program, from trees by argument."""
-        shown = {name: _simple(tree) for name, tree in trees.items() if name not in self.hidden}
+        shown: dict[str, Any] = {}
+        for name, tree in trees.items():
+            if name in self.hidden:
+                continue
+            if self.signature.parameters[name].kind in _VARIADIC:
+                parts = split(tree)
+                for key, child in zip(parts.keys, parts.children) if parts is not None else ():
+                    shown[self.names[dotted(name, key)]] = _simple(child)
+            else:
+                shown[name] = _simple(tree)
         return call_arguments(self._program_signature, shown)
 
     @functools.cached_property
+    def names(self) -> dict[str, str]:
+        """What the entries of ``*args`` and ``**kwargs`` are called as arguments of the program, by dotted name."""
+        names: dict[str, str] = {}
+        for name, kind, key in self._entries():
+            names[dotted(name, key)] = str(key) if kind is Parameter.VAR_KEYWORD else _free(name, key, self.signature)
+        return names
+
+    def _entries(self) -> Iterator[tuple[str, Any, Any]]:
+        for parameter in self.signature.parameters.values():
+            parts = split(self.templates.get(parameter.name)) if parameter.kind in _VARIADIC else None
+            for key in parts.keys if parts is not None else ():
+                yield parameter.name, parameter.kind, key
+
+    @functools.cached_property
     def _program_signature(self) -> Signature:
-        kept = [p for name, p in self.signature.parameters.items() if name not in self.hidden]
+        """Every entry of ``*args`` and ``**kwargs`` is an argument of its own: PyTorch's guards go by their names."""
+        kept: list[Parameter] = []
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind not in _VARIADIC:
+                kept += [parameter] if name not in self.hidden else []
+                continue
+            kind = (
+                Parameter.KEYWORD_ONLY if parameter.kind is Parameter.VAR_KEYWORD else Parameter.POSITIONAL_OR_KEYWORD
+            )
+            names = [self.names[dotted(name, key)] for other, _, key in self._entries() if other == name]
+            # one without a default may not follow one that has a default
+            kept += [Parameter(own, kind, default=None) for own in names]
         return self.signature.replace(parameters=kept)
+
+    def _arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the method, of those of the program."""
+        arguments = {name: _restored(self.templates[name], given[name]) for name in self.templates if name in given}
+        for name, kind, key in self._entries():
+            parts = split(self.templates[name])
+            assert parts is not None, "it has entries"
+            entry = _restored(dict(zip(parts.keys, parts.children))[key], given[self.names[dotted(name, key)]])
+            if kind is Parameter.VAR_KEYWORD:
+                arguments.setdefault(name, {})[key] = entry
+            else:
+                arguments[name] = (*arguments.get(name, ()), entry)
+        return {**arguments, **{name: unread(tree) for name, tree in self.hidden.items()}}
 
     @contextlib.contextmanager
     def adapted(self, target: nn.Module) -> Iterator[None]:
@@ -86,9 +134,7 @@ class Calling:
         @functools.wraps(self.function)
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = self._program_signature.bind(*args, **kwargs).arguments
-            arguments = {name: _restored(self.templates[name], value) for name, value in given.items()}
-            arguments.update({name: unread(tree) for name, tree in self.hidden.items()})
-            args, kwargs = _bound(self.signature, arguments)
+            args, kwargs = _bound(self.signature, self._arguments(given))
             return self._simplified(self.function(*args, **kwargs), "output")
 
         forward.__signature__ = self._program_signature  # type: ignore[attr-defined]  # what inspect looks for
@@ -129,27 +175,14 @@ class Calling:
         return rebuilt(parts, children)
 
 
-def program_names(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, str]:
-    """What arguments are called in a program, where it is something else: entries of ``*args`` and ``**kwargs``.
-
-    Returns:
-        Beginning of a dotted name to what takes its place: ``"inputs.x"`` to ``"x"``, ``"views.0"`` to ``"views_0"``.
-    """
-    names: dict[str, str] = {}
-    for parameter in signature.parameters.values():
-        parts = split(inputs.get(parameter.name))
-        for key in parts.keys if parts is not None else ():
-            if parameter.kind is Parameter.VAR_KEYWORD:
-                names[dotted(parameter.name, key)] = str(key)
-            elif parameter.kind is Parameter.VAR_POSITIONAL:
-                names[dotted(parameter.name, key)] = _free(f"{parameter.name}_{key}", signature)
-    return names
+def _free(name: str, number: int, signature: Signature) -> str:
+    found = f"{name}_{number}"
+    while found in signature.parameters:
+        found += "_"
+    return found
 
 
-def _free(name: str, signature: Signature) -> str:
-    while name in signature.parameters:
-        name += "_"
-    return name
+_VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def _is_plain(tree: Any) -> bool:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows.artifact.manifest import OutputRecord
 from lightning_trt_windows.artifact.shapes import InputSpec, InputTree
-from lightning_trt_windows.capture.calling import STAND_IN, Calling, Method, program_names
+from lightning_trt_windows.capture.calling import STAND_IN, Calling, Method
 from lightning_trt_windows.capture.dimensions import Dimensions
 from lightning_trt_windows.capture.tracing import DimensionError, trace
 from lightning_trt_windows.errors import ConfigurationError
@@ -79,9 +79,8 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     for spec in (program.call_spec.in_spec, program.call_spec.out_spec):
         if spec is not None:
             register_named_tuples(spec)
-    renamed = program_names(calling.signature, calling.templates)
     captured = tuple(
-        CapturedInput(_renamed(path, renamed), leaf, Dimensions.symbols(path, leaf), path)
+        CapturedInput(_renamed(path, calling.names), leaf, Dimensions.symbols(path, leaf), path)
         for path, leaf in leaves(calling.templates)
         if isinstance(leaf, InputSpec)
     )
