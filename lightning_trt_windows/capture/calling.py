@@ -78,7 +78,8 @@ class Calling:
                 continue
             if self.signature.parameters[name].kind in _VARIADIC:
                 parts = split(tree)
-                for key, child in zip(parts.keys, parts.children) if parts is not None else ():
+                pairs = zip(parts.keys, parts.children) if parts is not None else ()
+                for key, child in (pair for pair in pairs if not isinstance(pair[1], Varying)):
                     shown[self.names[dotted(name, key)]] = _simple(child)
             else:
                 shown[name] = _simple(tree)
@@ -106,9 +107,8 @@ class Calling:
             if parameter.kind not in _VARIADIC:
                 kept += [parameter] if name not in self.hidden else []
                 continue
-            kind = (
-                Parameter.KEYWORD_ONLY if parameter.kind is Parameter.VAR_KEYWORD else Parameter.POSITIONAL_OR_KEYWORD
-            )
+            by_name = parameter.kind is Parameter.VAR_KEYWORD
+            kind = Parameter.KEYWORD_ONLY if by_name else Parameter.POSITIONAL_OR_KEYWORD
             names = [self.names[dotted(name, key)] for other, _, key in self._entries() if other == name]
             # one without a default may not follow one that has a default
             kept += [Parameter(own, kind, default=None) for own in names]
@@ -120,7 +120,7 @@ class Calling:
         for name, kind, key in self._entries():
             parts = split(self.templates[name])
             assert parts is not None, "it has entries"
-            entry = _restored(dict(zip(parts.keys, parts.children))[key], given[self.names[dotted(name, key)]])
+            entry = _restored(dict(zip(parts.keys, parts.children))[key], given.get(self.names[dotted(name, key)]))
             if kind is Parameter.VAR_KEYWORD:
                 arguments.setdefault(name, {})[key] = entry
             else:
