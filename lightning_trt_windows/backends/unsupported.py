@@ -71,6 +71,13 @@ def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> Non
 
     BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
     """
+    trains = any(_trains(node) for node in source.graph.nodes)
+    cause = (
+        "A BatchNorm in train mode does that: call eval() on it"
+        if trains
+        else "An operator decomposes into one that computes with the traced size. Fix this dimension "
+        "(RangeOptions(static=...), or its number in inputs), or write that operator differently"
+    )
     names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
     before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
     after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
@@ -82,10 +89,15 @@ def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> Non
             if isinstance(size, torch.SymInt) and not (isinstance(left, torch.SymInt) and left.node.expr.free_symbols):
                 raise CompileError(
                     f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
-                    "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"
+                    f"other size. {cause}"
                 )
             if isinstance(left, torch.SymInt):
                 _refuse_narrowed_range(source, name, axis, left)
+
+
+def _trains(node: Node) -> bool:
+    """Whether it is a BatchNorm that computes statistics of the batch: its sixth argument says so."""
+    return node.op == "call_function" and "batch_norm" in str(node.target) and True in node.args[5:6]
 
 
 def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:

@@ -22,10 +22,14 @@ class Dimensions:
     Args:
         device: Where they are.
         sizes: Size to trace at, by symbol, where it is not the usual one.
+        lows: Smallest size that torch.export is told of, by symbol, where it is not the smallest one.
     """
 
-    def __init__(self, device: torch.device, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, device: torch.device, sizes: Mapping[str, int] | None = None, lows: Mapping[str, int] | None = None
+    ) -> None:
         self._device = device
+        self._lows = dict(lows or {})
         self._sizes = dict(sizes or {})
         self.shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]  # torch's
         """What torch.export wants to know about the examples."""
@@ -63,7 +67,8 @@ class Dimensions:
             )
         if name not in self._dims:
             step = dim.multiple_of
-            base = Dim(name if step == 1 else f"_{name}", min=dim.min // step, max=dim.max // step)
+            low = self._lows.get(name, dim.min)
+            base = Dim(name if step == 1 else f"_{name}", min=low // step, max=dim.max // step)
             self._dims[name] = base if step == 1 else step * base
         return self._dims[name]
 

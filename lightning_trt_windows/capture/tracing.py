@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch import nn
+from torch._export.utils import _get_shape_env_from_gm
 from torch.distributions import Distribution
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.torch import (
@@ -73,7 +77,10 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
         return attempt.made({}, strict=False)
     except DimensionError as error:
         first: CaptureError = error
-        if not any(s.static is not None or s.offset or s.multiple_of > 1 for s in error.suggestions):
+        fixed = any(s.static is not None or s.offset or s.multiple_of > 1 for s in error.suggestions)
+        if (traced := attempt.beginning_later(error, {})) is not None:
+            return traced
+        if not fixed:
             raise
         ways = [(sizes, False) for sizes in attempt.other_sizes(s.symbol for s in error.suggestions)] + [({}, True)]
     except CaptureError as error:
@@ -91,6 +98,8 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
             traced = attempt.made(sizes, strict=strict)
         except DimensionError as error:
             first = first if isinstance(first, DimensionError) or strict else error
+            if not strict and (traced := attempt.beginning_later(error, sizes)) is not None:
+                return traced
             continue
         except CaptureError:
             continue
@@ -112,12 +121,12 @@ class _Attempt:
         """Of each symbol."""
         return self._dims.ranges
 
-    def made(self, sizes: Mapping[str, int], *, strict: bool) -> Traced:
+    def made(self, sizes: Mapping[str, int], *, strict: bool, lows: Mapping[str, int] | None = None) -> Traced:
         """A program traced at ``sizes``, with the classes of its outputs made known to ``torch.export``."""
-        dims = Dimensions(self._device, sizes)
+        dims = Dimensions(self._device, sizes, lows)
         trees = {name: map_leaves(tree, dims.example, name) for name, tree in self._inputs.items()}
         self._calling.notes.clear()
-        if not sizes:
+        if not sizes and not lows:
             self._dims = dims
         args, kwargs = self._calling.program_arguments(trees)
         with contextlib.nullcontext() if strict else self._calling.adapted(self._target):
@@ -140,10 +149,45 @@ class _Attempt:
                 found.append(sizes)
         return found
 
-    def agrees(self, program: ExportedProgram) -> bool:
-        """Whether the program computes what the module does, at the ends of all ranges and at the usual sizes."""
-        for end in ("opt", "min", "max"):
-            sizes = {symbol: getattr(dim, end) for symbol, dim in self.ranges.items()}
+    def beginning_later(self, error: DimensionError, sizes: Mapping[str, int]) -> Traced | None:
+        """A program that was traced without the smallest sizes and takes them all the same; ``None`` if there is none.
+
+        PyTorch takes a size of 1 for something else than a size, wherever it comes up: 32 pixels are refused where a
+        feature map has one. What it would make of them is compared with what the module makes.
+        """
+        lows: dict[str, int] = {}
+        for suggestion in error.suggestions:
+            dim = self.ranges.get(suggestion.symbol)
+            plain = suggestion == Suggestion(suggestion.symbol, min=suggestion.min)
+            if dim is None or dim.multiple_of > 1 or suggestion.min is None or not plain or suggestion.min >= dim.max:
+                return None
+            lows[suggestion.symbol] = suggestion.min
+        at = {
+            symbol: max(low, self._dims.traced_at(symbol) or low, sizes.get(symbol, low))
+            for symbol, low in lows.items()
+        }
+        try:
+            traced = self.made({**sizes, **at}, strict=False, lows=lows)
+        except CaptureError:
+            return None
+        _let_begin(traced.program, {symbol: self.ranges[symbol].min for symbol in lows}, self._symbols())
+        between = [{symbol: self.ranges[symbol].min} for symbol in lows]
+        return traced if self.agrees(traced.program, between) else None
+
+    def _symbols(self) -> list[tuple[str | None, ...]]:
+        """Of each tensor input, in the program's order."""
+        found = leaves({name: self._inputs[name] for name in self._calling.templates})
+        return [Dimensions.symbols(name, leaf) for name, leaf in found if isinstance(leaf, InputSpec)]
+
+    def agrees(self, program: ExportedProgram, others: Iterable[Mapping[str, int]] = ()) -> bool:
+        """Whether the program computes what the module does, at the ends of all ranges and at the usual sizes.
+
+        Args:
+            program: As traced.
+            others: Sizes by symbol to look at besides, with the largest ones of all other symbols.
+        """
+        ends = [{symbol: getattr(dim, end) for symbol, dim in self.ranges.items()} for end in ("opt", "min", "max")]
+        for sizes in (*ends, *({**ends[-1], **other} for other in others)):
 
             def tensor(name: str, leaf: Any, sizes: Mapping[str, int] = sizes) -> Any:
                 return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
@@ -178,6 +222,22 @@ class _Attempt:
                 _explain_unknown_classes(result, error)
                 raise
             return _export(self._target, args, kwargs, dims, strict)
+
+
+def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequence[tuple[str | None, ...]]) -> None:
+    """Let ranges of ``program`` begin at ``lows``, by symbol, wherever PyTorch has them noted."""
+    environment = _get_shape_env_from_gm(program.graph_module)
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    tensors = [nodes[name] for name in names if isinstance(nodes.get(name), torch.Tensor)]
+    for tensor, symbols in zip(tensors, inputs, strict=True):
+        for size, symbol in zip(tensor.shape, symbols, strict=True):
+            if symbol in lows and isinstance(size, torch.SymInt):
+                key = size.node.expr
+                bounds = ValueRanges(sympy.Integer(lows[symbol]), program.range_constraints[key].upper)
+                program.range_constraints[key] = bounds
+                if environment is not None:
+                    environment.var_to_range[key] = bounds
 
 
 def _largest(dim: DimRange) -> int:
