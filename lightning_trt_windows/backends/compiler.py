@@ -22,6 +22,7 @@ from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
+from lightning_trt_windows.backends.dynamic_sizes import with_dynamic_sizes
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
@@ -149,7 +150,8 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
     refuse_lstm_states(program)
     with _failures_explained(program):
         prepared = blocks.pre_export_lowering(program, settings)
-        decomposed = prepared.run_decompositions({**decompositions(blocks, settings), **SEQUENCE_DECOMPOSITIONS})
+        table = with_dynamic_sizes(decompositions(blocks, settings))
+        decomposed = prepared.run_decompositions({**table, **SEQUENCE_DECOMPOSITIONS})
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     with _failures_explained(decomposed):

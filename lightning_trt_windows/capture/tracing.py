@@ -171,7 +171,7 @@ class _Attempt:
         except CaptureError:
             return None
         _let_begin(traced.program, {symbol: self.ranges[symbol].min for symbol in lows}, self._symbols())
-        between = [{symbol: self.ranges[symbol].min} for symbol in lows]
+        between: list[dict[str, int]] = [{symbol: self.ranges[symbol].min} for symbol in lows]
         return traced if self.agrees(traced.program, between) else None
 
     def _symbols(self) -> list[tuple[str | None, ...]]:

@@ -21,7 +21,7 @@ from lightning_trt_windows.artifact.shapes import sizes_text
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, OutputError, ShapeDiscoveryError
 from lightning_trt_windows.export.pipeline import prepare
-from lightning_trt_windows.modules.state import exported_part
+from lightning_trt_windows.modules.state import exported_part, has_forward
 from lightning_trt_windows.progress.upstream_output import unlogged
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
@@ -75,7 +75,7 @@ def check_arguments(module: nn.Module, options: Options) -> None:
         ConfigurationError: ``module`` has no such method, or ``inputs`` names what is no argument of it.
     """
     owner, name = exported_part(module, options.method)
-    if name == "forward" and getattr(type(owner), "forward", None) in (nn.Module.forward, None):
+    if name == "forward" and not has_forward(owner):
         return  # steps may call a submodule; what is seen of them decides
     parameters = inspect.signature(getattr(owner, name)).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -145,10 +145,10 @@ class Preflight:
         try:
             rank_zero_info(f"WindowsExport: {capture()}.")
             self.left = []
-        except ShapeDiscoveryError:
-            return  # training may show more
         except LightningTrtError as error:
-            if str(error) == self._told:
+            # before the first step nothing has been seen
+            unseen = isinstance(error, ShapeDiscoveryError) and moment == PREFLIGHT[0]
+            if unseen or str(error) == self._told:
                 return
             self._told = str(error)
             later = self.left[0] if self.left else "when it is exported"
