@@ -75,7 +75,7 @@ class Suggestion:
             return f"a trace works for the sizes {sizes} only, and a range has no such steps"
         bounds = [f"from {self.min}" if self.min else "", f"to {self.max}" if self.max else ""]
         steps = f"multiples of {self.multiple_of}" if self.multiple_of > 1 else "sizes"
-        return f"the module works for {' '.join([steps, *(b for b in bounds if b)])} only"
+        return f"a trace works for {' '.join([steps, *(b for b in bounds if b)])} only"
 
 
 def suggestions(message: str) -> tuple[Suggestion, ...]:
@@ -108,6 +108,19 @@ def _from_complaints(message: str) -> Iterator[Suggestion]:
             low = found[0] if step == 1 and found[0] != sizes[0] else None
             high = found[-1] if step == 1 and found[-1] != sizes[-1] else None
             yield Suggestion(symbol, min=low, max=high, multiple_of=step, offset=found[0] % step)
+        elif run := _longest_run(found):
+            yield Suggestion(symbol, min=run[0], max=run[-1])
+
+
+def _longest_run(sizes: list[int]) -> list[int]:
+    """The most consecutive numbers of an ascending list; none where no two of them are consecutive."""
+    runs: list[list[int]] = [[]]
+    for size in sizes:
+        if runs[-1] and size != runs[-1][-1] + 1:
+            runs.append([])
+        runs[-1].append(size)
+    longest = max(runs, key=len)
+    return longest if len(longest) > 1 else []
 
 
 def only_truisms(message: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,6 @@ from torch import nn
 from torch._export.utils import _get_shape_env_from_gm
 from torch.distributions import Distribution
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -27,11 +24,13 @@ from lightning_trt_windows._compat.torch import (
 )
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.capture.calling import Calling, Method, caches_off
+from lightning_trt_windows.capture.conditions import failing, input_sizes, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
+from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
-from lightning_trt_windows.modules.registration import classes_in, register_containers, registration_code
+from lightning_trt_windows.modules.registration import classes_in, register_containers
 from lightning_trt_windows.modules.state import state_kept
 from lightning_trt_windows.progress.upstream_output import quiet
 
@@ -134,6 +133,7 @@ class _Attempt:
         spec = program.call_spec.out_spec
         if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
             raise CaptureError("its outputs have a class that cannot be saved")
+        self._refuse_other_ways(program)
         return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
 
     def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
@@ -187,27 +187,46 @@ class _Attempt:
             others: Sizes by symbol to look at besides, with the largest ones of all other symbols.
         """
         ends = [{symbol: getattr(dim, end) for symbol, dim in self.ranges.items()} for end in ("opt", "min", "max")]
-        for sizes in (*ends, *({**ends[-1], **other} for other in others)):
+        module = program.module()
+        return all(self._agrees_at(module, sizes) for sizes in (*ends, *({**ends[-1], **other} for other in others)))
 
-            def tensor(name: str, leaf: Any, sizes: Mapping[str, int] = sizes) -> Any:
-                return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
+    def _agrees_at(self, program: nn.Module, sizes: Mapping[str, int]) -> bool:
+        def tensor(name: str, leaf: Any) -> Any:
+            return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
 
-            trees = {name: map_leaves(tree, tensor, name) for name, tree in self._inputs.items()}
-            args, kwargs = self._calling.program_arguments(trees)
-            try:
-                with self._calling.adapted(self._target):
-                    wanted = _run(self._target, args, kwargs)
-            except Exception:
-                continue  # a size that the module itself does not take
-            try:
-                found = _run(program.module(), args, kwargs)
-            # guards of the program, or sizes that it cannot compute with
-            except Exception:
-                return False
-            pairs = zip(tree_leaves(wanted), tree_leaves(found))
-            if not all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor)):
-                return False
-        return True
+        trees = {name: map_leaves(tree, tensor, name) for name, tree in self._inputs.items()}
+        args, kwargs = self._calling.program_arguments(trees)
+        try:
+            with self._calling.adapted(self._target):
+                wanted = _run(self._target, args, kwargs)
+        except Exception:
+            return True  # a size that the module itself does not take
+        try:
+            found = _run(program, args, kwargs)
+        # guards of the program, or sizes that it cannot compute with
+        except Exception:
+            return False
+        pairs = zip(tree_leaves(wanted), tree_leaves(found))
+        return all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+
+    def _refuse_other_ways(self, program: ExportedProgram) -> None:
+        """Compare the program with the module at sizes at which something fails that the trace took for granted.
+
+        Raises:
+            DimensionError: They differ: ``forward`` takes another way there.
+        """
+        module: nn.Module | None = None
+        for condition in failing(program, self._symbols(), self.ranges):
+            module = module or without_checks(program)
+            for sizes in condition.sizes:
+                if not self._agrees_at(module, sizes):
+                    at = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+                    fixed = {symbol: self._dims.traced_at(symbol) for symbol in condition.symbols}
+                    raise DimensionError(
+                        f"{_owner(self._target)} takes another way where {condition.text} does not hold, as at {at}, "
+                        "and a trace holds one way",
+                        tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
+                    )
 
     def _with_known_outputs(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
@@ -219,7 +238,7 @@ class _Attempt:
         except CaptureError as error:
             result = _or_nothing(lambda: _run(self._target, args, kwargs))
             if not register_containers(result):
-                _explain_unknown_classes(result, error)
+                explain_unknown_classes(result, error)
                 raise
             return _export(self._target, args, kwargs, dims, strict)
 
@@ -227,17 +246,13 @@ class _Attempt:
 def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequence[tuple[str | None, ...]]) -> None:
     """Let ranges of ``program`` begin at ``lows``, by symbol, wherever PyTorch has them noted."""
     environment = _get_shape_env_from_gm(program.graph_module)
-    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    tensors = [nodes[name] for name in names if isinstance(nodes.get(name), torch.Tensor)]
-    for tensor, symbols in zip(tensors, inputs, strict=True):
-        for size, symbol in zip(tensor.shape, symbols, strict=True):
-            if symbol in lows and isinstance(size, torch.SymInt):
-                key = size.node.expr
-                bounds = ValueRanges(sympy.Integer(lows[symbol]), program.range_constraints[key].upper)
-                program.range_constraints[key] = bounds
-                if environment is not None:
-                    environment.var_to_range[key] = bounds
+    for size, symbol in input_sizes(program, inputs):
+        if symbol in lows:
+            key = size.node.expr
+            bounds = ValueRanges(sympy.Integer(lows[symbol]), program.range_constraints[key].upper)
+            program.range_constraints[key] = bounds
+            if environment is not None:
+                environment.var_to_range[key] = bounds
 
 
 def _largest(dim: DimRange) -> int:
@@ -273,15 +288,10 @@ def _close(one: torch.Tensor, other: Any) -> bool:
     return bool((found - wanted).norm() <= _CLOSE * wanted.norm() + 1e-9)
 
 
-def _explain_unknown_classes(result: Any, error: CaptureError) -> None:
-    """Add to ``error`` what to write for a class among the outputs that nobody can take apart."""
-    plain = (torch.Tensor, str, bytes, int, float, complex, type(None))
-    unknown = {type(leaf): name for name, leaf in leaves({"output": result}) if not isinstance(leaf, plain)}
-    for cls, name in unknown.items():
-        error.args = (
-            f"{error.args[0]}\n{name} is a {cls.__name__}, which PyTorch cannot take apart. Return a tuple, a dict or "
-            f"a dataclass of tensors, or say how before the export:\n{registration_code(cls)}",
-        )
+def _owner(target: nn.Module) -> str:
+    """``Net.forward``, for messages."""
+    owner = type(target.module if isinstance(target, Method) else target).__name__
+    return f"{owner}.{getattr(target, 'method', 'forward')}"
 
 
 @contextlib.contextmanager
@@ -298,7 +308,6 @@ def _distributions_not_validated() -> Iterator[None]:
 def _export(
     target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
 ) -> ExportedProgram:
-    owner = type(target.module if isinstance(target, Method) else target).__name__
     options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": strict}
     try:
         with (
@@ -318,39 +327,7 @@ def _export(
                 return torch.export.export(target, args, kwargs, **options, **GUARDS_DEFERRED)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
-        message = (
-            f"torch.export could not trace {owner}.{getattr(target, 'method', 'forward')}"
-            f"{_line_in_model(error)}: {_first_lines(error)}"
-        )
+        message = f"torch.export could not trace {_owner(target)}{line_in_model(error)}: {first_lines(error)}"
         if found := suggestions(str(error)):
             raise DimensionError(message, tuple(map(dims.translated, found))) from error
         raise CaptureError(message) from error
-
-
-_NOT_THE_USERS = ("/torch/", "/lightning/pytorch/", "/pytorch_lightning/", "/lightning/fabric/")
-
-
-def _line_in_model(error: BaseException) -> str:
-    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's nor ours."""
-    text = str(error)
-    quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
-    frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
-    ours = __file__.rsplit("/", 2)[0]
-    for file, number, line in [*reversed(frames), *reversed(quoted)]:
-        inside = any(part in file for part in _NOT_THE_USERS) or file.startswith((ours, "<"))
-        if not inside:
-            return f" at {file.rsplit('/', 1)[-1]}:{number} ({line.strip()})"
-    return ""
-
-
-def _first_lines(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    kept = lines[:1]
-    # "Constraints violated" says nothing without what stands below it
-    kept += [line for line in lines[1:] if line.startswith("  - ")][:4]
-    suggested = next((i for i, line in enumerate(lines) if line.startswith("Suggested fixes")), None)
-    if suggested is not None:
-        kept += [line for line in lines[suggested:] if line.startswith(("Suggested", " "))]
-    return f"{type(error).__name__}: " + "\n".join(kept)

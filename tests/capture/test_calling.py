@@ -19,6 +19,8 @@ from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import CaptureError
 
+attrs = pytest.importorskip("attrs")
+pydantic = pytest.importorskip("pydantic")
 BATCH = DimRange(1, 4, 8, name="batch")
 
 
@@ -80,6 +82,22 @@ class Plain:
         self.image, self.me, self.made_by = image, self, object()
 
 
+@attrs.frozen
+class Attrs:
+    """With a validator, and a size that differs."""
+
+    image: Tensor = attrs.field(validator=attrs.validators.instance_of(Tensor))
+    size: int = 0
+
+
+class Model(pydantic.BaseModel):  # type: ignore[name-defined, misc]
+    """Checks what it is given."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    image: Tensor
+    size: int = 0
+
+
 class Row(NamedTuple):
     image: Tensor
     name: str
@@ -131,10 +149,13 @@ KINDS: list[Callable[[Tensor], Any]] = [
     Plain,
     lambda x: Row(x, f"row of {len(x)}"),
     WithoutKeys,
+    lambda x: Attrs(x, len(x)),
+    lambda x: Model(image=x, size=len(x)),
 ]
+_NAMES = ["validating", "packed", "frozen", "slots", "plain", "named", "registered", "attrs", "pydantic"]
 
 
-@pytest.mark.parametrize("make", KINDS, ids=["validating", "packed", "frozen", "slots", "plain", "named", "registered"])
+@pytest.mark.parametrize("make", KINDS, ids=_NAMES)
 def test_batches_of_any_class(make: Callable[[Tensor], Any]) -> None:
     """Seen, named by field, traced as the class that forward expects, called with what a PC has, and saved."""
     net = Net()

@@ -64,7 +64,10 @@ class Registered:
 
 
 pytree.register_pytree_node(
-    Registered, lambda v: ([v.image, v.target], None), lambda t, _: Registered(*t), serialized_type_name="test.Registered"
+    Registered,
+    lambda v: ([v.image, v.target], None),
+    lambda t, _: Registered(*t),
+    serialized_type_name="test.Registered",
 )
 
 
