@@ -20,6 +20,8 @@ help: ## say what there is
 	@echo "make quick   run the tests of what needs no engine (under a minute)"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
+	@echo "make conformance  PyTorch's operator and module databases; writes docs/conformance.md (within two hours)"
+	@echo "make conformance-tenth  a fixed tenth of them (within three minutes)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
@@ -51,6 +53,13 @@ versions: $(INSTALLED)
 
 zoo: $(INSTALLED)
 	@$(IN_VENV) pytest tests/zoo -m "zoo or not zoo" $(ARGS)
+
+# a run that was stopped goes on where it was; conformance.jsonl holds what was found
+conformance: $(INSTALLED)
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(IN_VENV) conformance --workers $(WORKERS) --page docs/conformance.md $(ARGS)
+
+conformance-tenth: $(INSTALLED)
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(IN_VENV) conformance --workers $(WORKERS) --tenth --fresh $(ARGS)
 
 classic: $(INSTALLED)
 	@$(IN_VENV) pytest tests/classic -m classic $(ARGS)

@@ -34,6 +34,7 @@ __all__ = [
     "ShapeDiscoveryError",
     "UnsupportedFormatError",
     "VerificationError",
+    "did_you_mean",
 ]
 
 
@@ -116,3 +117,19 @@ class VerificationError(LightningTrtError):
     """An artifact is whole and does not compute what the module does, or a metric dropped by more than allowed."""
 
     exit_code = 11
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, prefix: str = "") -> str:
+    """Suggest what was meant by ``name``, for the end of a message: ``; did you mean 'batch'?``.
+
+    Args:
+        name: What was written.
+        known: What could have been.
+        otherwise: The end of the message where nothing is near, without the semicolon; empty for nothing.
+        prefix: Stands before the suggestion, such as ``batch.``.
+    """
+    from difflib import get_close_matches
+
+    if close := get_close_matches(name, list(known), 1):
+        return f"; did you mean {prefix + close[0]!r}?"
+    return f"; {otherwise}" if otherwise else ""

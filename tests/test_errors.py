@@ -5,13 +5,20 @@ from __future__ import annotations
 import builtins
 import pickle
 import re
+from collections.abc import Iterable
 
 import pytest
 
 from lightning_trt_windows import errors
-from lightning_trt_windows.errors import ArtifactError, LightningTrtError, OutputError, UnsupportedFormatError
+from lightning_trt_windows.errors import (
+    ArtifactError,
+    LightningTrtError,
+    OutputError,
+    UnsupportedFormatError,
+    did_you_mean,
+)
 
-ALL = [getattr(errors, name) for name in errors.__all__]
+ALL = [found for name in errors.__all__ if isinstance(found := getattr(errors, name), type)]
 
 
 def test_every_error_is_ours() -> None:
@@ -59,3 +66,22 @@ def test_errors_cross_process_borders(error: LightningTrtError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "options", "end"),
+    [
+        ("bathc", ["batch", "length"], {}, "; did you mean 'batch'?"),
+        ("bathc", ["batch"], {"otherwise": "known are batch"}, "; did you mean 'batch'?"),
+        ("bathc", {"batch": 1}, {"prefix": "x."}, "; did you mean 'x.batch'?"),
+        ("bath", ["patch", "batch"], {}, "; did you mean 'batch'?"),
+        ("colour", ["batch"], {"otherwise": "known are batch", "prefix": "x."}, "; known are batch"),
+        ("colour", ["batch"], {}, ""),
+        ("batch", [], {"otherwise": "it takes nothing"}, "; it takes nothing"),
+        ("", ["batch"], {}, ""),
+        ("bathc", iter(["batch"]), {}, "; did you mean 'batch'?"),
+    ],
+)
+def test_a_suggestion_ends_the_message(name: str, known: Iterable[str], options: dict[str, str], end: str) -> None:
+    """The nearest name where one is near, what is known where none is, and otherwise nothing."""
+    assert did_you_mean(name, known, **options) == end

@@ -6,8 +6,10 @@ installed upstream no longer needs it, and the condition for deletion. Tests hol
 ``docs/versions.md`` lists them. The rest of the package calls these functions as if upstream behaved.
 
 ==================  ======================================================================================
-torch               capture and compile on CPU: heuristics that narrow ranges, LSTM states, causal masks
+torch               capture and compile on CPU: heuristics that narrow ranges, causal masks
+recurrent           LSTM, GRU and RNN kept whole in a trace, with a length that may vary
 torch_tensorrt      decompositions, complex numbers, engine records, output marking
+converters          operators that upstream computes otherwise than PyTorch
 no_gpu              importing Torch-TensorRT without a GPU
 cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
 bindings            TensorRT's own bindings

@@ -18,14 +18,12 @@ __all__ = [
     "BUFFER_HOOK_STAYS",
     "CAUSAL_MASKS_ARE_LOOKED_FOR",
     "CONVOLUTION_NARROWS_RANGES",
-    "LSTM_STATES_GAIN_A_DIMENSION",
     "MULTIPLES_ARE_READ_AS_SYMBOLS",
     "PARTIAL_GRAPH_IS_PRINTED",
     "STREAMS_ARE_MADE_IN_PYTHON",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
     "current_stream_handle",
-    "lstm_states_are_wrong",
     "no_buffer_hook_stays",
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
@@ -40,17 +38,6 @@ CONVOLUTION_NARROWS_RANGES = Workaround(
     link="https://github.com/pytorch/pytorch/issues/118289",
     test="test_torch.py::test_convolutions_still_guard_on_the_batch",
     delete="torch._C._select_conv_backend no longer looks at the batch size.",
-)
-
-LSTM_STATES_GAIN_A_DIMENSION = Workaround(
-    upstream="torch",
-    since="2.11",
-    until="2.13",
-    reason="torch.export gives the states of an LSTM a dimension of 1 that they do not have: models that use them are "
-    "refused.",
-    link="https://github.com/pytorch/pytorch/issues/151200",
-    test="test_torch.py::test_lstm_states_gain_a_dimension_below_the_bound",
-    delete="2.12 is no longer supported.",
 )
 
 CAUSAL_MASKS_ARE_LOOKED_FOR = Workaround(
@@ -137,13 +124,6 @@ def only_symbols_have_ranges(program: ExportedProgram) -> None:
     ranges = {} if environment is None else environment.var_to_range
     for expression in [key for key in ranges if not isinstance(key, sympy.Symbol)]:
         del ranges[expression]
-
-
-def lstm_states_are_wrong() -> bool:
-    """Whether a captured LSTM returns its states with a dimension too many: refuse models that use them."""
-    import torch
-
-    return LSTM_STATES_GAIN_A_DIMENSION.needed_by(torch.__version__)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,8 @@ class Upstream:
     TRTInterpreter: Any
     interpreter_module: Any
     CONVERTERS: Any
+    converter: Callable[..., Callable[..., Any]]
+    """``dynamo_tensorrt_converter``, which registers a converter."""
     OpSupportTester: Any
     TRTPartitioner: Any
     construct_submodule_inputs: Callable[..., Any]
@@ -86,9 +88,15 @@ class Upstream:
     pre_export_lowering: Callable[..., Any]
     post_lowering: Callable[..., Any]
     get_decompositions: Callable[..., Any]
+    get_trt_tensor: Callable[..., Any]
+    lowering_passes: Any
     layout: Any
     no_op: Any
     version: str
+
+    def trt_dtype(self, dtype: Any) -> Any:
+        """TensorRT's name for a type of PyTorch's that TensorRT has."""
+        return getattr(self.trt, str(dtype).removeprefix("torch."))
 
     @property
     def takes_complex_numbers(self) -> bool:
@@ -167,9 +175,11 @@ def _import_blocks() -> Upstream:
     from torch_tensorrt.dynamo._settings import CompilationSettings
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter
     from torch_tensorrt.dynamo.conversion._conversion import infer_module_output_dtypes
-    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS
+    from torch_tensorrt.dynamo.conversion._ConverterRegistry import DYNAMO_CONVERTERS, dynamo_tensorrt_converter
     from torch_tensorrt.dynamo.conversion._symbolic_shape_capture import extract_symbolic_shape_expressions
+    from torch_tensorrt.dynamo.conversion.converter_utils import get_trt_tensor
     from torch_tensorrt.dynamo.lowering import get_decompositions, post_lowering, pre_export_lowering
+    from torch_tensorrt.dynamo.lowering.passes import _aten_lowering_pass
     from torch_tensorrt.dynamo.partitioning import _adjacency_partitioner
     from torch_tensorrt.dynamo.runtime import _TorchTensorRTModule
 
@@ -181,6 +191,7 @@ def _import_blocks() -> Upstream:
         TRTInterpreter=_TRTInterpreter.TRTInterpreter,
         interpreter_module=_TRTInterpreter,
         CONVERTERS=DYNAMO_CONVERTERS,
+        converter=dynamo_tensorrt_converter,
         OpSupportTester=_adjacency_partitioner.OpSupportTester,
         TRTPartitioner=_adjacency_partitioner.TRTPartitioner,
         construct_submodule_inputs=partitioning.construct_submodule_inputs,
@@ -189,6 +200,8 @@ def _import_blocks() -> Upstream:
         pre_export_lowering=pre_export_lowering,
         post_lowering=post_lowering,
         get_decompositions=get_decompositions,
+        get_trt_tensor=get_trt_tensor,
+        lowering_passes=_aten_lowering_pass.ATEN_POST_LOWERING_PASSES,
         layout=_TorchTensorRTModule,
         no_op=cpu_build.engine_operator(_TorchTensorRTModule),
         version=torch_tensorrt.__version__,
@@ -220,6 +233,36 @@ def decompositions(blocks: Upstream, settings: Any) -> dict[Any, Any]:
     )
     attention = torch.ops.aten.scaled_dot_product_attention.default
     return {op: function for op, function in table.items() if op is not attention}
+
+
+def lower(blocks: Upstream, program: Any, settings: Any) -> Any:
+    """Upstream's passes over a decomposed program; complex numbers stay where they fail (``FFTS_FAIL_TO_LOWER``)."""
+    import torch
+
+    def is_complex(node: Any) -> bool:
+        value = getattr(node, "meta", {}).get("val")
+        return isinstance(value, torch.Tensor) and value.is_complex()
+
+    nodes = list(program.graph.nodes)
+    # what is returned or given would become pairs of real numbers
+    if not any(is_complex(node) for node in (*nodes[-1].all_input_nodes, *(n for n in nodes if n.op == "placeholder"))):
+        try:
+            return blocks.post_lowering(program.module(), settings)
+        # passes raise whatever they meet
+        except Exception:
+            if not any(is_complex(node) for node in nodes):
+                raise
+    with _complex_numbers_left(blocks):
+        return blocks.post_lowering(program.module(), settings)
+
+
+@contextlib.contextmanager
+def _complex_numbers_left(blocks: Upstream) -> Iterator[None]:
+    """Leave out the passes that make real numbers of complex ones."""
+    manager = blocks.lowering_passes
+    kept = [one for one in manager.passes if "complex" not in getattr(one, "__name__", str(one))]
+    with mock.patch.object(manager, "passes", kept), mock.patch.object(manager, "_validated", True):
+        yield
 
 
 @dataclass(frozen=True)

@@ -8,65 +8,72 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size, sha256_of
+from lightning_trt_windows.artifact.ep_file import EpFile
+from lightning_trt_windows.artifact.files import atomic_file, output_errors, readable_size
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
-from lightning_trt_windows.artifact.windows_names import hash_suffix, illegal_on_windows, legal_form, too_long
+from lightning_trt_windows.artifact.windows_names import (
+    LONGEST,
+    hash_suffix,
+    illegal_on_windows,
+    legal_form,
+    too_long,
+    windows_name,
+)
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
 __all__ = [
     "Artifact",
     "ArtifactPaths",
-    "archive_members",
     "artifact_issues",
     "check_artifact",
     "manifest_bytes",
+    "open_checked",
     "parse_manifest",
     "read_artifact",
     "remove_manifest",
+    "why_not_read",
     "write_manifest",
 ]
 
+_LONGEST_ENGINE = 60
+"""Characters of an engine's name in the name of its file."""
 _LONGEST_STEM = 120
 """Bytes. With the longest suffix and a short folder in a bundle that fits ``bundle.layout.LONGEST``, and so the 260
 characters that Windows allows a path."""
-_HEADER = 30
-"""Bytes before the name of a member and its content."""
 _LARGEST_MANIFEST = 1 << 24
 """Bytes. Manifests have some KiB; a reader must not fill its memory with something else."""
 
 
 @dataclass(frozen=True)
 class ArtifactPaths:
-    """Where the files of one artifact are."""
+    """The files of one artifact: what each is called and where it is, whether it is there or not."""
 
-    ep: Path
-    manifest: Path
-    golden: Path
-    """Recorded inputs and outputs; optional."""
+    directory: Path
+    """Directory of all of them."""
+    stem: str
+    """What all names begin with, such as ``epoch=3-step=99.windows``."""
 
     @classmethod
     def beside(cls, checkpoint: str | os.PathLike[str]) -> ArtifactPaths:
-        """Paths in the directory of ``checkpoint``, legal on Windows even where its name is not.
+        """Name the files of the artifact of ``checkpoint``, in its directory.
 
-        Two checkpoints never share an artifact: a name that had to be changed, or does not end in ``.ckpt``, gets a
-        hash of the original.
+        Names are legal on Windows even where the checkpoint's is not. Two checkpoints never share an artifact: a name
+        that had to be changed, or does not end in ``.ckpt``, gets a hash of the original.
         """
         path = Path(checkpoint)
         stem = legal_form(path.name.removesuffix(".ckpt"), _LONGEST_STEM)
         if f"{stem}.ckpt" != path.name:
             stem += hash_suffix(path.name)
-        return cls._with_stem(path.parent, f"{stem}.windows")
+        return cls(path.parent, f"{stem}.windows")
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ArtifactPaths:
-        """Paths of the artifact that ``path`` belongs to: its ``.ep`` or its ``.json``.
+        """Name the files of the artifact that ``path`` belongs to: its ``.ep`` or its ``.json``.
 
         Raises:
             ConfigurationError: Another ending, or a name that is illegal on Windows.
@@ -78,11 +85,66 @@ class ArtifactPaths:
             raise ConfigurationError(f"an artifact is named by its .ep or its .json, got {str(path)!r}{advice}")
         if why := illegal_on_windows(path.name):
             raise ConfigurationError(f"{path.name!r} {why}, which Windows does not allow; choose another name")
-        return cls._with_stem(path.parent, stem)
+        return cls(path.parent, stem)
 
-    @classmethod
-    def _with_stem(cls, directory: Path, stem: str) -> ArtifactPaths:
-        return cls(directory / f"{stem}.ep", directory / f"{stem}.json", directory / f"{stem}.golden.safetensors")
+    @property
+    def ep(self) -> Path:
+        """The program with its engines."""
+        return self._file("ep")
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest, which is written last."""
+        return self._file("json")
+
+    @property
+    def golden(self) -> Path:
+        """Reference outputs with their inputs (goldens); optional."""
+        return self._file("golden.safetensors")
+
+    @property
+    def signature(self) -> Path:
+        """The signature of the manifest; optional."""
+        return self._file("json.sig")
+
+    @property
+    def log(self) -> Path:
+        """The log of an export that failed."""
+        return self._file("log")
+
+    @property
+    def failed(self) -> Path:
+        """The folder of a build process that failed: its log, and a script that repeats it."""
+        return self._file("failed")
+
+    @property
+    def optional(self) -> tuple[Path, ...]:
+        """What an artifact may have besides its ``.ep`` and its manifest."""
+        return self.golden, self.signature
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint without ``.ckpt``, as it is legal on Windows."""
+        return self.stem.removesuffix(".windows")
+
+    def engine(self, name: str, number: int, longest: int = LONGEST) -> Path:
+        """Name the file of a raw engine; no other engine has that name.
+
+        Args:
+            name: What the manifest calls the engine.
+            number: Its place in the manifest's list.
+            longest: The most characters that the name of the file may have.
+        """
+        short = name if name.isascii() and len(name) < _LONGEST_ENGINE else f"engine_{number}"
+        stem = f"{self.stem}.{short}"
+        file = windows_name(f"{stem}.engine")
+        if len(file) > longest:
+            ending = f"{hash_suffix(stem)}.engine"
+            file = legal_form(stem, longest - len(ending)) + ending
+        return self.directory / file
+
+    def _file(self, ending: str) -> Path:
+        return self.directory / f"{self.stem}.{ending}"
 
 
 @dataclass(frozen=True)
@@ -97,9 +159,14 @@ class Artifact:
     this machine, and need not last."""
 
     @property
+    def paths(self) -> ArtifactPaths:
+        """The files of the artifact."""
+        return ArtifactPaths.of(self.path)
+
+    @property
     def manifest_path(self) -> Path:
         """The ``.json`` beside it."""
-        return ArtifactPaths.of(self.path).manifest
+        return self.paths.manifest
 
     @property
     def size(self) -> int:
@@ -133,7 +200,7 @@ def remove_manifest(paths: ArtifactPaths) -> None:
     Raises:
         OutputError: The manifest cannot be removed.
     """
-    with explained(paths.manifest, 0), contextlib.suppress(FileNotFoundError):
+    with output_errors(paths.manifest, 0), contextlib.suppress(FileNotFoundError):
         patiently(paths.manifest.unlink, paths.manifest, replaces=True)
 
 
@@ -176,59 +243,45 @@ def check_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
     """
     if not isinstance(artifact, Artifact):
         artifact = read_artifact(artifact)
-    if issues := list(artifact_issues(artifact)):
-        raise ArtifactError(artifact.path, issues)
-    return artifact
+    with open_checked(artifact):
+        return artifact
+
+
+@contextlib.contextmanager
+def open_checked(artifact: Artifact) -> Iterator[EpFile]:
+    """Open the ``.ep`` of an artifact and compare it with its manifest, byte for byte.
+
+    Yields:
+        The file that was compared: what is read from it is what was checked.
+
+    Raises:
+        ArtifactError: All that is wrong.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(EpFile(artifact.path))
+            issues = list(file.issues(artifact.manifest))
+        except OSError as error:
+            raise ArtifactError(artifact.path, [why_not_read(error, artifact.path)]) from error
+        if issues:
+            raise ArtifactError(artifact.path, issues)
+        yield file
 
 
 def artifact_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
-    """What is wrong with the ``.ep``, sentence by sentence; without ``content`` its bytes are not hashed."""
-    record = artifact.manifest.ep
+    """Say what is wrong with the ``.ep``, sentence by sentence; without ``content`` its bytes are not hashed."""
     try:
-        size = artifact.path.stat().st_size
-        if size != record.size:
-            yield f"has {size} bytes instead of {record.size}: incomplete, or of another export than its manifest"
-        elif content and (found := sha256_of(artifact.path)) != record.sha256:
-            yield f"its content is not that of the export: SHA-256 is {found} instead of {record.sha256}"
-        members = archive_members(artifact.path)
-        compressed = [name for name, info in members.items() if info.compress_type != zipfile.ZIP_STORED]
-        # a few kilobytes of it become gigabytes when they are read
-        yield from (f"member {name!r} is compressed, which no member of an .ep is" for name in compressed)
-        yield from _location_issues(artifact.manifest, members)
-    except FileNotFoundError:
-        yield f"does not exist{too_long(artifact.path) or '; copy it together with its manifest'}"
+        with EpFile(artifact.path) as file:
+            yield from file.issues(artifact.manifest, content=content)
     except OSError as error:
-        yield f"cannot be read: {reason_of(error, artifact.path)}"
-    except ArtifactError as error:
-        yield from error.issues
+        yield why_not_read(error, artifact.path)
 
 
-def archive_members(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Directory of the zip archive that an ``.ep`` is; no member is read.
-
-    Raises:
-        ArtifactError: Not a zip archive, or a name stands in it twice.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    # what zipfile raises on damaged directories: struct.error and ValueError where a length or a name is nonsense
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-        raise ArtifactError(path, [f"is not a readable zip archive, which an .ep is: {error}"]) from error
-    members = {info.filename: info for info in infos}
-    if len(members) != len(infos):
-        raise ArtifactError(path, ["has two members of the same name"])
-    size = path.stat().st_size
-    outside = [name for name, info in members.items() if info.header_offset < 0 or _end(info) > size]
-    if outside:
-        raise ArtifactError(path, [f"member {name!r} would lie outside of the file" for name in outside])
-    return members
-
-
-def _end(info: zipfile.ZipInfo) -> int:
-    """Where the file must end at the earliest for this member to be in it."""
-    stored = info.file_size if info.compress_type == zipfile.ZIP_STORED else 0
-    return info.header_offset + _HEADER + max(info.compress_size, stored)
+def why_not_read(error: OSError, path: Path) -> str:
+    """Say why a file of an artifact could not be read, for a sentence that has named it."""
+    if isinstance(error, FileNotFoundError):
+        return f"does not exist{too_long(path) or '; copy it together with its manifest'}"
+    return f"cannot be read: {reason_of(error, path)}"
 
 
 def manifest_bytes(paths: ArtifactPaths) -> bytes:
@@ -246,22 +299,3 @@ def manifest_bytes(paths: ArtifactPaths) -> bytes:
         raise ArtifactError(paths.manifest, [f"does not exist{too_long(paths.manifest) or f'; {rest}'}"]) from error
     except OSError as error:
         raise ArtifactError(paths.manifest, [f"cannot be read: {reason_of(error, paths.manifest)}"]) from error
-
-
-def _location_issues(manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> Iterator[str]:
-    """Each payload lies inside an uncompressed member, and no two overlap."""
-    end_of_last: dict[str, tuple[int, str]] = {}
-    for engine in sorted(manifest.engines, key=lambda engine: engine.location.offset):
-        place = engine.location
-        info = members.get(place.member)
-        if info is None:
-            yield f"engine {engine.name}: the archive has no member {place.member!r}"
-        elif info.compress_type != zipfile.ZIP_STORED:
-            yield f"engine {engine.name}: member {place.member!r} is compressed, so that offsets mean nothing"
-        elif place.offset + place.length > info.file_size:
-            end = place.offset + place.length
-            yield f"engine {engine.name}: should end at byte {end} of {place.member!r}, which has {info.file_size}"
-        last, name = end_of_last.get(place.member, (0, ""))
-        if place.offset < last:
-            yield f"engine {engine.name}: overlaps engine {name} in {place.member!r}"
-        end_of_last[place.member] = (max(last, place.offset + place.length), engine.name)

@@ -6,18 +6,20 @@ Standard library only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_trt_windows.artifact.engine_header import EngineHeader
 from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.artifact.inspection import Inspection
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, LeftToPyTorch, Manifest
+from lightning_trt_windows.artifact.shapes import shape_text
 
-__all__ = ["Description", "Section", "as_text", "described", "printable"]
+__all__ = ["GEFORCE", "Description", "Section", "as_text", "described", "printable", "source_text", "value_texts"]
 
 _BACKENDS = {"tensorrt_rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
-_GEFORCE = {"7.5": "RTX 20", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50"}
+GEFORCE = {"7.5": "RTX 20", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50"}
+"""Series of GeForce cards by compute capability."""
 _LOADERS = ("torch", "torch-tensorrt-rtx", "torch-tensorrt")
 
 
@@ -45,17 +47,25 @@ class Description:
     sections: tuple[Section, ...]
 
 
-def described(inspection: Inspection) -> Description:
-    """What was found, for people."""
-    manifest = inspection.manifest
-    found = "" if inspection.checked else " at a glance; --check compares every byte"
-    issues = tuple((issue,) for issue in inspection.issues) or ((f"none{found}",),)
+def described(
+    manifest: Manifest, title: str, *, headers: Mapping[str, EngineHeader], checked: bool, issues: Sequence[str]
+) -> Description:
+    """Describe an artifact for people.
+
+    Args:
+        manifest: What the export wrote down.
+        title: Name of the artifact.
+        headers: What each engine says about itself, by name of the engine.
+        checked: Whether content was compared with the hashes in the manifest.
+        issues: All that was found to be wrong.
+    """
+    glance = "none" if checked else "none at a glance; --check compares every byte"
     sections = [
-        Section("", tuple(_summary(inspection))),
-        Section("Inputs", tuple((i.name, i.dtype, _shape(i), _origin(i)) for i in manifest.inputs)),
+        Section("", tuple(_summary(manifest, headers))),
+        Section("Inputs", tuple((i.name, i.dtype, _shape(i), source_text(i)) for i in manifest.inputs)),
         Section("Ranges", tuple(_ranges(manifest.inputs)), ("", "min", "opt", "max", ""), numbers=(1, 2, 3)),
-        Section("Outputs", tuple((o.name, o.dtype, _bracketed(o.shape)) for o in manifest.outputs)),
-        Section("Engines", tuple(_engines(inspection)), numbers=(1,)),
+        Section("Outputs", tuple((o.name, o.dtype, shape_text(o.shape)) for o in manifest.outputs)),
+        Section("Engines", tuple(_engines(manifest, headers)), numbers=(1,)),
         Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
         Section(
@@ -63,11 +73,11 @@ def described(inspection: Inspection) -> Description:
             tuple((f"{item.operator} {item.line}".strip(), item.reason) for item in _left(manifest)),
         ),
         Section("Verification", tuple(_verification(manifest.verification or {}))),
-        Section("Extra", tuple(_pairs(manifest.extra))),
+        Section("Extra", tuple(value_texts(manifest.extra))),
         Section("Notes", tuple((note,) for note in manifest.notes)),
-        Section("Issues", issues, bad=bool(inspection.issues)),
+        Section("Issues", tuple((issue,) for issue in issues) or ((glance,),), bad=bool(issues)),
     ]
-    return Description(inspection.artifact.path.name, tuple(section for section in sections if section.rows))
+    return Description(title, tuple(section for section in sections if section.rows))
 
 
 def _left(manifest: Manifest) -> tuple[LeftToPyTorch, ...]:
@@ -96,8 +106,8 @@ def _columns(rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...] = ()) -> 
         yield "  " + "  ".join(cells).rstrip()
 
 
-def _summary(inspection: Inspection) -> Iterator[tuple[str, ...]]:
-    manifest, timings = inspection.manifest, inspection.manifest.timings
+def _summary(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> Iterator[tuple[str, ...]]:
+    timings = manifest.timings
     yield "kind", f"{_BACKENDS.get(manifest.backend.name, manifest.backend.name)} engines for Windows"
     if manifest.checkpoint:
         yield "checkpoint", _checkpoint(manifest.checkpoint)
@@ -105,8 +115,8 @@ def _summary(inspection: Inspection) -> Iterator[tuple[str, ...]]:
     yield "size", f"{readable_size(manifest.ep.size)}, {readable_size(engines)} of it engines before base64"
     if manifest.operators:
         yield "operators", _operators(manifest)
-    yield "GPUs", _gpus(inspection)
-    yield "needs", _needs(inspection)
+    yield "GPUs", _gpus(manifest, headers)
+    yield "needs", _needs(manifest, headers)
     if manifest.check:
         yield "numbers", str(manifest.check)
     if manifest.golden:
@@ -130,36 +140,31 @@ def _operators(manifest: Manifest) -> str:
     return f"{inside} of {inside + outside} in TensorRT, {outside} in PyTorch"
 
 
-def _gpus(inspection: Inspection) -> str:
+def _gpus(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> str:
     """Compute capabilities that all engines run on: from their headers, else from the manifest."""
-    said = [header.compute_capabilities for header in inspection.headers.values()]
-    common = [c for c in said[0] if all(c in each for each in said)] if said else []
-    names = common or inspection.manifest.backend.compute_capabilities
+    of_engines = [header.compute_capabilities for header in headers.values()]
+    common = [c for c in of_engines[0] if all(c in each for each in of_engines)] if of_engines else []
+    names = common or manifest.backend.compute_capabilities
     if not names:
         return "not recorded"
-    return "compute capability " + ", ".join(
-        f"{name} ({_GEFORCE[name]})" if name in _GEFORCE else name for name in names
-    )
+    return "compute capability " + ", ".join(f"{name} ({GEFORCE[name]})" if name in GEFORCE else name for name in names)
 
 
-def _needs(inspection: Inspection) -> str:
+def _needs(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> str:
     """The versions a loader must have: the format of a saved program and of an engine are tied to them."""
-    versions = inspection.manifest.versions
+    versions = manifest.versions
     minors = [f"{name} {'.'.join(versions[name].split('.')[:2])}" for name in _LOADERS if name in versions]
-    runtimes = {".".join(map(str, header.version[:3])) for header in inspection.headers.values()}
+    runtimes = {".".join(map(str, header.version[:3])) for header in headers.values()}
     return ", ".join([*minors, *(f"TensorRT-RTX {version}" for version in sorted(runtimes))]) or "not recorded"
 
 
-def _origin(record: InputRecord) -> str:
+def source_text(record: InputRecord) -> str:
+    """Where the shape of an input comes from, and why."""
     return f"{record.source.kind}: {record.source.reason}" if record.source.reason else record.source.kind
 
 
 def _shape(record: InputRecord) -> str:
-    return _bracketed(symbol or size for symbol, size in zip(record.symbols, record.opt))
-
-
-def _bracketed(shape: Iterable[object]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
+    return shape_text(symbol or size for symbol, size in zip(record.symbols, record.opt))
 
 
 def _ranges(inputs: Sequence[InputRecord]) -> Iterator[tuple[str, ...]]:
@@ -179,9 +184,9 @@ def _ranges(inputs: Sequence[InputRecord]) -> Iterator[tuple[str, ...]]:
         yield symbol, str(low), str(opt), str(high), ", ".join([*axes, *step])
 
 
-def _engines(inspection: Inspection) -> Iterator[tuple[str, ...]]:
-    for engine in inspection.manifest.engines:
-        header = inspection.headers.get(engine.name)
+def _engines(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> Iterator[tuple[str, ...]]:
+    for engine in manifest.engines:
+        header = headers.get(engine.name)
         version = f"TensorRT-RTX {'.'.join(map(str, header.version))}" if header else ""
         bindings = f"{', '.join(engine.inputs)} -> {', '.join(engine.outputs)}"
         yield engine.name, readable_size(engine.size), bindings, version
@@ -191,11 +196,12 @@ def _verification(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was found; of each call that was compared whether it passed. All the figures are in the JSON."""
     calls = found.get("calls")
     ours = isinstance(calls, list) and all(isinstance(call, dict) and "passed" in call for call in calls)
-    yield from _pairs({key: value for key, value in found.items() if key != "calls" or not ours})
+    yield from value_texts({key: value for key, value in found.items() if key != "calls" or not ours})
     for call in calls if ours and calls else ():
         yield f"call {call.get('name')}", "passed" if call["passed"] is True else "failed"
 
 
-def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def value_texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key of free-form JSON with its value as text."""
     for key, value in values.items():
         yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,13 @@ __all__ = [
     "TEMPORARY_PREFIX",
     "HashingFile",
     "atomic_file",
-    "explained",
     "link_or_copy",
+    "output_errors",
     "readable_size",
+    "replacing",
     "sha256_of",
+    "sha256_of_stream",
+    "temporary_name",
 ]
 
 TEMPORARY_PREFIX = ".lightning-trt-windows-"
@@ -65,7 +68,7 @@ class HashingFile:
         Raises:
             OutputError: The operating system refused.
         """
-        with memoryview(data).cast("B") as view, explained(self._path, self.size + view.nbytes):
+        with memoryview(data).cast("B") as view, output_errors(self._path, self.size + view.nbytes):
             done = 0
             while done < view.nbytes:  # a raw stream may take less than it is given
                 done += self._stream.write(view[done:])
@@ -96,24 +99,45 @@ def atomic_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[
         OutputError: It cannot be written; the operating system's reason is chained.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-    with explained(path, 0):
-        # not tempfile, whose files only their owner may read. Unbuffered, so that closing has nothing left to fail with
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
-        stream = FileIO(descriptor, "w")
-    try:
+    with replacing(path) as temporary:
+        with output_errors(path, 0):
+            # not tempfile, whose files only their owner may read. Unbuffered: closing has nothing left to fail with
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+            stream = FileIO(descriptor, "w")
         with stream:
             file = HashingFile(stream, path)
             yield file
-            with explained(path, file.size):
+            with output_errors(path, file.size):
                 os.fsync(stream.fileno())
-        with explained(path, file.size):
+    _sync_directory(path.parent)
+
+
+def temporary_name(suffix: str = ".tmp") -> str:
+    """Make up a name that no file has, and by whose ``TEMPORARY_PREFIX`` leftovers of a killed process are found."""
+    return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Give the block a temporary name beside ``path``, and the file that it makes there the name ``path`` at the end.
+
+    Where the block fails, ``path`` is left as it was, and nothing is left under the temporary name.
+
+    Args:
+        path: The file that appears, in place of an older one.
+        suffix: The end of the temporary name, for programs that look at it.
+
+    Raises:
+        OutputError: The file cannot be given the name ``path``.
+    """
+    temporary = path.with_name(temporary_name(suffix))
+    try:
+        yield temporary
+        with output_errors(path, 0):
             patiently(lambda: temporary.replace(path), path, replaces=True)
-    except BaseException:
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
-    _sync_directory(path.parent)
 
 
 def link_or_copy(source: Path, path: Path) -> None:
@@ -122,27 +146,34 @@ def link_or_copy(source: Path, path: Path) -> None:
     Raises:
         OutputError: Neither can be done.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-    try:
-        with explained(path, 0):
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
-            patiently(lambda: temporary.replace(path), path, replaces=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replacing(path) as temporary, output_errors(path, 0):
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
+    """Compute the SHA-256 of a file, in hexadecimal, reading it in pieces.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     path = Path(path)
     with patiently(lambda: path.open("rb", buffering=0), path) as stream:
-        while count := stream.readinto(buffer):
-            digest.update(buffer[:count])
+        return sha256_of_stream(stream)
+
+
+def sha256_of_stream(stream: FileIO | BufferedReader) -> str:
+    """Compute the SHA-256 of what ``stream`` holds from its position to its end, in hexadecimal.
+
+    Raises:
+        OSError: The stream cannot be read.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    while count := stream.readinto(buffer):
+        digest.update(buffer[:count])
     return digest.hexdigest()
 
 
@@ -159,10 +190,20 @@ def readable_size(size: int) -> str:
 
 
 @contextlib.contextmanager
-def explained(path: Path, size: int) -> Iterator[None]:
-    """Turn what the operating system says about ``path`` into an OutputError; ``size`` is the bytes it needs so far."""
+def output_errors(path: Path, size: int) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into an OutputError that says what to do.
+
+    Args:
+        path: The file that is being written.
+        size: Bytes that it needs so far, for the message.
+
+    Raises:
+        OutputError: The operating system refused; its exception is chained.
+    """
     try:
         yield
+    except OutputError:  # says it already
+        raise
     except OSError as error:
         denied = f"no permission to write in {path.parent}; choose another directory"
         needed = f"at least {readable_size(size)} are needed; free some or choose another directory"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.open_elsewhere import reason_of
 from lightning_trt_windows.artifact.windows_names import too_long
@@ -19,7 +19,7 @@ def golden_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
         artifact: What they belong to.
         content: Whether to hash them.
     """
-    record, path = artifact.manifest.golden, ArtifactPaths.of(artifact.path).golden
+    record, path = artifact.manifest.golden, artifact.paths.golden
     if record is None:
         return
     # a file is opened by the name that belongs to the artifact, never by one that stands in a manifest; Windows finds

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 import hashlib
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, archive_members, artifact_issues, read_artifact
-from lightning_trt_windows.artifact.engine_header import HEADER_SIZE, EngineHeader, read_header
-from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, why_not_read
+from lightning_trt_windows.artifact.description import Description, as_text, described
+from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
+from lightning_trt_windows.artifact.ep_file import EpFile
+from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.outline import ENGINE
 from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["Inspection", "inspect"]
 
-_CALL = b'"target": "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"'
+_CALL = f'"target": "{ENGINE}"'.encode()
 """How the graph in the archive calls an engine."""
-_CHUNK = 1 << 20
-"""Bytes of base64 read at a time: a multiple of 4, so that each piece decodes alone."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,14 @@ class Inspection:
             "manifest": self.manifest.to_dict(),
         }
 
-    def __str__(self) -> str:
-        from lightning_trt_windows.artifact.description import as_text, described
+    def description(self) -> Description:
+        """Everything that is known, for people."""
+        return described(
+            self.manifest, self.artifact.path.name, headers=self.headers, checked=self.checked, issues=self.issues
+        )
 
-        return as_text(described(self))
+    def __str__(self) -> str:
+        return as_text(self.description())
 
 
 def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
@@ -75,38 +78,36 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
         path: Either of the two files.
         check: Also read the whole ``.ep`` and compare it and each engine with the hashes in the manifest.
 
+    Returns:
+        What is known about it; what is wrong with its ``.ep`` is in ``Inspection.issues``.
+
     Raises:
-        ArtifactError: There is no manifest that could be read. Everything else is in ``Inspection.issues``.
+        ArtifactError: There is no manifest that could be read.
     """
     artifact = read_artifact(path)
-    issues = list(artifact_issues(artifact, content=check))
-    members: dict[str, zipfile.ZipInfo] = {}
+    issues: list[str] = []
+    sizes: dict[str, int] = {}
     headers: dict[str, EngineHeader] = {}
     try:
-        members = archive_members(artifact.path)
-        if not issues:
-            with artifact.path.open("rb") as stream:
-                issues += _engine_issues(artifact.manifest, stream, members, headers)
-                if check:
-                    issues += _content_issues(artifact.manifest, stream, members)
-    except (OSError, ArtifactError):
-        # the same failure is among the issues already; a file that vanishes in between is not
-        issues = issues or ["the .ep changed while it was being read"]
-    sizes = {name: info.file_size for name, info in members.items()}
+        with EpFile(artifact.path) as file:
+            issues += file.issues(artifact.manifest, content=check)
+            with contextlib.suppress(ArtifactError):  # that is among the issues
+                sizes = {name: info.file_size for name, info in file.members.items()}
+            if not issues:
+                issues += _engine_issues(artifact.manifest, file, headers)
+                issues += _content_issues(artifact.manifest, file) if check else ()
+    except OSError as error:
+        issues.append(why_not_read(error, artifact.path))
     return Inspection(artifact, sizes, headers, check, tuple(issues))
 
 
-def _engine_issues(
-    manifest: Manifest, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], headers: dict[str, EngineHeader]
-) -> Iterator[str]:
+def _engine_issues(manifest: Manifest, file: EpFile, headers: dict[str, EngineHeader]) -> Iterator[str]:
     """Read the header of each engine into ``headers``, and compare it with the manifest."""
     for engine in manifest.engines:
-        stream.seek(_start(stream, members, engine))
-        text = stream.read(min(engine.location.length, (HEADER_SIZE + 2) // 3 * 4))
         try:
-            header = read_header(base64.b64decode(text, validate=True))
-        except binascii.Error:
-            yield f"engine {engine.name}: there is no base64 text where the manifest says"
+            header = read_header(file.head(engine))
+        except ArtifactError as error:
+            yield from error.issues
             continue
         if header:
             headers[engine.name] = header
@@ -116,56 +117,27 @@ def _engine_issues(
             yield f"engine {engine.name}: does not begin as TensorRT-RTX engines do"
 
 
-def _content_issues(manifest: Manifest, stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo]) -> Iterator[str]:
+def _content_issues(manifest: Manifest, file: EpFile) -> Iterator[str]:
     """Compare each engine with its hash, and the number of engines with the calls in the graph."""
-    for engine in manifest.engines:
-        if _engine_sha256(stream, _start(stream, members, engine), engine.location.length) != engine.sha256:
-            yield f"engine {engine.name}: its bytes are not those whose SHA-256 the manifest has"
-    calls = sum(_calls(manifest, stream, info) for name, info in members.items() if name.endswith(".json"))
+    try:
+        for engine in manifest.engines:
+            digest = hashlib.sha256()
+            for piece in file.engine_pieces(engine):
+                digest.update(piece)
+            if digest.hexdigest() != engine.sha256:
+                yield f"engine {engine.name}: its bytes are not those whose SHA-256 the manifest has"
+        calls = sum(_calls(manifest, file, name) for name in file.members if name.endswith(".json"))
+    except ArtifactError as error:
+        yield from error.issues
+        return
     if calls != len(manifest.engines):
         yield f"engines in the manifest: {len(manifest.engines)}, calls of engines in the archive: {calls}"
 
 
-def _start(stream: BinaryIO, members: Mapping[str, zipfile.ZipInfo], engine: EngineRecord) -> int:
-    return _data_start(stream, members[engine.location.member]) + engine.location.offset
-
-
-def _data_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where the data of a member begins in the file. ``ZipFile.open`` would read all that comes before an offset."""
-    stream.seek(info.header_offset + 26)
-    lengths = stream.read(4)
-    return info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-
-
-def _engine_sha256(stream: BinaryIO, start: int, length: int) -> str | None:
-    digest = hashlib.sha256()
-    stream.seek(start)
-    for text in _pieces(stream, length):
-        try:
-            digest.update(base64.b64decode(text, validate=True))
-        except binascii.Error:
-            return None
-    return digest.hexdigest()
-
-
-def _calls(manifest: Manifest, stream: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """How often the JSON between the payloads of a member calls an engine."""
-    begin = _data_start(stream, info)
-    position, count = 0, 0
-    payloads = sorted(
-        (e.location.offset, e.location.length) for e in manifest.engines if e.location.member == info.filename
-    )
-    for offset, length in [*payloads, (info.file_size, 0)]:
-        stream.seek(begin + position)
-        tail = b""
-        for piece in _pieces(stream, offset - position):
-            count += (tail + piece).count(_CALL)
-            tail = (tail + piece)[-len(_CALL) + 1 :]
-        position = offset + length
+def _calls(manifest: Manifest, file: EpFile, member: str) -> int:
+    """Count how often the JSON between the payloads of a member calls an engine."""
+    count, tail = 0, b""
+    for piece in file.without_payloads(member, (("", e) for e in manifest.engines if e.location.member == member)):
+        count += (tail + piece).count(_CALL)
+        tail = (tail + piece)[-len(_CALL) + 1 :]
     return count
-
-
-def _pieces(stream: BinaryIO, length: int) -> Iterator[bytes]:
-    while length > 0 and (piece := stream.read(min(length, _CHUNK))):
-        length -= len(piece)
-        yield piece

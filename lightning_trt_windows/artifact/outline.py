@@ -11,13 +11,25 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.payload_reader import member_start, read_without_payloads
+from lightning_trt_windows.artifact.ep_file import EpFile
+from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import ArtifactError
 
-__all__ = ["Constant", "EngineCall", "Origin", "Outline", "read_constant", "read_outline"]
+__all__ = [
+    "ENGINE",
+    "GRAPH",
+    "Constant",
+    "EngineCall",
+    "Origin",
+    "Outline",
+    "engine_tokens",
+    "read_constant",
+    "read_document",
+    "read_outline",
+]
 
 ENGINE = "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"
 """Target of the nodes that stand for engines, as Torch-TensorRT writes and reads them."""
@@ -25,7 +37,8 @@ ENGINE = "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"
 OriginKind: TypeAlias = Literal["input", "engine", "constant", "operator", "literal"]
 
 _TOKEN = "@engine:{}@"
-_GRAPH = "models/model.json"
+GRAPH = "models/model.json"
+"""Member of the archive with the graph, below the archive's own folder."""
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _SCHEMA = 8
 """Major version of the schema of ``torch._export.serde`` that is read here: torch 2.7 to 2.14 write it."""
@@ -103,10 +116,8 @@ def read_outline(artifact: Artifact) -> Outline:
         ArtifactError: The archive is damaged, or its program is not the one that the manifest describes.
     """
     try:
-        with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            document = _document(artifact, stream, archive)
-        if (major := document["schema_version"]["major"]) != _SCHEMA:
-            raise ValueError(f"its schema has the version {major}, expected {_SCHEMA}")
+        with EpFile(artifact.path) as file:
+            document = read_document(artifact, file)
         return _Reader(artifact, document["graph_module"]).outline()
     except ArtifactError:
         raise
@@ -115,25 +126,40 @@ def read_outline(artifact: Artifact) -> Outline:
         raise ArtifactError(artifact.path, [reason]) from error
 
 
-def _document(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile) -> dict[str, Any]:
-    (info,) = (info for info in archive.infolist() if info.filename.partition("/")[2] == _GRAPH)
+def engine_tokens(manifest: Manifest) -> dict[str, int]:
+    """What stands for the payload of each engine in ``read_document``, with the engine's number in the manifest."""
+    return {_TOKEN.format(number): number for number in range(len(manifest.engines))}
+
+
+def read_document(artifact: Artifact, file: EpFile) -> dict[str, Any]:
+    """Read the JSON of the saved program, with a token in place of each engine.
+
+    Args:
+        artifact: The artifact.
+        file: Its ``.ep``.
+
+    Raises:
+        ArtifactError: An engine of the manifest is elsewhere, or the JSON is too large for a graph.
+        ValueError: It is not JSON, or of a version of the schema that is not read here. Others where it is damaged.
+    """
+    (member,) = (name for name in file.members if name.partition("/")[2] == GRAPH)
     records = artifact.manifest.engines
-    if elsewhere := [engine.name for engine in records if engine.location.member != info.filename]:
+    if elsewhere := [engine.name for engine in records if engine.location.member != member]:
         raise ArtifactError(artifact.path, [f"the engine {name} is not in the graph" for name in elsewhere])
-    if info.file_size - sum(engine.location.length for engine in records) > _LARGEST_GRAPH:
+    if file.members[member].file_size - sum(engine.location.length for engine in records) > _LARGEST_GRAPH:
         raise ArtifactError(artifact.path, ["its graph is larger than 256 MiB without the engines"])
-    tokens = [_TOKEN.format(number) for number in range(len(records))]
-    start = member_start(stream, info)
     document: dict[str, Any] = json.loads(
-        b"".join(read_without_payloads(stream, start, info.file_size, zip(tokens, records)))
+        b"".join(file.without_payloads(member, zip(engine_tokens(artifact.manifest), records)))
     )
+    if (major := document["schema_version"]["major"]) != _SCHEMA:
+        raise ValueError(f"its schema has the version {major}, this lightning-trt-windows reads {_SCHEMA}")
     return document
 
 
 class _Reader:
     def __init__(self, artifact: Artifact, program: Mapping[str, Any]) -> None:
         self._manifest = artifact.manifest
-        self._tokens = {_TOKEN.format(number): number for number in range(len(artifact.manifest.engines))}
+        self._tokens = engine_tokens(artifact.manifest)
         self._program = program
         self._origins: dict[str, Origin] = {}
 
@@ -221,22 +247,21 @@ def read_constant(artifact: Artifact, name: str) -> Constant:
         ArtifactError: The archive has no such tensor, or it is not a plain one.
     """
     try:
-        with zipfile.ZipFile(artifact.path) as archive:
-            members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+        with EpFile(artifact.path) as file:
+            members = {name.partition("/")[2]: name for name in file.members}
             for config in _CONFIGS:
-                entries = json.loads(archive.read(members[config]))["config"]
+                entries = json.loads(file.archive.read(members[config]))["config"]
                 if name in entries:
-                    folder = config.rpartition("/")[0]
-                    return _constant(archive, members, folder, entries[name])
+                    return _constant(file, members, config.rpartition("/")[0], entries[name])
         raise ValueError("it is not in the archive")
+    except ArtifactError:
+        raise
     except _DAMAGE as error:
         reason = f"its constant {name!r} cannot be read: {type(error).__name__}: {str(error)[:300]}"
         raise ArtifactError(artifact.path, [reason]) from error
 
 
-def _constant(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: str, entry: Mapping[str, Any]
-) -> Constant:
+def _constant(file: EpFile, members: Mapping[str, str], folder: str, entry: Mapping[str, Any]) -> Constant:
     meta = entry["tensor_meta"]
     if entry["use_pickle"] or meta is None or meta["dtype"] not in _DTYPES:
         raise ValueError("it is a pickle or of a type that is not read here")
@@ -244,7 +269,7 @@ def _constant(
     shape, strides = (tuple(int(size["as_int"]) for size in meta[key]) for key in ("sizes", "strides"))
     if not math.prod(shape):
         return Constant(dtype, shape, b"")
-    content = archive.read(members[f"{folder}/{entry['path_name']}"])
+    content = file.archive.read(members[f"{folder}/{entry['path_name']}"])
     offset = int(meta["storage_offset"]["as_int"])
     return Constant(dtype, shape, b"".join(_rows(content, width, shape, strides, offset)))
 

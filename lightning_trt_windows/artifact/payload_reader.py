@@ -14,59 +14,84 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from io import BufferedReader
 from typing import BinaryIO
 
 from lightning_trt_windows.artifact.engine_header import HEADER_SIZE
 from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.errors import ArtifactError
 
-__all__ = ["member_start", "read_head", "read_payload", "read_without_payloads"]
+__all__ = ["decoded_pieces", "member_start", "read_head", "read_payload", "read_without_payloads"]
 
 _LOCAL_HEADER = 30
 """Bytes of a zip member's own header, before its name and its extra field."""
+_UTF_8 = 0x800
+"""Flag of a member whose name is UTF-8, and not of code page 437."""
 _PIECE = 1 << 20
 """Characters decoded at a time: a multiple of 4, and few enough to stay in the processor's cache."""
 
 
 def member_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Byte of the file at which the content of an uncompressed member begins.
+    """Find the byte of the file at which the content of an uncompressed member begins.
 
     Raises:
         ArtifactError: The archive's directory points at something that is not this member.
     """
     stream.seek(info.header_offset)
     header = stream.read(_LOCAL_HEADER)
-    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04" or info.compress_type != zipfile.ZIP_STORED:
-        raise ArtifactError(info.filename, ["is not an uncompressed member where the archive's directory says"])
-    name, extra = struct.unpack_from("<2H", header, 26)
-    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    if len(header) == _LOCAL_HEADER and header[:4] == b"PK\x03\x04" and info.compress_type == zipfile.ZIP_STORED:
+        name, extra = struct.unpack_from("<2H", header, 26)
+        # as zipfile decodes it
+        if stream.read(name) == info.orig_filename.encode("utf-8" if info.flag_bits & _UTF_8 else "cp437"):
+            return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+    raise ArtifactError(info.filename, ["is not an uncompressed member where the archive's directory says"])
 
 
-def read_payload(path: Path, start: int, engine: EngineRecord) -> memoryview:
-    """The bytes of ``engine``; ``start`` is where its member begins in the file at ``path``.
+def read_payload(stream: BufferedReader, start: int, engine: EngineRecord) -> memoryview:
+    """Read the bytes of ``engine`` into memory of their own.
+
+    Args:
+        stream: The archive.
+        start: Byte at which the engine's member begins.
+        engine: The record of the engine.
 
     Raises:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
     """
-    decode, plan, done = _decoder(), _memory(engine.size), 0
-    text = memoryview(bytearray(min(_PIECE, engine.location.length)))
-    try:
-        with path.open("rb", buffering=0) as stream:
-            stream.seek(start + engine.location.offset)
-            for at in range(0, engine.location.length, _PIECE):
-                piece = text[: min(_PIECE, engine.location.length - at)]
-                if stream.readinto(piece) != len(piece):
-                    raise ValueError("cut short")
-                decoded = decode(piece)
-                # binascii passes over what is not base64, and stops at padding
-                if len(decoded) != min(len(piece) // 4 * 3, engine.size - done):
-                    raise ValueError("not base64 of the expected size")
-                plan[done : done + len(decoded)] = decoded
-                done += len(decoded)
-    except ValueError as error:
-        raise ArtifactError(engine.name, [f"its text is {_reason(error)}"]) from error
+    plan, done = _memory(engine.size), 0
+    for piece in decoded_pieces(stream, start, engine):
+        plan[done : done + len(piece)] = piece
+        done += len(piece)
     return plan
+
+
+def decoded_pieces(stream: BufferedReader, start: int, engine: EngineRecord) -> Iterator[bytes | bytearray]:
+    """Read the bytes of ``engine`` piece by piece, as ``read_payload`` does, in as much memory as a piece takes.
+
+    Raises:
+        ArtifactError: What stands there is not base64 of the size that the manifest gives.
+    """
+    decode, done, position = _decoder(), 0, start + engine.location.offset
+    text = memoryview(bytearray(min(_PIECE, engine.location.length)))
+    for at in range(0, engine.location.length, _PIECE):
+        stream.seek(position + at)  # others may have read in between
+        piece = text[: min(_PIECE, engine.location.length - at)]
+        if stream.readinto(piece) != len(piece):
+            raise ArtifactError(engine.name, ["its text is cut short"])
+        decoded = _decoded(decode, piece, min(len(piece) // 4 * 3, engine.size - done), engine)
+        done += len(decoded)
+        yield decoded
+
+
+def read_head(stream: BufferedReader, start: int, engine: EngineRecord) -> bytes:
+    """Read the first bytes of ``engine``, enough for ``read_header``.
+
+    Raises:
+        ArtifactError: What stands there is not base64.
+    """
+    stream.seek(start + engine.location.offset)
+    text = stream.read(min((HEADER_SIZE + 2) // 3 * 4, engine.location.length))
+    return bytes(_decoded(_decoder(), memoryview(text), min(len(text) // 4 * 3, engine.size), engine))
 
 
 def _decoder() -> Callable[[memoryview], bytes | bytearray]:
@@ -78,8 +103,17 @@ def _decoder() -> Callable[[memoryview], bytes | bytearray]:
     return functools.partial(b64decode_as_bytearray, validate=True)
 
 
-def _reason(error: ValueError) -> str:
-    return f"not base64: {error}" if isinstance(error, binascii.Error) else str(error)
+def _decoded(
+    decode: Callable[[memoryview], bytes | bytearray], text: memoryview, size: int, engine: EngineRecord
+) -> bytes | bytearray:
+    try:
+        decoded = decode(text)
+    except ValueError as error:  # binascii.Error is one
+        raise ArtifactError(engine.name, [f"its text is not base64: {error}"]) from error
+    # binascii passes over what is not base64, and stops at padding
+    if len(decoded) != size:
+        raise ArtifactError(engine.name, ["its text is not base64 of the expected size"])
+    return decoded
 
 
 def _memory(size: int) -> memoryview:
@@ -96,20 +130,10 @@ def _memory(size: int) -> memoryview:
     return memoryview(memory)
 
 
-def read_head(stream: BinaryIO, start: int, engine: EngineRecord) -> bytes:
-    """The first bytes of ``engine``, enough for ``read_header``."""
-    stream.seek(start + engine.location.offset)
-    text = stream.read(min((HEADER_SIZE + 2) // 3 * 4, engine.location.length))
-    try:
-        return binascii.a2b_base64(text)
-    except binascii.Error as error:
-        raise ArtifactError(engine.name, [f"its text is not base64: {error}"]) from error
-
-
 def read_without_payloads(
     stream: BinaryIO, start: int, size: int, engines: Iterable[tuple[str, EngineRecord]]
 ) -> Iterator[bytes]:
-    """A member of ``size`` bytes, with a short token in place of each payload.
+    """Read a member of ``size`` bytes, with a short token in place of each payload, in pieces of at most a megabyte.
 
     Args:
         stream: The archive.
@@ -119,9 +143,14 @@ def read_without_payloads(
     """
     position = 0
     for token, engine in sorted(engines, key=lambda item: item[1].location.offset):
-        stream.seek(start + position)
-        yield stream.read(engine.location.offset - position)
+        yield from _pieces(stream, start + position, engine.location.offset - position)
         yield token.encode()
         position = engine.location.offset + engine.location.length
-    stream.seek(start + position)
-    yield stream.read(size - position)
+    yield from _pieces(stream, start + position, size - position)
+
+
+def _pieces(stream: BinaryIO, start: int, length: int) -> Iterator[bytes]:
+    stream.seek(start)
+    while length > 0 and (piece := stream.read(min(length, _PIECE))):
+        length -= len(piece)
+        yield piece

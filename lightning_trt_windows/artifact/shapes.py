@@ -7,13 +7,13 @@ for a static axis, a ``DimRange`` for a dynamic one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["DTYPES", "DimRange", "InputSpec", "InputTree", "parse_input_spec", "sizes_text"]
+__all__ = ["DTYPES", "DimRange", "InputSpec", "InputTree", "parse_input_spec", "range_text", "shape_text"]
 
 DTYPES = frozenset(
     {
@@ -79,7 +79,7 @@ class DimRange:
         return self.min == self.max
 
     def __str__(self) -> str:
-        return str(self.opt) if self.is_static else f"{self.min}..{self.opt}..{self.max}"
+        return range_text(*self.bounds)
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,17 @@ class InputSpec:
         return tuple(getattr(d, bound) if isinstance(d, DimRange) else d for d in self.shape)
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(str(d) for d in self.shape)}]"
+        return self.dtype + shape_text(self.shape)
 
 
-def sizes_text(smallest: Sequence[int], largest: Sequence[int]) -> str:
-    """A shape by the bounds of each axis, for people: ``[1..64, 3, 224]``."""
-    sizes = (str(low) if low == high else f"{low}..{high}" for low, high in zip(smallest, largest))
-    return f"[{', '.join(sizes)}]"
+def range_text(*bounds: int) -> str:
+    """Write a range for people, ``1..64`` or ``1..8..64``; ``3`` where its ends are equal."""
+    return str(bounds[0]) if bounds[0] == bounds[-1] else "..".join(map(str, bounds))
+
+
+def shape_text(sizes: Iterable[object]) -> str:
+    """Write a shape for people: ``[1..64, 3, 224]``."""
+    return f"[{', '.join(map(str, sizes))}]"
 
 
 InputTree: TypeAlias = Any

@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import (
     Artifact,
-    ArtifactPaths,
     manifest_bytes,
     parse_manifest,
     read_artifact,
@@ -27,7 +26,7 @@ from lightning_trt_windows.artifact.artifact import (
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 
-__all__ = ["PublicKeyLike", "check_signature", "fingerprint", "make_key", "sign", "signature_path"]
+__all__ = ["PublicKeyLike", "check_signature", "fingerprint", "make_key", "sign"]
 
 PublicKeyLike: TypeAlias = "str | os.PathLike[str] | bytes | Any"
 """A PEM file with an Ed25519 public key, its content, or a key of ``cryptography``."""
@@ -36,12 +35,6 @@ _DOMAIN = b"lightning-trt-windows manifest signature 1\n"
 """Stands before the manifest in what is signed, so that a signature made for something else is none here."""
 _LARGEST = 1 << 16
 """Bytes of a signature file or a key file; both have some hundred."""
-
-
-def signature_path(artifact: Artifact) -> Path:
-    """The file with the signature: the manifest's name and ``.sig``."""
-    manifest = artifact.manifest_path
-    return manifest.with_name(f"{manifest.name}.sig")
 
 
 def make_key(path: str | os.PathLike[str], *, password: str | None = None) -> Path:
@@ -97,13 +90,13 @@ def sign(path: str | os.PathLike[str], private_key: str | os.PathLike[str], *, p
     """
     artifact = read_artifact(path)
     key = _private_key(Path(private_key), password)
-    data = manifest_bytes(ArtifactPaths.of(artifact.path))
+    data = manifest_bytes(artifact.paths)
     signed = {
         "algorithm": "Ed25519",
         "key": fingerprint(key.public_key()),
         "signature": base64.b64encode(key.sign(_DOMAIN + data)).decode(),
     }
-    target = signature_path(artifact)
+    target = artifact.paths.signature
     with atomic_file(target) as file:
         file.write((json.dumps(signed, indent=2) + "\n").encode())
     return target
@@ -124,9 +117,9 @@ def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -
         raise ConfigurationError("trusted_keys is empty: no signature could be accepted; name at least one public key")
     from cryptography.exceptions import InvalidSignature
 
-    path = signature_path(artifact)
+    path = artifact.paths.signature
     claimed, signature = _read_signature(path)
-    data = manifest_bytes(ArtifactPaths.of(artifact.path))
+    data = manifest_bytes(artifact.paths)
     # all keys are tried: the fingerprint in the file is a hint for people, and nothing depends on it
     for name, key in keys.items():
         try:

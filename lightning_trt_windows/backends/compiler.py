@@ -18,26 +18,31 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
-from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions
+from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, lower
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
-from lightning_trt_windows.backends.dynamic_sizes import with_dynamic_sizes
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
+from lightning_trt_windows.backends.recurrent import keep_whole, register_converters
+from lightning_trt_windows.backends.rewrites import (
+    OWN_DECOMPOSITIONS,
+    of_types_without_engines,
+    own_converters,
+    rewrite,
+)
 from lightning_trt_windows.backends.samples import Samples
-from lightning_trt_windows.backends.sequences import SEQUENCE_DECOMPOSITIONS
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
     refuse_changed_outputs,
     refuse_cpu_operators,
     refuse_dtypes,
     refuse_lost_dimensions,
-    refuse_lstm_states,
     refuse_mutations,
 )
 from lightning_trt_windows.errors import CompileError
@@ -97,7 +102,7 @@ def compile_program(
     """
     ranges = promised_ranges(program)
     quantizers_run_on_cpus()
-    with quiet() as log, cpu_convolution_heuristics_off():
+    with quiet() as log, cpu_convolution_heuristics_off(), own_converters(blocks):
         try:
             check = None
             if samples is not None:
@@ -105,6 +110,7 @@ def compile_program(
                 check = NumberCheck(samples)
             lowered = _lower(blocks, program, settings, precision)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
+            only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
             parted, engines, notes, wrong = _build_all(
                 blocks, lowered, settings, configure, ranges, only_in_torch, check
             )
@@ -146,16 +152,17 @@ def compile_program(
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
+    register_converters(blocks)
     blocks.CONVERTERS.set_compilation_settings(settings)
-    refuse_lstm_states(program)
-    with _failures_explained(program):
+    table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
+    with _failures_explained(program), recurrent_nets_kept_whole():
         prepared = blocks.pre_export_lowering(program, settings)
-        table = with_dynamic_sizes(decompositions(blocks, settings))
-        decomposed = prepared.run_decompositions({**table, **SEQUENCE_DECOMPOSITIONS})
+        decomposed = prepared.run_decompositions(table)
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
-    with _failures_explained(decomposed):
-        lowered: GraphModule = blocks.post_lowering(decomposed.module(), settings)
+    with _failures_explained(decomposed), recurrent_nets_kept_whole():
+        lowered: GraphModule = lower(blocks, decomposed, settings)
+        rewrite(lowered)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
     return lowered

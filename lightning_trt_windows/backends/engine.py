@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
 from lightning_trt_windows.backends.number_check import NumberCheck
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
+from lightning_trt_windows.backends.rewrites.results import as_traced
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["Configure", "ConverterError", "Engine", "build_engine"]
@@ -145,7 +146,7 @@ def _interpreter_class(blocks: Upstream) -> Any:
             """Node to the network's tensors that it became."""
 
         def run_node(self, node: Any) -> Any:
-            result = super().run_node(node)
+            result = as_traced(blocks, self.ctx.net, node, super().run_node(node))
             values = result if isinstance(result, (tuple, list)) else (result,)
             self.tensors_of[node.name] = [value for value in values if isinstance(value, blocks.trt.ITensor)]
             # a converter may leave a layer that TensorRT refuses, which only shows when a shape is asked for: ask now,

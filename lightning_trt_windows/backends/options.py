@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, did_you_mean
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["NEVER", "changed_options", "check_options", "precision_options"]
@@ -78,9 +77,8 @@ def check_options(
         if key in refused:
             problems.append(f"{key}: {refused[key]}")
         elif key not in known:
-            near = difflib.get_close_matches(key, usable, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(usable)}"
-            problems.append(f"{key}: not an option of Torch-TensorRT {version}; {hint}")
+            hint = did_you_mean(key, usable, f"known are {', '.join(usable)}")
+            problems.append(f"{key}: not an option of Torch-TensorRT {version}{hint}")
     if problems:
         raise ConfigurationError(f"compile_options for backend {backend}:\n" + "\n".join(f"  {p}" for p in problems))
 

@@ -39,7 +39,8 @@ FACTORIES = {"full": 1, "full_like": 1, "scalar_tensor": 0}
 
 _LOW = """
     addbmm addmm addmv baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d
-    conv_transpose3d convolution dot einsum embedding linear matmul mm mv scaled_dot_product_attention
+    conv_transpose3d convolution dot einsum embedding gru linear lstm matmul mm mv rnn_relu rnn_tanh
+    scaled_dot_product_attention
 """
 _SINGLE = """
     acos acosh asin atanh cdist _cdist_forward cosh cosine_similarity cumprod cumsum dist erfinv _euclidean_dist exp

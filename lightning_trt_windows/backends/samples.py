@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +16,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.fx import GraphModule, Interpreter, Node
+
+from lightning_trt_windows.modules.state import exact_float32
 
 __all__ = ["GraphRun", "Sample", "Samples", "draws_random_numbers", "elements_of"]
 
@@ -136,21 +137,10 @@ def _run(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
         held = program.state_dict.get(spec.target) if spec.kind is not InputKind.CONSTANT_TENSOR else None
         held = program.constants.get(spec.target) if held is None else held
         arguments.append(held.clone() if isinstance(held, Tensor) and spec.kind is not InputKind.PARAMETER else held)
-    with torch.no_grad(), _exact():
+    with torch.no_grad(), exact_float32():
         results = GraphRun(program.graph_module).run(*arguments, enable_io_processing=False)
     first = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
     return list(results[first:])
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Full float32, whatever the training chose: ``medium`` lets CPUs multiply in bfloat16."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class GraphRun(Interpreter):
@@ -204,6 +194,7 @@ _WIDE = frozenset(
             "conv3d",
         ),
         *("scaled_dot_product_attention", "native_layer_norm", "native_group_norm", "einsum", "_softmax", "softmax"),
+        *("lstm", "gru", "rnn_tanh", "rnn_relu"),
     )
 )
 """Operators that CPUs lack in float16, or take long for."""

@@ -6,7 +6,6 @@ place in the user's code and what to do about it.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
-from lightning_trt_windows._compat.torch import lstm_states_are_wrong
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.artifact.shapes import range_text
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.errors import CompileError
 
@@ -25,7 +24,6 @@ __all__ = [
     "refuse_cpu_operators",
     "refuse_dtypes",
     "refuse_lost_dimensions",
-    "refuse_lstm_states",
     "refuse_mutations",
 ]
 
@@ -109,8 +107,8 @@ def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: 
         # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
         if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
             raise CompileError(
-                f"lowering narrowed dimension {axis} of input {name} from {wanted.lower}..{wanted.upper} to "
-                f"{left.lower}..{left.upper}; the engine would refuse the rest. Please report the model"
+                f"lowering narrowed dimension {axis} of input {name} from {range_text(wanted.lower, wanted.upper)} to "
+                f"{range_text(left.lower, left.upper)}; the engine would refuse the rest. Please report the model"
             )
 
 
@@ -134,21 +132,6 @@ def refuse_changed_outputs(source: ExportedProgram, lowered: GraphModule) -> Non
                 f"lowering changed output {index} from {[str(s) for s in wanted]} to {[str(s) for s in found]}"
                 f"{model_line(after)}, so the artifact would be wrong. It is a fault of PyTorch "
                 f"{torch.__version__} or of Torch-TensorRT: try a newer pair"
-            )
-
-
-def refuse_lstm_states(program: ExportedProgram) -> None:
-    """Refuse the states of an LSTM where PyTorch captures them with a dimension too many."""
-    if not lstm_states_are_wrong():
-        return
-    for node in program.graph.nodes:
-        if node.target not in (torch.ops.aten.lstm.input, torch.ops.aten.lstm.data):
-            continue
-        if any(user.target is operator.getitem and user.args[1] > 0 and user.users for user in node.users):
-            raise CompileError(
-                f"forward uses the states of an LSTM{model_line(node)}, which PyTorch {torch.__version__} captures "
-                "with a dimension too many. Install torch and torch-tensorrt-rtx 2.13 or newer, or use the LSTM's "
-                "output only"
             )
 
 

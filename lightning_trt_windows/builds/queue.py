@@ -12,11 +12,9 @@ from typing import NamedTuple
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
 from lightning_trt_windows.artifact.windows_names import windows_name
-from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.pipeline import build
-from lightning_trt_windows.progress.upstream_output import log_file
 from lightning_trt_windows.storage.remote_file import RemoteFile
 
 __all__ = ["Builds", "Failure", "Outcome", "remove_artifact"]
@@ -154,9 +152,9 @@ def _result(future: Future[Artifact]) -> Artifact | Exception:
 def remove_artifact(checkpoint: Path) -> bool:
     """Delete the artifact of ``checkpoint``, if what stands there is one and says that it is of that checkpoint."""
     paths = ArtifactPaths.beside(checkpoint)
-    shutil.rmtree(failure_folder(paths), ignore_errors=True)
+    shutil.rmtree(paths.failed, ignore_errors=True)
     with contextlib.suppress(OSError):
-        log_file(paths).unlink()
+        paths.log.unlink()
     try:
         record = read_artifact(paths.ep).manifest.checkpoint
     except ArtifactError:

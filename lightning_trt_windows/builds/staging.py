@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.builds.executors.process import failure_folder
 from lightning_trt_windows.errors import ArtifactError, CompileError, OutputError
-from lightning_trt_windows.progress.upstream_output import log_file
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
 from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, staging_directory
 
@@ -163,7 +161,7 @@ class Staging:
     def with_log_location(self, checkpoint: Path, error: Exception) -> Exception:
         """``error``, with the place of its log where that is not beside the checkpoint."""
         paths = ArtifactPaths.beside(checkpoint)
-        kept = [path.name for path in (failure_folder(paths), log_file(paths)) if path.exists()]
+        kept = [path.name for path in (paths.failed, paths.log) if path.exists()]
         if not (self.is_remote(checkpoint) and kept):
             return error
         self._something_failed = True

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_trt_windows.modules.dtypes import tensor_bytes
+
 __all__ = ["description"]
 
 _WEIGHTS = ("_parameters", "_buffers", "_modules", "training", "_non_persistent_buffers_set")
@@ -117,9 +119,7 @@ def _attributes(value: Any, depth: int) -> Any:
 def _tensor(tensor: torch.Tensor) -> Any:
     if tensor.numel() > _LARGEST or type(tensor) not in (torch.Tensor, nn.Parameter):
         raise _CannotTellError
-    flat = tensor.detach().cpu().contiguous().flatten()
-    content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-    return _kind(tensor), hashlib.sha256(content).digest()
+    return _kind(tensor), hashlib.sha256(tensor_bytes(tensor)).digest()
 
 
 def _refuse() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, output_errors, temporary_name
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.trace_key import description
 from lightning_trt_windows.capture.program import STAND_IN
@@ -154,8 +153,8 @@ class Tracer:
 
     def _file(self, directory: Path) -> Path:
         if self._folder is None:
-            self._folder = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.traces"
-            with explained(self._folder, 0):
+            self._folder = directory / temporary_name(".traces")
+            with output_errors(self._folder, 0):
                 self._folder.mkdir()
         return self._folder / f"{self.traced}.pt2"
 

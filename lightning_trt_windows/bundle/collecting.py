@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import readable_size, sha256_of
 from lightning_trt_windows.bundle.engines import engine_members
-from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
-from lightning_trt_windows.bundle.layout import with_folders
-from lightning_trt_windows.bundle.pins import requirements
+from lightning_trt_windows.bundle.gathering import Gathered, Which
 from lightning_trt_windows.bundle.report import report_page
+from lightning_trt_windows.bundle.selection import RunDirectories, Selection, package_version, select
 from lightning_trt_windows.bundle.texts import readme, run_script
 from lightning_trt_windows.bundle.zipped import Member, file_member, text_member, write_archive
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.storage.remote_artifact import fetch_run
 
-__all__ = ["BUNDLE_FORMAT", "CONTENTS", "Bundle", "Place", "collect", "directories", "package_version"]
+__all__ = ["BUNDLE_FORMAT", "CONTENTS", "Bundle", "Place", "collect"]
 
 BUNDLE_FORMAT = 1
 """Version of ``bundle.json``; a reader refuses a newer one."""
@@ -76,7 +73,7 @@ class Bundle:
 
 
 def collect(
-    run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    run_dir: RunDirectories,
     out: str | os.PathLike[str],
     *,
     which: Which = "all",
@@ -106,12 +103,10 @@ def collect(
     target = Path(out)
     if target.suffix.lower() != ".zip":
         raise ConfigurationError(f"a bundle is a zip; name it so: {target.name or 'bundle'}.zip, got {str(out)!r}")
-    runs = directories(run_dir)
-    gathering = gather(runs, skip_damaged=skip_damaged)
-    names = [run.resolve().name for run in runs]
-    items = list(with_folders(chosen(gathering, which), names))
-    left_out = [*gathering.left_out, *_not_chosen(gathering.artifacts, [item for item, _ in items], which)]
-    members = list(_members(items, engines=engines, wheel=None if wheel is None else Path(wheel)))
+    selection = select(run_dir, which, skip_damaged=skip_damaged)
+    items = selection.items
+    left_out = [*selection.gathering.left_out, *_not_chosen(selection, which)]
+    members = list(_members(selection, engines=engines, wheel=None if wheel is None else Path(wheel)))
     contents = text_member(CONTENTS, _contents(items, members))
     members = sorted([contents, *members], key=lambda member: (member.name != CONTENTS, member.name))
     write_archive(target, members)
@@ -126,57 +121,26 @@ def collect(
     )
 
 
-def directories(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """One directory or several, as paths.
-
-    Raises:
-        ConfigurationError: None at all.
-    """
-    runs = [fetch_run(run) for run in ([run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir)]
-    if not runs:
-        raise ConfigurationError("no directory was given to collect from")
-    return runs
-
-
-def package_version() -> str:
-    """Version of this package; of a checkout that is not installed, what it would say."""
-    try:
-        return version("lightning-trt-windows")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _not_chosen(everything: Iterable[Gathered], taken: Sequence[Gathered], which: Which) -> Iterator[str]:
-    folders = {(item.run, item.folder) for item in taken}
-    for item in everything:
+def _not_chosen(selection: Selection, which: Which) -> Iterator[str]:
+    folders = {(item.run, item.folder) for item, _ in selection.items}
+    for item in selection.gathering.artifacts:
         if (item.run, item.folder) not in folders:
             yield f"{item.folder / item.artifact.path.name}: nothing in its folder is known to be the {which}"
 
 
-def _members(items: Sequence[tuple[Gathered, str]], *, engines: bool, wheel: Path | None) -> Iterator[Member]:
-    goldens = any(item.manifest.golden for item, _ in items)
-    signatures = False
-    for item, folder in items:
-        recorded = item.manifest
-        known = {recorded.ep.file: recorded.ep}
-        if recorded.golden:
-            known[recorded.golden.file] = recorded.golden
-        for path in item.files:
-            record = known.get(path.name)
-            size, sha256 = (record.size, record.sha256) if record else (path.stat().st_size, sha256_of(path))
-            yield file_member(f"{folder}/{path.name}", path, size, sha256)
-            signatures |= path.name.endswith(".sig")
+def _members(selection: Selection, *, engines: bool, wheel: Path | None) -> Iterator[Member]:
+    items, goldens, package = selection.items, selection.has_goldens, package_version()
+    yield from selection.members()
     if engines:
         yield from engine_members(items)
     if wheel:
         if wheel.suffix != ".whl" or not wheel.is_file():
             raise ConfigurationError(f"{wheel} is not a wheel")
         yield file_member(f"wheels/{wheel.name}", wheel, wheel.stat().st_size, sha256_of(wheel))
-    made_with = [(item.manifest.backend.name, item.manifest.versions) for item, _ in items]
-    text = requirements(made_with, package=package_version(), goldens=goldens, signatures=signatures)
+    text = selection.requirements()
     yield text_member("requirements-windows.txt", text + ("--find-links wheels\n" if wheel else ""))
     yield text_member("run.py", run_script())
-    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, version=package_version()))
+    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, version=package))
     yield text_member("report.html", report_page([item for item, _ in items], names=_named(items)))
 
 
@@ -189,7 +153,7 @@ def _contents(items: Sequence[tuple[Gathered, str]], members: Sequence[Member]) 
     listed = [
         {
             "ep": f"{folder}/{item.artifact.path.name}",
-            "manifest": f"{folder}/{ArtifactPaths.of(item.artifact.path).manifest.name}",
+            "manifest": f"{folder}/{item.artifact.paths.manifest.name}",
             "roles": list(item.roles),
         }
         for item, folder in items

@@ -5,28 +5,20 @@ Standard library only; an engine is decoded in pieces and never whole in memory.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
 from lightning_trt_windows.artifact.outline import Origin, read_outline
-from lightning_trt_windows.artifact.payload_reader import member_start
-from lightning_trt_windows.artifact.windows_names import hash_suffix, legal_form, windows_name
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.layout import ENGINES, LONGEST
 from lightning_trt_windows.bundle.zipped import Member, text_member
-from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["engine_members", "engine_pieces"]
-
-_CHUNK = 1 << 20
-"""Characters of base64 decoded at a time: a multiple of 4, so that each piece decodes alone."""
 
 
 def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
@@ -35,11 +27,9 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
     for item, folder in items:
         artifact = item.artifact
         place = "/".join([ENGINES, *folder.split("/")[1:]])
-        stem = artifact.path.name.removesuffix(".ep")
         listed = []
         for number, engine in enumerate(artifact.manifest.engines):
-            short = engine.name if engine.name.isascii() and len(engine.name) < 60 else f"engine_{number}"
-            name = f"{place}/{_engine_file(f'{stem}.{short}', LONGEST - len(place) - 1)}"
+            name = f"{place}/{artifact.paths.engine(engine.name, number, LONGEST - len(place) - 1).name}"
             pieces = functools.partial(engine_pieces, artifact, engine)
             yield Member(name, engine.size, engine.sha256, pieces, f"{artifact.path} ({engine.name})")
             listed.append({"file": name, **_described(engine)})
@@ -48,36 +38,14 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
     yield text_member(f"{ENGINES}/README.md", _table(described))
 
 
-def _engine_file(stem: str, longest: int) -> str:
-    """A name for an engine that Windows allows, of at most ``longest`` characters; no other engine has it."""
-    name = windows_name(f"{stem}.engine")
-    if len(name) <= longest:
-        return name
-    ending = f"{hash_suffix(stem)}.engine"
-    return legal_form(stem, longest - len(ending)) + ending
-
-
-def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes]:
-    """The bytes of one engine, nothing before and nothing after them.
+def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes | bytearray]:
+    """Read the bytes of one engine, nothing before and nothing after them.
 
     Raises:
         ArtifactError: There is no base64 text where the manifest says.
     """
-    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        stream.seek(member_start(stream, archive.getinfo(engine.location.member)) + engine.location.offset)
-        left = engine.location.length
-        while left > 0:
-            text = stream.read(min(left, _CHUNK))
-            left -= len(text)
-            try:
-                piece = base64.b64decode(text, validate=True)
-            except binascii.Error as error:
-                raise ArtifactError(
-                    artifact.path, [f"engine {engine.name}: there is no base64 text where the manifest says"]
-                ) from error
-            if not text:
-                raise ArtifactError(artifact.path, [f"engine {engine.name}: is cut short"])
-            yield piece
+    with EpFile(artifact.path) as file:
+        yield from file.engine_pieces(engine)
 
 
 def _described(engine: EngineRecord) -> dict[str, Any]:

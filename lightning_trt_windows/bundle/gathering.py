@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, artifact_issues, read_artifact
+from lightning_trt_windows.artifact.artifact import Artifact, artifact_issues, read_artifact
 from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
@@ -45,10 +45,14 @@ class Gathered:
     @property
     def files(self) -> tuple[Path, ...]:
         """The ``.ep``, the manifest, and goldens and signature where there are any."""
-        paths = ArtifactPaths.of(self.artifact.path)
-        signature = paths.manifest.with_name(f"{paths.manifest.name}.sig")
+        paths = self.artifact.paths
         golden = [paths.golden] if self.manifest.golden else []
-        return (paths.ep, paths.manifest, *golden, *([signature] if signature.is_file() else []))
+        return (paths.ep, paths.manifest, *golden, *([paths.signature] if self.signed else []))
+
+    @property
+    def signed(self) -> bool:
+        """Whether the manifest has a signature beside it."""
+        return self.artifact.paths.signature.is_file()
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,21 @@ Nothing is uploaded. Standard library only.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.files import atomic_file, explained, readable_size
-from lightning_trt_windows.bundle.collecting import directories, package_version
+from lightning_trt_windows.artifact.files import atomic_file, output_errors, readable_size
 from lightning_trt_windows.bundle.engines import engine_members
-from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
-from lightning_trt_windows.bundle.layout import ARTIFACTS, with_folders
-from lightning_trt_windows.bundle.pins import requirements
+from lightning_trt_windows.bundle.gathering import Gathered, Which
+from lightning_trt_windows.bundle.layout import ARTIFACTS
+from lightning_trt_windows.bundle.selection import RunDirectories, Selection, select
 from lightning_trt_windows.bundle.texts import code, gpus_of, interface, range_of
-from lightning_trt_windows.bundle.zipped import Member, file_member, text_member
+from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
 __all__ = ["BEGIN", "END", "HubFolder", "collect_for_hub", "model_card_section", "with_section"]
@@ -53,7 +51,7 @@ class HubFolder:
 
 
 def collect_for_hub(
-    run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    run_dir: RunDirectories,
     out: str | os.PathLike[str],
     *,
     which: Which = "all",
@@ -80,49 +78,28 @@ def collect_for_hub(
     folder = Path(out)
     if folder.suffix.lower() == ".zip" or folder.is_file():
         raise ConfigurationError(f"with the layout of the Hub, out is a folder, got {str(out)!r}")
-    runs = directories(run_dir)
-    gathering = gather(runs, skip_damaged=skip_damaged, leave_out=folder)
-    names = [run.resolve().name for run in runs]
-    items = list(with_folders(chosen(gathering, which), names))
-    members = list(_members(items, engines=engines))
+    selection = select(run_dir, which, skip_damaged=skip_damaged, leave_out=folder)
+    members = list(_members(selection, engines=engines))
     card = folder / _CARD
-    with explained(card, 0):
+    with output_errors(card, 0):
         folder.mkdir(parents=True, exist_ok=True)
         before = card.read_text(encoding="utf-8") if card.exists() else "# Model\n"
-    members.append(text_member(_CARD, with_section(_with_front_matter(before), model_card_section(items))))
+    members.append(text_member(_CARD, with_section(_with_front_matter(before), model_card_section(selection.items))))
     for member in members:
         _write(folder, member)
-    return HubFolder(folder, tuple(sorted(member.name for member in members)), gathering.left_out)
+    return HubFolder(folder, tuple(sorted(member.name for member in members)), selection.gathering.left_out)
 
 
-def _members(items: Sequence[tuple[Gathered, str]], *, engines: bool) -> Iterator[Member]:
-    for item, place in items:
-        recorded = item.manifest
-        for path in item.files:
-            record = next((r for r in (recorded.ep, recorded.golden) if r and r.file == path.name), None)
-            name = _at_top(f"{place}/{path.name}")
-            if record:
-                yield file_member(name, path, record.size, record.sha256)
-            else:
-                data = path.read_bytes()
-                yield _bytes_member(name, data)
+def _members(selection: Selection, *, engines: bool) -> Iterator[Member]:
+    for member in selection.members():
+        yield replace(member, name=_at_top(member.name))
     if engines:
-        yield from engine_members(items)
-    yield text_member("config.json", _config(items))
-    made_with = [(item.manifest.backend.name, item.manifest.versions) for item, _ in items]
-    goldens = any(item.manifest.golden for item, _ in items)
-    signatures = any(path.name.endswith(".sig") for item, _ in items for path in item.files)
-    yield text_member(
-        "requirements-windows.txt",
-        requirements(made_with, package=package_version(), goldens=goldens, signatures=signatures),
-    )
+        yield from engine_members(selection.items)
+    yield text_member("config.json", _config(selection.items))
+    yield text_member("requirements-windows.txt", selection.requirements())
     # the Hub keeps these with Git LFS, whatever their size
     patterns = ("*.ep", "*.engine", "*.safetensors")
     yield text_member(".gitattributes", "".join(f"{p} filter=lfs diff=lfs merge=lfs -text\n" for p in patterns))
-
-
-def _bytes_member(name: str, data: bytes) -> Member:
-    return Member(name, len(data), hashlib.sha256(data).hexdigest(), lambda: [data], name)
 
 
 def _at_top(name: str) -> str:
@@ -132,7 +109,7 @@ def _at_top(name: str) -> str:
 
 def _write(folder: Path, member: Member) -> None:
     target = folder.joinpath(*member.name.split("/"))
-    with explained(target, 0):
+    with output_errors(target, 0):
         target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as file:
         for piece in member.pieces():

@@ -6,16 +6,17 @@ manifest is escaped.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from lightning_trt_windows.artifact.description import source_text, value_texts
 from lightning_trt_windows.artifact.files import atomic_file, readable_size
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
+from lightning_trt_windows.artifact.shapes import shape_text
 from lightning_trt_windows.bundle.figures import Range, range_figure, shares
 from lightning_trt_windows.bundle.gathering import Gathered, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import gpus_of, range_of, template
@@ -112,7 +113,7 @@ def _article(manifest: Manifest, name: str, roles: Sequence[str], number: int, f
         _table(
             "What the program takes",
             ["Name", "dtype", "Shape", "Where the shape is from"],
-            [[*map(escape, (i.name, i.dtype, range_of(i), _origin(i)))] for i in manifest.inputs],
+            [[*map(escape, (i.name, i.dtype, range_of(i), source_text(i)))] for i in manifest.inputs],
             wide=(2, 3),
         ),
     ]
@@ -124,7 +125,7 @@ def _article(manifest: Manifest, name: str, roles: Sequence[str], number: int, f
         _table(
             "What the program returns",
             ["Name", "dtype", "Shape"],
-            [[*map(escape, (o.name, o.dtype, f"[{', '.join(map(str, o.shape))}]"))] for o in manifest.outputs],
+            [[*map(escape, (o.name, o.dtype, shape_text(o.shape)))] for o in manifest.outputs],
         ),
         *_operators(manifest),
         *_times(manifest),
@@ -169,10 +170,6 @@ def ranges_of(inputs: Iterable[InputRecord]) -> Iterator[Range]:
     yield from found.values()
 
 
-def _origin(record: InputRecord) -> str:
-    return f"{record.source.kind}: {record.source.reason}" if record.source.reason else record.source.kind
-
-
 def _operators(manifest: Manifest) -> Iterator[str]:
     yield "<h3>Operators</h3>"
     if counts := manifest.operators:
@@ -208,7 +205,7 @@ def _verification(manifest: Manifest) -> Iterator[str]:
         yield f"<p>Not verified at the export. {recorded if manifest.golden else ''}</p>"
         return
     yield f"<p>{_verdict(manifest)}</p>"
-    rows = [[escape(key), escape(value)] for key, value in _flat(manifest.verification) if key != "calls"]
+    rows = [[escape(key), escape(value)] for key, value in value_texts(manifest.verification) if key != "calls"]
     yield _table("What was found", ["What", "Value"], rows, wide=(1,))
     if calls := list(_calls(manifest.verification.get("calls"))):
         heads = ["Call", "Output", "Relative norm", "Allowed", "Largest difference", ""]
@@ -234,13 +231,8 @@ def _rest(manifest: Manifest) -> Iterator[str]:
     if manifest.notes:
         yield "<h3>Notes</h3><ul class='plain'>" + "".join(f"<li>{escape(n)}</li>" for n in manifest.notes) + "</ul>"
     if manifest.extra:
-        rows = [[escape(key), escape(value)] for key, value in _flat(manifest.extra)]
+        rows = [[escape(key), escape(value)] for key, value in value_texts(manifest.extra)]
         yield "<h3>Extra</h3>" + _table("Attached by the user", ["What", "Value"], rows, wide=(1,))
-
-
-def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _verdict(manifest: Manifest) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
+from lightning_trt_windows.artifact.description import GEFORCE, printable
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.pins import PYTHONS
 
@@ -63,8 +65,7 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
 
 def code(text: str, *, plain: bool = False) -> str:
     """``text`` for a cell of a Markdown table; no mark in it has a meaning."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    safe = safe.replace("|", "\\|").replace("`", "'")
+    safe = printable(text).replace("|", "\\|").replace("`", "'")
     if plain:
         for mark in "<>[]*_#":
             safe = safe.replace(mark, f"\\{mark}")
@@ -74,8 +75,7 @@ def code(text: str, *, plain: bool = False) -> str:
 
 def gpus_of(manifest: Manifest) -> str:
     """GPUs that the engines run on, for people."""
-    known = {"7.5": "RTX 20", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50"}
-    named = [known[c] for c in manifest.backend.compute_capabilities if c in known]
+    named = [GEFORCE[c] for c in manifest.backend.compute_capabilities if c in GEFORCE]
     newer = " or newer" if "newer" in manifest.backend.compute_capabilities else ""
     if not named:
         return "see `report.html` for which"
@@ -84,18 +84,17 @@ def gpus_of(manifest: Manifest) -> str:
 
 def range_of(record: InputRecord) -> str:
     """The shape of an input with its ranges: ``[batch 1..64, 3, 224]``."""
-    return f"[{', '.join(_axis(*axis) for axis in zip(record.symbols, record.min, record.max))}]"
+    axes = zip(record.symbols, record.min, record.max)
+    return shape_text(
+        range_text(*sizes) if symbol is None else f"{symbol} {range_text(*sizes)}" for symbol, *sizes in axes
+    )
 
 
 def interface(manifest: Manifest) -> tuple[str, str]:
     """What an artifact takes and what it gives: names, dtypes and shapes, for a table."""
     takes = "; ".join(f"{i.name} {i.dtype} {range_of(i)}" for i in manifest.inputs)
-    gives = "; ".join(f"{o.name} {o.dtype} [{', '.join(map(str, o.shape))}]" for o in manifest.outputs)
+    gives = "; ".join(f"{o.name} {o.dtype} {shape_text(o.shape)}" for o in manifest.outputs)
     return takes, gives
-
-
-def _axis(symbol: str | None, low: int, high: int) -> str:
-    return str(low) if symbol is None else f"{symbol} {low}..{high}"
 
 
 def _call(manifest: Manifest) -> str:

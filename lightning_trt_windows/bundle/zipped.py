@@ -5,19 +5,17 @@ Members are stored: engines do not get smaller, and another zlib would give othe
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, explained
+from lightning_trt_windows.artifact.ep_file import zip_members
+from lightning_trt_windows.artifact.files import output_errors, replacing
 from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
-from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.errors import ArtifactError, OutputError
 
@@ -39,7 +37,7 @@ class Member:
     size: int
     """Bytes."""
     sha256: str
-    pieces: Callable[[], Iterable[bytes | memoryview]]
+    pieces: Callable[[], Iterable[bytes | bytearray | memoryview]]
     """Its content, from the beginning each time it is called."""
     origin: str
     """Where the content comes from, for messages."""
@@ -70,23 +68,16 @@ def write_archive(path: Path, members: Iterable[Member]) -> None:
         ArtifactError: The content of a member is not what it was when its hash was taken.
         OutputError: The file cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-    try:
-        written = 0
-        # a real file rather than a stream: sizes then stand before the data, where every reader of zips finds them
-        with explained(path, 0), temporary.open("xb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                for member in members:
-                    with explained(path, written + member.size):
-                        _write(archive, member)
-                    written += member.size
-            stream.flush()
-            os.fsync(stream.fileno())
-        with explained(path, written):
-            patiently(lambda: temporary.replace(path), path, replaces=True)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    written = 0
+    # a real file rather than a stream: sizes then stand before the data, where every reader of zips finds them
+    with replacing(path) as temporary, output_errors(path, 0), temporary.open("xb") as stream:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for member in members:
+                with output_errors(path, written + member.size):
+                    _write(archive, member)
+                written += member.size
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _write(archive: zipfile.ZipFile, member: Member) -> None:
@@ -104,7 +95,7 @@ def _write(archive: zipfile.ZipFile, member: Member) -> None:
         raise ArtifactError(member.origin, ["changed while it was being copied; nothing was written"])
 
 
-def _read(member: Member) -> Iterator[bytes | memoryview]:
+def _read(member: Member) -> Iterator[bytes | bytearray | memoryview]:
     """The content of a member; where its source cannot be read, that is not the archive's fault."""
     try:
         yield from member.pieces()
@@ -121,16 +112,7 @@ def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
     Raises:
         ArtifactError: Not a zip, or with names that do not belong into a bundle; all of them.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except FileNotFoundError as error:
-        raise ArtifactError(path, [f"does not exist{too_long(path)}"]) from error
-    except OSError as error:
-        raise ArtifactError(path, [f"cannot be read: {reason_of(error, path)}"]) from error
-    # what zipfile raises on damaged directories
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-        raise ArtifactError(path, [f"is not a readable zip archive: {error}"]) from error
+    infos = zip_members(path)
     if issues := list(_name_issues(infos)):
         raise ArtifactError(path, issues)
     return {info.filename: info for info in infos}
@@ -192,7 +174,7 @@ def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, st
     infos = members_of(path)
     if unlisted := [name for name in infos if name not in hashes]:
         raise ArtifactError(path, [f"holds {name!a}, which its list does not have" for name in unlisted])
-    with explained(folder, 0):
+    with output_errors(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise OutputError(f"{folder} is not empty; unpack into a new folder")
@@ -201,7 +183,7 @@ def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, st
         for name, info in infos.items():
             size, sha256 = hashes[name]
             target = folder.joinpath(*name.split("/"))
-            with explained(target, size):
+            with output_errors(target, size):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 digest = hashlib.sha256()
                 with target.open("xb") as out:

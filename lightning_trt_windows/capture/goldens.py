@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils._pytree import tree_map
 
-from lightning_trt_windows.artifact.files import explained
+from lightning_trt_windows.artifact.files import output_errors
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
 from lightning_trt_windows.modules.numbers import relative_norm
 from lightning_trt_windows.modules.state import exact_float32, random_state_kept
@@ -60,7 +60,7 @@ class Recorded:
         """
         if self.goldens is not None:
             return write_goldens(path, self.inputs, self.goldens)
-        with explained(path, 0):
+        with output_errors(path, 0):
             path.unlink(missing_ok=True)
         return None
 

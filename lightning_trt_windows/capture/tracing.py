@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
     causal_masks_not_looked_for,
     no_buffer_hook_stays,
@@ -315,6 +316,7 @@ def _export(
             partial_graph_not_printed(),
             causal_masks_not_looked_for(),
             quantizers_traced(),
+            recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),
             caches_off(target),
             _distributions_not_validated(),

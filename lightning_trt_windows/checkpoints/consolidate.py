@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import subprocess
 import sys
 from pathlib import Path
 
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.artifact.files import replacing
 from lightning_trt_windows.checkpoints.reader import consolidated_path, consolidation, is_sharded
 from lightning_trt_windows.errors import CheckpointError
 from lightning_trt_windows.storage.remote_file import RemoteFile, download_checkpoint, temporary_directory
@@ -31,20 +30,18 @@ def one_file(path: Path, *, trusted: bool) -> Path:
     whole = consolidated_path(path)
     if whole.is_file() and whole.stat().st_mtime_ns >= (path / ".metadata").stat().st_mtime_ns:
         return whole
-    said = []
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}.ckpt")
-    try:
+    failures = []
+    with replacing(whole, ".ckpt") as temporary:
         for strategy, arguments in consolidation(path, temporary).items():
             command = [sys.executable, "-m", *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0 and temporary.is_file():
-                temporary.replace(whole)
-                return whole
+                break
             last = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
-            said.append(f"\n  that for {strategy}: {last}")
-    finally:
-        temporary.unlink(missing_ok=True)
-    raise CheckpointError(f"{path} has parts of which Lightning's programs make no file:{''.join(said)}")
+            failures.append(f"\n  the one for {strategy}: {last}")
+        else:
+            raise CheckpointError(f"Lightning's programs make no single file of {path}:{''.join(failures)}")
+    return whole
 
 
 def local_file(place: Path | RemoteFile, *, trusted: bool) -> tuple[Path, Path | RemoteFile]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import math
 import os
@@ -12,11 +11,13 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from lightning_trt_windows.artifact.files import sha256_of_stream
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, Score
 from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.checkpoints.metadata import HYPERPARAMETERS, Inert, read_metadata
@@ -156,7 +157,7 @@ class CheckpointFile:
     def __init__(self, path: Path, known: FileHash | None = None) -> None:
         self.path = path
         self._known = known
-        self._stream: BinaryIO | None = None
+        self._stream: BufferedReader | None = None
 
     def __enter__(self) -> CheckpointFile:
         return self
@@ -188,7 +189,7 @@ class CheckpointFile:
             if self._known is not None and self._known.stamp == stamp:
                 return self._known
             stream.seek(0)
-            return FileHash(_sha256(stream), stamp)
+            return FileHash(sha256_of_stream(stream), stamp)
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read: {error}") from error
 
@@ -234,7 +235,7 @@ class CheckpointFile:
         stream.seek(0)
         return torch.load(stream, map_location="cpu", **options)
 
-    def _opened(self) -> BinaryIO:
+    def _opened(self) -> BufferedReader:
         if self._stream is None:
             try:
                 self._stream = self.path.open("rb")
@@ -243,13 +244,6 @@ class CheckpointFile:
             except OSError as error:
                 raise CheckpointError(f"{self.path} cannot be read: {error}") from error
         return self._stream
-
-
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := stream.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 class _InertUnpickler(pickle.Unpickler):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact.description import Description, Section
-from lightning_trt_windows.artifact.shapes import sizes_text
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.checkpoints.metadata import SHAPES, read_metadata
 from lightning_trt_windows.errors import CheckpointError
 
@@ -58,6 +58,6 @@ def checkpoint_described(path: Path) -> tuple[dict[str, Any], Description]:
 
 
 def _rows(entry: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    sizes = sizes_text(tuple(entry["min"]), tuple(entry["max"]))
+    sizes = shape_text(map(range_text, entry["min"], entry["max"]))
     rows = [(str(entry["name"]), str(entry["dtype"]), sizes, str(entry["reason"]))]
     return [*rows, *(("", "", "", str(reason)) for reason in entry.get("dims") or ())]

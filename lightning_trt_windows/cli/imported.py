@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, did_you_mean
 
 __all__ = ["imported"]
 
@@ -22,10 +21,7 @@ def imported(path: str, option: str) -> Any:
         raise ConfigurationError(f"{option} wants pkg.mod:Class or path/to/file.py:Class, got {path!r}")
     module = _from_file(Path(place), option) if place.endswith(".py") else _from_name(place, option)
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        raise ConfigurationError(
-            f"{option}: {place} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        raise ConfigurationError(f"{option}: {place} has no {name!r}{did_you_mean(name, vars(module))}")
     return getattr(module, name)
 
 

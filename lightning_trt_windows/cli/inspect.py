@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.artifact.description import Description, Section, described
+from lightning_trt_windows.artifact.description import Description, Section
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.shapes import range_text
 from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.bundle.reading import inspect_bundle
 from lightning_trt_windows.cli.carried import checkpoint_described
@@ -50,7 +51,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         said, description, issues = _bundle(path, arguments.check)
     else:
         inspection = inspect(arguments.file, check=arguments.check)
-        said, description, issues = inspection.to_dict(), described(inspection), list(inspection.issues)
+        said, description, issues = inspection.to_dict(), inspection.description(), list(inspection.issues)
     if arguments.json:
         print_json(said)
     else:
@@ -116,4 +117,4 @@ def _ranges(manifest: Manifest) -> Iterator[str]:
     for record in manifest.inputs:
         for symbol, low, high in zip(record.symbols, record.min, record.max):
             if symbol is not None:
-                yield f"{symbol} {low}..{high}"
+                yield f"{symbol} {range_text(low, high)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from inspect import Parameter, Signature
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +13,7 @@ from lightning_trt_windows.discovery.arguments import described
 from lightning_trt_windows.discovery.axes import Axis
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.discovery.ranges import Ranges
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, did_you_mean
 from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, split
 
 __all__ = ["Explicit", "HasInputSpecs", "disagreements", "explicit_inputs", "name_symbols", "overlay"]
@@ -104,8 +103,7 @@ def _arguments(given: Mapping[str, Any], where: str, signature: Signature, metho
         path = [name] if name in signature.parameters else str(name).split(".")
         if path[0] not in signature.parameters:
             if rest is None:
-                close = get_close_matches(str(name), signature.parameters, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(str(name), signature.parameters)
                 raise ConfigurationError(f"{where}: {described(signature, method)} has no argument {name!r}{hint}")
             path = [rest, *path]
         entries: dict[str, Any] = arguments
@@ -197,8 +195,7 @@ def _over(upper: InputTree, lower: InputTree, name: str) -> InputTree:
     known = [str(key) for key in below.keys]
     unknown = [key for key in entries if key not in known]
     if unknown:
-        close = get_close_matches(unknown[0], known, 1)
-        hint = f"; did you mean {dotted(name, close[0])!r}?" if close else ""
+        hint = did_you_mean(unknown[0], known, prefix=f"{name}.")
         raise ConfigurationError(f"{dotted(name, unknown[0])}: {name} has only {', '.join(known)}{hint}")
     return join(
         below,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from lightning_trt_windows.artifact.shapes import DimRange
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, did_you_mean
 
 __all__ = ["RangeOptions"]
 
@@ -80,8 +79,7 @@ class RangeOptions:
             raise ConfigurationError(f"ranges wants RangeOptions(...), got {value!r}")
         known = [f.name for f in fields(cls)]
         if unknown := [str(name) for name in value if name not in known]:
-            close = get_close_matches(unknown[0], known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+            hint = did_you_mean(unknown[0], known, f"known are {', '.join(known)}")
             raise ConfigurationError(f"RangeOptions has no option {unknown[0]!r}{hint}")
         return cls(**value)
 

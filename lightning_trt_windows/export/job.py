@@ -25,6 +25,7 @@ from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecor
 from lightning_trt_windows.checkpoints.reader import CheckpointFile, FileHash, read_weights
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
 from lightning_trt_windows.export.saved_program import load_program, save_program
+from lightning_trt_windows.modules.dtypes import tensor_bytes
 from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "is_of", "matches"]
@@ -183,7 +184,7 @@ def fingerprint_of(
     for name in sorted(program.constants):
         constant = program.constants[name]
         digest.update(name.encode())
-        digest.update(_tensor_bytes(constant) if isinstance(constant, torch.Tensor) else repr(constant).encode())
+        digest.update(tensor_bytes(constant) if isinstance(constant, torch.Tensor) else repr(constant).encode())
     return digest.hexdigest()
 
 
@@ -196,11 +197,6 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _tensor_bytes(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def matches(artifact: Artifact, fingerprint: str) -> bool:

@@ -331,7 +331,7 @@ def _shared(theirs: Artifact, job: Job, record: CheckpointRecord) -> Artifact:
     ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
     golden = theirs.manifest.golden
     if golden is not None:
-        link_or_copy(ArtifactPaths.of(theirs.path).golden, job.paths.golden)
+        link_or_copy(theirs.paths.golden, job.paths.golden)
         golden = replace(golden, file=job.paths.golden.name)
     manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden)
     write_manifest(job.paths.manifest, manifest)

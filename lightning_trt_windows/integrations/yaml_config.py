@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, did_you_mean
 from lightning_trt_windows.training.callback import WindowsExport
 
 __all__ = ["export_described_in", "read_settings"]
@@ -64,7 +63,6 @@ def read_settings(path: Path, where: str) -> dict[str, Any]:
         )
     known = list(inspect.signature(WindowsExport).parameters)
     if unknown := [str(name) for name in settings if name not in known]:
-        close = get_close_matches(unknown[0], known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
+        hint = did_you_mean(unknown[0], known, f"it has {', '.join(known)}")
         raise ConfigurationError(f"{where}: WindowsExport has no argument {unknown[0]!r}{hint}")
     return settings

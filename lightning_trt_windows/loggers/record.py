@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 
 __all__ = ["LoggedArtifact", "Value", "markdown"]
 
@@ -31,7 +32,7 @@ class LoggedArtifact:
     @property
     def name(self) -> str:
         """That of the checkpoint without ``.ckpt``, legal on Windows."""
-        return self.artifact.path.name.removesuffix(".ep").removesuffix(".windows")
+        return self.artifact.paths.name
 
     @property
     def aliases(self) -> list[str]:
@@ -41,9 +42,9 @@ class LoggedArtifact:
     @property
     def files(self) -> list[Path]:
         """The ``.ep``, its manifest and what else belongs to it; of an artifact elsewhere none (``artifact.url``)."""
-        paths = ArtifactPaths.of(self.artifact.path)
-        wanted = (paths.ep, paths.manifest, paths.golden)
-        return [path for path in wanted if path.is_file()] if self.artifact.url is None else []
+        paths = self.artifact.paths
+        own = (paths.ep, paths.manifest, paths.golden)
+        return [path for path in own if path.is_file()] if self.artifact.url is None else []
 
     @property
     def values(self) -> dict[str, Value]:
@@ -72,15 +73,10 @@ def _of_manifest(manifest: Manifest) -> Mapping[str, Value | None]:
         "compile_seconds": manifest.timings.compile,
         "format_version": manifest.format_version,
     }
-    values |= {f"inputs.{record.name}": _ranges(record) for record in manifest.inputs}
-    values |= {f"outputs.{o.name}": f"{o.dtype}[{', '.join(map(str, o.shape))}]" for o in manifest.outputs}
+    for record in manifest.inputs:
+        values[f"inputs.{record.name}"] = record.dtype + shape_text(map(range_text, record.min, record.opt, record.max))
+    values |= {f"outputs.{o.name}": o.dtype + shape_text(o.shape) for o in manifest.outputs}
     return values | {f"versions.{name}": version for name, version in manifest.versions.items()}
-
-
-def _ranges(record: InputRecord) -> str:
-    axes = zip(record.min, record.opt, record.max)
-    sizes = (str(low) if low == high else f"{low}..{opt}..{high}" for low, opt, high in axes)
-    return f"{record.dtype}[{', '.join(sizes)}]"
 
 
 def markdown(record: LoggedArtifact) -> str:

@@ -1,4 +1,4 @@
-"""The types that ``precision`` and ``io_precision`` are about, and tensors of a tracer in them."""
+"""The types that ``precision`` and ``io_precision`` are about, tensors of a tracer in them, and a tensor's bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_trt_windows.settings import PRECISION_DTYPES
 
-__all__ = ["REAL", "dtype_of", "fake_in", "is_real"]
+__all__ = ["REAL", "dtype_of", "fake_in", "is_real", "tensor_bytes"]
 
 REAL = ("float16", "bfloat16", "float32", "float64")
 """What ``io_precision`` converts; floats of eight bits are codes of the user's own."""
@@ -31,3 +31,9 @@ def fake_in(value: Any, dtype: torch.dtype) -> Any:
     if value.dtype == dtype:
         return value
     return value.new_empty_strided(value.shape, value.stride(), dtype=dtype)
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Copy the values of a tensor, of any type, as bytes in row-major order."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

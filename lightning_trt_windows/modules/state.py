@@ -9,13 +9,12 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_trt_windows.errors import CheckpointError, ConfigurationError
+from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
 
 __all__ = [
     "as_it_was",
@@ -71,8 +70,7 @@ def exported_part(module: nn.Module, method: str) -> tuple[nn.Module, str]:
 
 def _no_such_part(owner: nn.Module, name: str, method: str) -> str:
     parts = [*(child for child, _ in owner.named_children()), *(m for m in vars(type(owner)) if not m.startswith("_"))]
-    close = get_close_matches(name, parts, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(parts[:8])}"
+    hint = did_you_mean(name, parts, f"there are {', '.join(parts[:8])}")
     inside = "" if name == method else f" (method={method!r})"
     return f"{type(owner).__name__} has no method {name!r} to export, nor a submodule{inside}{hint}"
 

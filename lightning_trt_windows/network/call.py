@@ -95,7 +95,8 @@ class Call:
 
     def integers(self, index: int) -> list[int]:
         """An input that is a shape, as Python's numbers."""
-        return [int(number) for number in self.tensor(index).reshape(-1).tolist()]
+        # one by one, which a recorded iteration notices, as it does not with tolist()
+        return [int(number) for number in self.tensor(index).reshape(-1)]
 
     def integers_or(self, index: int, attribute: str) -> list[int]:
         """A shape that may come as an input or stand in the layer."""

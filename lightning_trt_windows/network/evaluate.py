@@ -24,6 +24,7 @@ from lightning_trt_windows.network import (
 )
 from lightning_trt_windows.network.call import LAYERS, Call, torch_dtypes
 from lightning_trt_windows.network.errors import BudgetExceededError, NetworkError, UnknownLayerError
+from lightning_trt_windows.network.recording import Repeated
 
 __all__ = ["Evaluation", "Evaluator", "Step"]
 
@@ -117,7 +118,11 @@ class Evaluator:
         for step in order:
             if time.monotonic() > self._deadline:
                 raise BudgetExceededError("evaluating the network takes longer than it may")
-            for name, result in self._results(step, values):
+            if step.kind == "LOOP_OUTPUT" and step.outputs[0] in values:
+                results: Iterable[tuple[str, Tensor]] = ()  # another output of the loop has run it
+            else:
+                results = self._results(step, values)
+            for name, result in results:
                 values[name] = result
                 self._bytes += result.numel() * result.element_size()
             if self._memory is not None and self._bytes > self._memory:
@@ -285,11 +290,12 @@ class Evaluator:
         state = {member.outputs[0]: values[member.inputs[0]] for member in recurrences}
         collected: dict[str, list[Tensor]] = {output.outputs[0]: [] for output in outputs}
         targets = self._body_targets(step)
+        body = Repeated(lambda changing: self._iteration(targets, values, changing))
         for iteration in range(count):
-            inner = {**values, **state, **dict(_slices(iterators, values, iteration))}
-            held = self._bytes
-            self._run(targets, inner, frozenset(inner) | frozenset(targets))
-            self._bytes = held  # what an iteration computed goes with it
+            if time.monotonic() > self._deadline:
+                raise BudgetExceededError("evaluating the network takes longer than it may")
+            changing = {**state, **dict(_slices(iterators, values, iteration))}
+            inner = {**changing, **body(changing)}
             if not counted and not bool(inner[trip.inputs[0]].reshape(-1)[0]):
                 break
             for output in outputs:
@@ -307,6 +313,16 @@ class Evaluator:
             if not parts:
                 raise NetworkError(f"{output.layer.name}: a loop that never runs gives nothing to concatenate")
             yield name, torch.stack(parts, output.layer.axis)
+
+    def _iteration(
+        self, targets: Sequence[str], values: Mapping[str, Tensor], changing: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The ``targets`` after one iteration, layer by layer."""
+        inner = {**values, **changing}
+        held = self._bytes
+        self._run(targets, inner, frozenset(inner) | frozenset(targets))
+        self._bytes = held  # what an iteration computed goes with it
+        return {name: inner[name] for name in targets}
 
     def _next(self, member: Step, state: Mapping[str, Tensor], inner: Mapping[str, Tensor]) -> Tensor:
         before, after = state[member.outputs[0]], inner[member.inputs[1]]

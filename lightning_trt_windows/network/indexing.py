@@ -44,7 +44,7 @@ def gather(call: Call) -> list[Tensor]:
             return [_taken(data, indices, axis)]
         rows = data.reshape(-1, *data.shape[leading:]), indices.reshape(-1, *indices.shape[leading:])
         taken = torch.stack([_taken(row, index, axis - leading) for row, index in zip(*rows)])
-        return [taken.reshape(*data.shape[:leading], *taken.shape[1:])]
+        return [taken.reshape([*data.shape[:leading], *taken.shape[1:]])]
     if mode == "ELEMENT":
         axis = call.layer.axis
         return [torch.gather(data, axis, _checked(call, indices, data.shape[axis]))]
@@ -55,12 +55,14 @@ def gather(call: Call) -> list[Tensor]:
     lead = data.shape[:leading]
     pairs = zip(data.reshape(-1, *data.shape[leading:]), indices.reshape(math.prod(lead), *indices.shape[leading:]))
     found = torch.stack([_by_tuples(call, row, index) for row, index in pairs])
-    return [found.reshape(*lead, *found.shape[1:])]
+    return [found.reshape([*lead, *found.shape[1:]])]
 
 
 def _taken(data: Tensor, index: Tensor, axis: int) -> Tensor:
     axis %= data.dim()
-    return data.index_select(axis, index.reshape(-1)).reshape(*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+    return data.index_select(axis, index.reshape(-1)).reshape(
+        [*data.shape[:axis], *index.shape, *data.shape[axis + 1 :]]
+    )
 
 
 def _by_tuples(call: Call, data: Tensor, indices: Tensor) -> Tensor:

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
+from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest, OutputRecord
 from lightning_trt_windows.artifact.outline import EngineCall, Origin, Outline, read_constant, read_outline
-from lightning_trt_windows.artifact.payload_reader import member_start, read_payload
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.onnx.providers import PROVIDER, PROVIDER_DISTRIBUTION, provider_versions
 
@@ -131,10 +130,9 @@ def _engine_names(stem: str, manifest: Manifest) -> list[str]:
 
 def _plans(artifact: Artifact) -> Iterator[tuple[int, memoryview]]:
     """Number and bytes of each engine; one is in memory at a time."""
-    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+    with EpFile(artifact.path) as file:
         for number, engine in enumerate(artifact.manifest.engines):
-            start = member_start(stream, archive.getinfo(engine.location.member))
-            yield number, read_payload(artifact.path, start, engine)
+            yield number, file.engine(engine)
 
 
 @contextlib.contextmanager

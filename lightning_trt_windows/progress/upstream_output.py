@@ -27,7 +27,7 @@ from typing import Any
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 
-__all__ = ["KEEP_LOG", "forward_lines", "log_beside", "log_file", "quiet", "record_line", "stderr_kept", "unlogged"]
+__all__ = ["KEEP_LOG", "forward_lines", "log_beside", "quiet", "record_line", "stderr_kept", "unlogged"]
 
 KEEP_LOG = "LIGHTNING_TRT_WINDOWS_KEEP_LOG"
 """Environment variable: keep the log of an export that succeeds too."""
@@ -56,11 +56,6 @@ def forward_lines(listener: Callable[[str], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def log_file(paths: ArtifactPaths) -> Path:
-    """Where the log of a failed export goes."""
-    return paths.ep.with_suffix(".log")
-
-
 @contextlib.contextmanager
 def log_beside(paths: ArtifactPaths) -> Iterator[None]:
     """Write what is said in here to a log beside the artifact if it fails, and name it in the error's message."""
@@ -69,7 +64,7 @@ def log_beside(paths: ArtifactPaths) -> Iterator[None]:
         return
     lines: list[str] = []
     token = _lines.set(lines)
-    log, keep = log_file(paths), bool(os.environ.get(KEEP_LOG))
+    log, keep = paths.log, bool(os.environ.get(KEEP_LOG))
     try:
         yield
     except Exception as error:

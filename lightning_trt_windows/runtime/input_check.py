@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_trt_windows.artifact.manifest import InputRecord
-from lightning_trt_windows.artifact.shapes import sizes_text
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.errors import ConfigurationError
 
 __all__ = ["InputCheck"]
@@ -61,9 +61,9 @@ class InputCheck:
         for wanted, shape in zip(self._wanted, shapes):
             record = wanted.record
             if len(shape) != len(record.min):
+                ranges = shape_text(map(range_text, record.min, record.max))
                 raise ConfigurationError(
-                    f"{record.name} must have {len(record.min)} dimensions {sizes_text(record.min, record.max)}, "
-                    f"got {list(shape)}"
+                    f"{record.name} must have {len(record.min)} dimensions {ranges}, got {list(shape)}"
                 )
             for axis, size in enumerate(shape):
                 if not record.min[axis] <= size <= record.max[axis]:

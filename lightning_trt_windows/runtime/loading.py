@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 import weakref
-import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
-from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
+from lightning_trt_windows.artifact.artifact import Artifact, open_checked, read_artifact
 from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.artifact.payload_reader import member_start, read_head, read_payload
 from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
 from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
@@ -23,7 +20,8 @@ from lightning_trt_windows.runtime.environment import check_environment, lean_ru
 if TYPE_CHECKING:
     import torch
 
-    from lightning_trt_windows.runtime.engine_runner import EngineOpener, EngineRunner
+    from lightning_trt_windows.artifact.ep_file import EpFile
+    from lightning_trt_windows.runtime.engine_runner import EngineOpener, EngineRunner, TensorRTRuntime
     from lightning_trt_windows.runtime.loaded import LoadedModule
     from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
@@ -64,8 +62,37 @@ def load(
     artifact = read_artifact(path)
     if trusted_keys is not None:
         check_signature(artifact, trusted_keys)
-    check_artifact(artifact)
-    doubts = check_environment(artifact, str(device), _headers(artifact))
+    with open_checked(artifact) as file:
+        doubts = check_environment(artifact, str(device), file.headers(artifact.manifest.engines))
+        opener, cache = _opener(
+            artifact,
+            device,
+            unsupported_gpu=bool(doubts),
+            runtime_cache=runtime_cache,
+            cuda_graphs=cuda_graphs,
+            kernel_specialization=kernel_specialization,
+        )
+        try:
+            return _assembled(artifact, file, opener.device, opener, cache)
+        except MemoryError as error:
+            needed = sum(engine.size for engine in artifact.manifest.engines)
+            raise EnvironmentMismatchError(
+                f"{artifact.path.name} takes more memory than there is here: its engines have {readable_size(needed)}, "
+                f"in the PC's memory while they are read and then on the GPU ({str(error) or 'MemoryError'}). Close "
+                "other programs, enlarge the paging file, or take a GPU with more memory"
+            ) from error
+
+
+def _opener(
+    artifact: Artifact,
+    device: str | torch.device,
+    *,
+    unsupported_gpu: bool,
+    runtime_cache: str | os.PathLike[str] | None,
+    cuda_graphs: bool,
+    kernel_specialization: Literal["lazy", "eager", "none"] | None,
+) -> tuple[TensorRTRuntime, RuntimeCache | None]:
+    """Check the options of ``load``, and set TensorRT up with them."""
     backend = artifact.manifest.backend.name
     if backend != "tensorrt_rtx" and (runtime_cache is not None or cuda_graphs or kernel_specialization):
         raise ConfigurationError(
@@ -75,7 +102,7 @@ def load(
         raise ConfigurationError(
             f"kernel_specialization must be 'lazy', 'eager', 'none' or None, got {kernel_specialization!r}"
         )
-    if doubts and backend == "tensorrt_rtx" and kernel_specialization is None:
+    if unsupported_gpu and backend == "tensorrt_rtx" and kernel_specialization is None:
         kernel_specialization = "none"
 
     import torch
@@ -97,46 +124,38 @@ def load(
         specialization=kernel_specialization,
         lean_runtime=lean,
     )
-    try:
-        return load_program(artifact, target, opener, cache)
-    except MemoryError as error:
-        needed = sum(engine.size for engine in artifact.manifest.engines)
-        raise EnvironmentMismatchError(
-            f"{artifact.path.name} takes more memory than there is here: its engines have {readable_size(needed)}, in "
-            f"the PC's memory while they are read and then on the GPU ({str(error) or 'MemoryError'}). Close other "
-            "programs, enlarge the paging file, or take a GPU with more memory"
-        ) from error
+    return opener, cache
 
 
-def load_program(
-    artifact: Artifact, device: torch.device, open_engine: EngineOpener, cache: RuntimeCache | None = None
-) -> LoadedModule:
-    """``load`` with another way to run engines; ``artifact`` must have been checked.
+def load_program(artifact: Artifact, device: torch.device, open_engine: EngineOpener) -> LoadedModule:
+    """Load an artifact as ``load`` does, onto any device and with another way to run its engines.
 
-    Engines are read and opened one after the other, so that one buffer at a time is in memory.
+    Args:
+        artifact: The artifact; it is compared with its manifest.
+        device: Where it runs.
+        open_engine: Makes what runs an engine of its bytes.
+
+    Raises:
+        ArtifactError: As ``load`` raises it.
     """
+    with open_checked(artifact) as file:
+        return _assembled(artifact, file, device, open_engine, None)
+
+
+def _assembled(
+    artifact: Artifact, file: EpFile, device: torch.device, open_engine: EngineOpener, cache: RuntimeCache | None
+) -> LoadedModule:
+    """Put the program and its engines together; engines are read one after the other, a buffer at a time in memory."""
     from lightning_trt_windows.runtime.loaded import assemble
-    from lightning_trt_windows.runtime.program_reader import damage_explained, read_program
+    from lightning_trt_windows.runtime.program_reader import damage_as_artifact_error, read_program
 
     runners: list[EngineRunner] = []
-    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        program = read_program(artifact, stream, archive, device)
-        for engine in artifact.manifest.engines:
-            start = member_start(stream, archive.getinfo(engine.location.member))
-            runners.append(open_engine(engine, read_payload(artifact.path, start, engine)))
-    with damage_explained(artifact):
+    program = read_program(artifact, file, device)
+    for engine in artifact.manifest.engines:
+        runners.append(open_engine(engine, file.engine(engine)))
+    with damage_as_artifact_error(artifact):
         module = assemble(artifact, program, runners, device, cache)
     if cache is not None:
         # also at the end of the process
         weakref.finalize(module, cache.save_quietly)
     return module
-
-
-def _headers(artifact: Artifact) -> dict[str, EngineHeader]:
-    headers: dict[str, EngineHeader] = {}
-    with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        for engine in artifact.manifest.engines:
-            start = member_start(stream, archive.getinfo(engine.location.member))
-            if header := read_header(read_head(stream, start, engine)):
-                headers[engine.name] = header
-    return headers

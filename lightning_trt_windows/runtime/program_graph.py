@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from lightning_trt_windows.artifact.outline import ENGINE
 from lightning_trt_windows.runtime.operators import resolve
 
-__all__ = ["DTYPES", "ENGINE", "Leaf", "ProgramGraph", "read_graph"]
-
-ENGINE = "torch.ops.tensorrt.no_op_placeholder_for_execute_engine.default"
-"""Target of the nodes that stand for engines, as Torch-TensorRT writes and reads them."""
+__all__ = ["DTYPES", "Leaf", "ProgramGraph", "read_graph"]
 
 DTYPES = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,

@@ -11,22 +11,21 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.payload_reader import member_start, read_without_payloads
+from lightning_trt_windows.artifact.ep_file import EpFile
+from lightning_trt_windows.artifact.outline import GRAPH, engine_tokens, read_document
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.runtime.operators import tree_issues
 from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
 from lightning_trt_windows.runtime.structure import with_known_classes
 
-__all__ = ["Program", "damage_explained", "read_program"]
+__all__ = ["Program", "damage_as_artifact_error", "read_program"]
 
-_TOKEN = "@engine:{}@"
-_GRAPH = "models/model.json"
 _WEIGHTS = "data/weights/"
 _CONSTANTS = "data/constants/"
 _CONFIGS = {_WEIGHTS: "model_weights_config.json", _CONSTANTS: "model_constants_config.json"}
@@ -36,8 +35,6 @@ _OTHER = re.compile(
     r"data/weights/weight_[0-9]+|data/constants/tensor_[0-9]+|archive_format|archive_version|byteorder|version"
     r"|\.data/version|\.data/serialization_id"
 )
-_SCHEMA = 8
-"""Major version of the schema of ``torch._export.serde`` that is read here."""
 _DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, StopIteration, AssertionError,
     SyntaxError, EOFError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -47,8 +44,6 @@ RuntimeError; the last ones come of a member whose own header is not what the ar
 _NO_MEMORY = re.compile(r"not enough memory|out of memory|can.t allocate memory", re.IGNORECASE)
 """What torch says where it is refused memory, on the host and on a GPU."""
 _LONGEST_MESSAGE = 500
-_LARGEST_GRAPH = 1 << 28
-"""Bytes of JSON without the payloads. ViT-L has 0.3 MB."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +60,33 @@ class Program:
     """The graph as JSON, as it stands in the file."""
 
 
-def read_program(artifact: Artifact, stream: BinaryIO, archive: zipfile.ZipFile, device: torch.device) -> Program:
-    """The program in ``archive``, which is open on ``stream``, for ``device``.
+def read_program(artifact: Artifact, file: EpFile, device: torch.device) -> Program:
+    """Read the program of an artifact for ``device``.
 
     Nothing of the file is evaluated, imported or unpickled. Its hash must have been checked all the same: what it
     computes is what its maker wants.
 
+    Args:
+        artifact: The artifact.
+        file: Its ``.ep``.
+        device: Where its weights go, and what takes the place of every device that it names.
+
     Raises:
         ArtifactError: The archive holds something that a program of engines and tensors does not need, or is damaged.
     """
-    members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    known = {_GRAPH, _SAMPLES, *(folder + file for folder, file in _CONFIGS.items())}
+    members = {name.partition("/")[2]: name for name in file.members}
+    known = {GRAPH, _SAMPLES, *(folder + file for folder, file in _CONFIGS.items())}
     unknown = [name for name in members if name not in known and not _OTHER.fullmatch(name)]
     if unknown:
         raise ArtifactError(artifact.path, [f"has a member {name!r}, which no artifact needs" for name in unknown])
     if missing := sorted(known - {_SAMPLES} - set(members)):
         raise ArtifactError(artifact.path, [f"has no member {name!r}" for name in missing])
-    with damage_explained(artifact):
-        return _read(artifact, stream, archive, members, device)
+    with damage_as_artifact_error(artifact):
+        return _read(artifact, file, members, device)
 
 
 @contextlib.contextmanager
-def damage_explained(artifact: Artifact) -> Iterator[None]:
+def damage_as_artifact_error(artifact: Artifact) -> Iterator[None]:
     """Turn what a damaged program leads to in the block into an ArtifactError; errors of ours pass.
 
     Torch's RuntimeError where there is too little memory becomes a MemoryError: the program is not at fault.
@@ -96,29 +96,18 @@ def damage_explained(artifact: Artifact) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, LightningTrtError):
             raise
-        said = str(error)
-        if isinstance(error, RuntimeError) and _NO_MEMORY.search(said):
-            raise MemoryError(said[:_LONGEST_MESSAGE]) from error
-        said = said if len(said) <= _LONGEST_MESSAGE else f"{said[:_LONGEST_MESSAGE]}..."
+        reason = str(error)
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(reason):
+            raise MemoryError(reason[:_LONGEST_MESSAGE]) from error
+        reason = reason if len(reason) <= _LONGEST_MESSAGE else f"{reason[:_LONGEST_MESSAGE]}..."
         raise ArtifactError(
-            artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {said}"]
+            artifact.path, [f"its program is not one of engines and tensors: {type(error).__name__}: {reason}"]
         ) from error
 
 
-def _read(
-    artifact: Artifact,
-    stream: BinaryIO,
-    archive: zipfile.ZipFile,
-    members: Mapping[str, zipfile.ZipInfo],
-    device: torch.device,
-) -> Program:
-    tokens = {_TOKEN.format(number): number for number in range(len(artifact.manifest.engines))}
-    document = _document(artifact, stream, members[_GRAPH], tokens)
-    major = document["schema_version"]["major"]
-    if major != _SCHEMA:
-        raise ValueError(f"its schema has the version {major}, this lightning-trt-windows reads {_SCHEMA}")
-    program = document["graph_module"]
-    graph = read_graph(program, tokens, device)
+def _read(artifact: Artifact, file: EpFile, members: Mapping[str, str], device: torch.device) -> Program:
+    program = read_document(artifact, file)["graph_module"]
+    graph = read_graph(program, engine_tokens(artifact.manifest), device)
     signature = program["module_call_graph"][0]["signature"]
     fields = program.get("treespec_namedtuple_fields") or {}
     trees = []
@@ -127,28 +116,15 @@ def _read(
             raise ArtifactError(artifact.path, issues)
         trees.append(pytree.treespec_loads(with_known_classes(signature[key], fields, outputs=key == "out_spec")))
     stored: dict[str, torch.Tensor] = {}
-    for folder, file in _CONFIGS.items():
-        config = json.loads(archive.read(members[folder + file]))["config"]
-        stored.update(_tensors(archive, members, folder, config, device))
+    for folder, name in _CONFIGS.items():
+        config = json.loads(file.archive.read(members[folder + name]))["config"]
+        stored.update(_tensors(file, members, folder, config, device))
     return Program(graph, tuple(stored[name] for name in graph.weights), trees[0], trees[1], program["graph"])
 
 
-def _document(artifact: Artifact, stream: BinaryIO, info: zipfile.ZipInfo, tokens: Mapping[str, int]) -> dict[str, Any]:
-    records = artifact.manifest.engines
-    elsewhere = [engine.name for engine in records if engine.location.member != info.filename]
-    if elsewhere:
-        raise ArtifactError(artifact.path, [f"the engine {name} is not in the graph" for name in elsewhere])
-    if info.file_size - sum(engine.location.length for engine in records) > _LARGEST_GRAPH:
-        raise ArtifactError(artifact.path, ["its graph is absurdly large"])
-    start = member_start(stream, info)
-    text = b"".join(read_without_payloads(stream, start, info.file_size, zip(tokens, records)))
-    document: dict[str, Any] = json.loads(text)
-    return document
-
-
 def _tensors(
-    archive: zipfile.ZipFile,
-    members: Mapping[str, zipfile.ZipInfo],
+    file: EpFile,
+    members: Mapping[str, str],
     folder: str,
     config: Mapping[str, Any],
     device: torch.device,
@@ -157,17 +133,17 @@ def _tensors(
     memory: dict[str, torch.Tensor] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name, record in config.items():
-        file, meta = record["path_name"], record["tensor_meta"]
-        if record["use_pickle"] or meta is None or not _OTHER.fullmatch(folder + file):
+        path, meta = record["path_name"], record["tensor_meta"]
+        if record["use_pickle"] or meta is None or not _OTHER.fullmatch(folder + path):
             raise ValueError(f"its weight {name} is a pickle or another object, not a plain tensor")
         dtype = DTYPES[meta["dtype"]]
         sizes, strides = ([int(size["as_int"]) for size in meta[key]] for key in ("sizes", "strides"))
         if not math.prod(sizes):
             tensors[name] = torch.empty(sizes, dtype=dtype, device=device)
             continue
-        if file not in memory:
-            content = bytearray(archive.read(members[folder + file]))
-            memory[file] = torch.frombuffer(content, dtype=torch.uint8).to(device)
+        if path not in memory:
+            content = bytearray(file.archive.read(members[folder + path]))
+            memory[path] = torch.frombuffer(content, dtype=torch.uint8).to(device)
         # as_strided refuses what reaches beyond the memory
-        tensors[name] = memory[file].view(dtype).as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+        tensors[name] = memory[path].view(dtype).as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
     return tensors

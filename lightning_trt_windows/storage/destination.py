@@ -29,16 +29,15 @@ class Destination:
     def of(cls, checkpoint: Path | RemoteFile, output: str | os.PathLike[str] | None) -> Destination:
         """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own."""
         directory = None if output is None else place_of(output)
+        place: Path | RemoteFile = checkpoint
         if isinstance(directory, Path):
             directory.mkdir(parents=True, exist_ok=True)
-            return cls(ArtifactPaths.beside(directory / checkpoint.name))
-        if isinstance(directory, RemoteFile):
-            place: Path | RemoteFile = RemoteFile(f"{directory.url.rstrip('/')}/{checkpoint.name}")
-        else:
-            place = checkpoint
-        if isinstance(place, Path):
-            return cls(ArtifactPaths.beside(place))
-        return cls(ArtifactPaths.beside(temporary_directory() / place.name), RemoteArtifact.beside(place))
+            place = directory / checkpoint.name
+        elif isinstance(directory, RemoteFile):
+            place = directory.child(checkpoint.name)
+        remote = RemoteArtifact.beside(place) if isinstance(place, RemoteFile) else None
+        local = temporary_directory() / place.name if isinstance(place, RemoteFile) else place
+        return cls(ArtifactPaths.beside(local), remote)
 
     def finished(self, artifact: Artifact) -> Artifact:
         """Upload ``artifact`` where it has to be, and add it to the index of its directory if there is one.
@@ -48,7 +47,7 @@ class Destination:
         """
         if self.remote is not None:
             artifact = self.remote.upload(artifact)
-            directory: Path | RemoteFile = RemoteFile(self.remote.ep.parent)
+            directory: Path | RemoteFile = self.remote.directory
         else:
             directory = artifact.path.parent
         with contextlib.suppress(LightningTrtError):  # no index, or none of ours

@@ -17,29 +17,41 @@ __all__ = ["RemoteArtifact", "fetch", "fetch_run"]
 
 @dataclass(frozen=True)
 class RemoteArtifact:
-    """Where the files of an artifact are elsewhere, as ``ArtifactPaths`` here."""
+    """The files of an artifact in a remote directory."""
 
-    ep: RemoteFile
-    manifest: RemoteFile
+    directory: RemoteFile
+    names: ArtifactPaths
+    """What each file is called; its directory says nothing."""
 
     @classmethod
     def beside(cls, checkpoint: RemoteFile) -> RemoteArtifact:
-        """That of ``checkpoint``, in its directory."""
-        return cls._named(ArtifactPaths.beside(checkpoint.name), checkpoint)
+        """Name the artifact of ``checkpoint``, in its directory."""
+        return cls(RemoteFile(checkpoint.parent), ArtifactPaths.beside(checkpoint.name))
 
     @classmethod
     def of(cls, url: str) -> RemoteArtifact:
-        """The one that ``url`` belongs to: its ``.ep`` or its ``.json``.
+        """Name the artifact that ``url`` belongs to: its ``.ep`` or its ``.json``.
 
         Raises:
             ConfigurationError: Another ending, or a name that is illegal on Windows.
         """
         file = RemoteFile(url)
-        return cls._named(ArtifactPaths.of(file.name), file)
+        return cls(RemoteFile(file.parent), ArtifactPaths.of(file.name))
 
-    @classmethod
-    def _named(cls, names: ArtifactPaths, file: RemoteFile) -> RemoteArtifact:
-        return cls(file.beside(names.ep.name), file.beside(names.manifest.name))
+    @property
+    def ep(self) -> RemoteFile:
+        """The program with its engines."""
+        return self.directory.child(self.names.ep.name)
+
+    @property
+    def manifest(self) -> RemoteFile:
+        """The manifest."""
+        return self.directory.child(self.names.manifest.name)
+
+    @property
+    def optional(self) -> list[RemoteFile]:
+        """What an artifact may have besides its ``.ep`` and its manifest."""
+        return [self.directory.child(path.name) for path in self.names.optional]
 
     def read(self) -> Artifact:
         """What its manifest says; the ``.ep`` stays where it is, and only its size is looked at.
@@ -65,20 +77,19 @@ class RemoteArtifact:
         Raises:
             OutputError: That was refused. There is no artifact here then; the files of this machine are still there.
         """
-        local = ArtifactPaths.of(artifact.path)
-        others = [path for name in self._further() if (path := local.ep.with_name(name)).is_file()]
+        local = artifact.paths
         target = self.manifest
         try:
             target.remove()  # an older one must not vouch for a newer .ep
-            for path in (local.ep, *others):
-                target = self.ep.beside(path.name)
+            for path in (local.ep, *(path for path in local.optional if path.is_file())):
+                target = self.directory.child(path.name)
                 target.upload(path)
             target = self.manifest
             target.upload(local.manifest)
         except OSError as error:
             raise OutputError(
                 f"cannot write {target}: {error}. The artifact is whole on this machine: copy {local.ep} to "
-                f"{self.ep.parent}/, then {local.manifest.name}; or see that the place can be written to "
+                f"{self.directory}/, then {local.manifest.name}; or see that the place can be written to "
                 f"({readable_size(artifact.size)}, credentials) and export again"
             ) from error
         return replace(artifact, url=self.ep.url)
@@ -97,8 +108,8 @@ class RemoteArtifact:
             return False
         self.manifest.remove()  # first: without it the rest is no artifact
         self.ep.remove()
-        for name in self._further():
-            self.ep.beside(name).remove()
+        for file in self.optional:
+            file.remove()
         return True
 
     def fetch(self, directory: Path) -> Artifact:
@@ -110,17 +121,13 @@ class RemoteArtifact:
         found = self.read()
         try:
             self.ep.download(directory / self.ep.name)
-            for name in self._further():
-                if self.ep.beside(name).size() is not None:
-                    self.ep.beside(name).download(directory / name)
+            for file in self.optional:
+                if file.size() is not None:
+                    file.download(directory / file.name)
             self.manifest.download(directory / self.manifest.name)
         except OSError as error:
             raise ArtifactError(self.ep, [f"cannot be copied to {directory}: {error}"]) from error
         return replace(check_artifact(directory / self.ep.name), url=found.url)
-
-    def _further(self) -> list[str]:
-        """Names of what an artifact may have besides its two files."""
-        return [ArtifactPaths.of(self.ep.name).golden.name, f"{self.manifest.name}.sig"]
 
 
 def fetch(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None) -> Path:

@@ -10,7 +10,6 @@ import atexit
 import functools
 import os
 import re
-import secrets
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX
+from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, replacing
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError
 
 __all__ = [
@@ -115,9 +114,9 @@ class RemoteFile:
         """URL of the directory, without a slash at its end."""
         return self.url.rstrip("/").rpartition("/")[0]
 
-    def beside(self, name: str) -> RemoteFile:
-        """The file ``name`` of the same directory."""
-        return RemoteFile(f"{self.parent}/{name}")
+    def child(self, name: str) -> RemoteFile:
+        """The file ``name`` in this directory."""
+        return RemoteFile(f"{self.url.rstrip('/')}/{name}")
 
     def __str__(self) -> str:
         return self.url
@@ -163,12 +162,8 @@ class RemoteFile:
 
     def download(self, to: Path) -> None:
         """Copy it to ``to``, which appears whole or not at all."""
-        temporary = to.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
-        try:
+        with replacing(to) as temporary:
             self._on_system(lambda system, path: system.get_file(path, str(temporary)))
-            temporary.replace(to)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def remove(self) -> bool:
         """Delete it; whether it was there."""
@@ -189,7 +184,7 @@ class RemoteFile:
             names = {name.rpartition("/")[2] for name in self._on_system(look)}
         except FileNotFoundError:
             return []
-        return [RemoteFile(f"{self.url.rstrip('/')}/{name}") for name in sorted(names) if name.endswith(suffix)]
+        return [self.child(name) for name in sorted(names) if name.endswith(suffix)]
 
     def below(self, suffix: str) -> list[RemoteFile]:
         """Files of this directory and of those in it whose names end in ``suffix``."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 
 from lightning_trt_windows.artifact import _schema as schema
 from lightning_trt_windows.artifact._schema import FileName, FormatVersion, Name, Sha256, finite, flag, one_of
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, parse_manifest
+from lightning_trt_windows.artifact.artifact import Artifact, parse_manifest
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.windows_names import illegal_on_windows
@@ -191,7 +191,7 @@ class RunIndex:
 
     def with_artifact(self, artifact: Artifact, data: bytes) -> RunIndex:
         """With ``artifact``, whose manifest is ``data``, in place of what had its name."""
-        entry = IndexEntry.of(artifact.manifest, ArtifactPaths.of(artifact.path).manifest.name, data)
+        entry = IndexEntry.of(artifact.manifest, artifact.paths.manifest.name, data)
         return RunIndex((*(e for e in self.entries if e.file != entry.file), entry))._settled()
 
     def without(self, file: str) -> RunIndex:
@@ -268,7 +268,7 @@ def directories_with_artifacts(root: str | os.PathLike[str]) -> Sequence[Directo
 
 
 def _child(directory: Directory, name: str) -> Directory:
-    return directory / name if isinstance(directory, Path) else RemoteFile(f"{directory.url.rstrip('/')}/{name}")
+    return directory / name if isinstance(directory, Path) else directory.child(name)
 
 
 def _children(directory: Directory, suffix: str) -> Iterable[Directory]:

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,15 @@ from torch import nn
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
-from lightning_trt_windows.artifact.shapes import sizes_text
+from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.discovery.discover import Discovered
-from lightning_trt_windows.errors import ConfigurationError, LightningTrtError, OutputError, ShapeDiscoveryError
+from lightning_trt_windows.errors import (
+    ConfigurationError,
+    LightningTrtError,
+    OutputError,
+    ShapeDiscoveryError,
+    did_you_mean,
+)
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part, has_forward
 from lightning_trt_windows.progress.upstream_output import unlogged
@@ -83,8 +88,7 @@ def check_arguments(module: nn.Module, options: Options) -> None:
     known = [parameter.name for parameter in parameters]
     for given in options.inputs or ():
         if given not in known and given.partition(".")[0] not in known:
-            close = get_close_matches(given, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(known) or 'nothing'}"
+            hint = did_you_mean(given, known, f"it takes {', '.join(known) or 'nothing'}")
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
 
@@ -115,7 +119,9 @@ def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> st
     """
     with unlogged():
         job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
-    inputs = ", ".join(f"{record.name} {record.dtype} {sizes_text(record.min, record.max)}" for record in job.inputs)
+    inputs = ", ".join(
+        f"{record.name} {record.dtype} {shape_text(map(range_text, record.min, record.max))}" for record in job.inputs
+    )
     return f"{type(module).__name__} can be captured ({job.capture_seconds:.1f} s), as far as seen with {inputs}"
 
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.errors import ConfigurationError
@@ -170,7 +170,7 @@ def batch_symbol(manifest: Manifest) -> str | None:
 
 def bench_path(artifact: Artifact) -> Path:
     """Where the figures of ``artifact`` are kept: ``NAME.windows.bench.json``."""
-    ep = ArtifactPaths.of(artifact.path).ep
+    ep = artifact.path
     return ep.with_name(ep.name.removesuffix(".ep") + ".bench.json")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
+from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord
@@ -193,7 +193,7 @@ def read_goldens(artifact: Artifact, path: Path | None = None) -> Goldens | None
             return None
         if issues := list(golden_issues(artifact)):
             raise ArtifactError(artifact.path, issues)
-        path = ArtifactPaths.of(artifact.path).golden
+        path = artifact.paths.golden
     module = _safetensors()
     try:
         with module.safe_open(path, framework="pt", device="cpu") as file:

@@ -115,7 +115,7 @@ def _moved(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The module on ``device``, in eval mode and without gradients; all as before afterwards."""
+    """Run the block with the module on ``device``, in eval mode and without gradients; all as before afterwards."""
     import torch
 
     from lightning_trt_windows.modules.state import eval_mode

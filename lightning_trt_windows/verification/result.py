@@ -7,29 +7,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.description import printable
 from lightning_trt_windows.errors import (
     ArtifactError,
     EnvironmentMismatchError,
     LightningTrtError,
     VerificationError,
 )
+from lightning_trt_windows.runtime.environment import Mismatch
 
 if TYPE_CHECKING:
     from lightning_trt_windows.modules.numbers import Compared
 
-__all__ = ["Call", "Difference", "Verdict", "Verification"]
+__all__ = ["Call", "Verdict", "Verification"]
 
 Verdict = Literal["passed", "failed", "numbers not checked"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something here that is not as the artifact needs it."""
-
-    text: str
-    """Wanted, found, and what to do."""
-    fatal: bool
-    """Whether it is known not to work."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class Verification:
     structure: tuple[str, ...] | None
     """What in the program does not fit the manifest; ``None`` where it was not looked at: the files are not those of
     the export, or there is no PyTorch here."""
-    environment: tuple[Difference, ...] | None
+    environment: tuple[Mismatch, ...] | None
     """What of this machine is not as the artifact needs it; ``None`` where the files are not those of the export."""
     calls: tuple[Call, ...] = ()
     """The numbers; empty where they were not checked."""
@@ -134,7 +126,9 @@ class Verification:
             "verdict": self.verdict,
             "integrity": list(self.integrity),
             "structure": None if self.structure is None else list(self.structure),
-            "environment": None if self.environment is None else [vars(d) for d in self.environment],
+            "environment": None
+            if self.environment is None
+            else [{"text": str(m), "fatal": m.fatal} for m in self.environment],
             "signed_by": self.signed_by,
             "numbers": {
                 "checked": bool(self.calls),
@@ -147,7 +141,7 @@ class Verification:
 
     def __str__(self) -> str:
         # texts in a manifest come from elsewhere: none of them may move the cursor of a terminal
-        return "\n".join(_printable(line) for line in self._lines())
+        return "\n".join(printable(line) for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.artifact.path.name}: {self.verdict}"
@@ -155,7 +149,7 @@ class Verification:
         if self.signed_by:
             yield f"  signature    by {self.signed_by}"
         yield from _section("structure", self.structure, "program, engines and manifest fit together")
-        here = None if self.environment is None else tuple(d.text for d in self.environment)
+        here = None if self.environment is None else tuple(map(str, self.environment))
         yield from _section("environment", here, "as the artifact needs it")
         if not self.calls:
             check = self.artifact.manifest.check
@@ -199,7 +193,3 @@ def _wrong(call: Call) -> Iterator[str]:
     for output in call.outputs:
         if not output.passed:
             yield f"at the sizes {call.name}: {output.name} {output.reason}"
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

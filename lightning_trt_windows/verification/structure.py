@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,12 @@ import torch
 from torch.fx import Node
 
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import EngineRecord, InputRecord, OutputRecord
 from lightning_trt_windows.errors import ArtifactError
 from lightning_trt_windows.runtime.loaded import assemble
 from lightning_trt_windows.runtime.program_graph import DTYPES, Leaf
-from lightning_trt_windows.runtime.program_reader import Program, damage_explained, read_program
+from lightning_trt_windows.runtime.program_reader import Program, damage_as_artifact_error, read_program
 
 __all__ = ["structure_issues"]
 
@@ -28,16 +28,16 @@ def structure_issues(artifact: Artifact) -> Iterator[str]:
     outputs, by number, name, dtype and size.
     """
     try:
-        with artifact.path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            program = read_program(artifact, stream, archive, torch.device("cpu"))
-        with damage_explained(artifact):
+        with EpFile(artifact.path) as file:
+            program = read_program(artifact, file, torch.device("cpu"))
+        with damage_as_artifact_error(artifact):
             # engines that are never called: putting together is what is checked
             assemble(artifact, program, [_not_run] * len(artifact.manifest.engines), torch.device("cpu"))
             issues = [*_binding_issues(program, artifact.manifest.engines), *_signature_issues(artifact, program)]
         yield from issues
     except ArtifactError as error:
         yield from (f"{error.where}: {issue}" if error.where != str(artifact.path) else issue for issue in error.issues)
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
         yield f"the program cannot be read: {error}"
 
 

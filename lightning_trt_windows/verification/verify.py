@@ -14,8 +14,8 @@ from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.inspection import inspect
 from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, LightningTrtError
-from lightning_trt_windows.runtime.environment import Machine, mismatches
-from lightning_trt_windows.verification.result import Call, Difference, Verification
+from lightning_trt_windows.runtime.environment import Machine, Mismatch, mismatches
+from lightning_trt_windows.verification.result import Call, Verification
 
 if TYPE_CHECKING:
     import torch
@@ -70,12 +70,12 @@ def verify(
     integrity, signed_by = _signature(artifact, trusted_keys)
     integrity += _integrity(artifact)
     structure: tuple[str, ...] | None = None
-    environment: tuple[Difference, ...] | None = None
+    environment: tuple[Mismatch, ...] | None = None
     machine = Machine.this(artifact.manifest.backend.name, str(device))
     if not integrity:
         structure = _structure(artifact, machine)
         headers = inspect(artifact.path).headers
-        environment = tuple(Difference(str(found), found.fatal) for found in mismatches(artifact, machine, headers))
+        environment = tuple(mismatches(artifact, machine, headers))
     found = Verification(artifact, tuple(integrity), structure, environment, signed_by=signed_by)
     why_not = _why_not(found, machine, numbers=numbers, loaded=loaded is not None)
     if why_not:
@@ -140,8 +140,8 @@ def _why_not(found: Verification, machine: Machine, *, numbers: bool, loaded: bo
         return ""
     if machine.capability is None:
         return _why_no_gpu(machine)
-    if fatal := [difference for difference in found.environment or () if difference.fatal]:
-        return f"the artifact cannot run here: {'; '.join(difference.text for difference in fatal)}"
+    if fatal := [str(mismatch) for mismatch in found.environment or () if mismatch.fatal]:
+        return f"the artifact cannot run here: {'; '.join(fatal)}"
     return ""
 
 

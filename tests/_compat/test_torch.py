@@ -54,16 +54,6 @@ def test_handle_of_the_current_stream() -> None:
             )
 
 
-def test_lstm_states_gain_a_dimension_below_the_bound() -> None:
-    """Up to the bound a captured LSTM returns states of four dimensions, from there on three, as eager does."""
-    module = nn.LSTM(4, 8)
-    x = torch.randn(5, 2, 4)
-    program = torch.export.export(module, (x,), strict=False)
-    _, (hidden, _) = program.module()(x)
-    captured = next(n for n in program.graph.nodes if n.op == "output").args[0][1].meta["val"]
-    assert (captured.dim() != hidden.dim()) is compat.lstm_states_are_wrong()
-
-
 def test_torch_export_still_prints_its_graph(capsys: pytest.CaptureFixture[str]) -> None:
     """A failed export prints the graph to stderr; with the workaround it does not."""
 

@@ -195,7 +195,7 @@ def test_a_killed_process_leaves_no_file_of_that_name(tmp_path: Path) -> None:
     """Only a temporary file that can be told by its name."""
     code = (
         "import os, signal, sys\n"
-        "from lightning_trt_windows.artifact.artifact import atomic_file\n"
+        "from lightning_trt_windows.artifact.files import atomic_file\n"
         "with atomic_file(sys.argv[1]) as file:\n"
         "    file.write(bytes(1000))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -252,7 +252,7 @@ def test_a_full_disk_says_how_much_was_needed(tmp_path: Path) -> None:
     """A file size limit stands in for the disk: the write stops half way, as there."""
     code = (
         "import errno, resource, signal, sys\n"
-        "from lightning_trt_windows.artifact.artifact import atomic_file\n"
+        "from lightning_trt_windows.artifact.files import atomic_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "with atomic_file(sys.argv[1]) as file:\n"

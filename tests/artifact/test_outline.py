@@ -92,5 +92,5 @@ def test_a_program_that_the_manifest_does_not_describe_is_refused(tmp_path: Path
         read_outline(twice)
     paths = ArtifactPaths.of(tmp_path / "tiny.windows.ep")
     paths.ep.write_bytes(b"nothing")
-    with pytest.raises(ArtifactError, match="its program is not one of engines and tensors: BadZipFile"):
+    with pytest.raises(ArtifactError, match="is not a readable zip archive"):
         read_outline(dataclasses.replace(artifact, path=paths.ep))

@@ -12,7 +12,13 @@ import pytest
 
 from lightning_trt_windows.artifact import payload_reader as payload
 from lightning_trt_windows.artifact.manifest import EngineRecord, PayloadLocation
-from lightning_trt_windows.artifact.payload_reader import member_start, read_head, read_payload, read_without_payloads
+from lightning_trt_windows.artifact.payload_reader import (
+    decoded_pieces,
+    member_start,
+    read_head,
+    read_payload,
+    read_without_payloads,
+)
 from lightning_trt_windows.errors import ArtifactError
 
 PIECE = payload._PIECE
@@ -67,7 +73,9 @@ def test_payloads_of_every_length(tmp_path: Path, size: int) -> None:
     content = random.Random(size).randbytes(size)
     path, records = archived(tmp_path, b"abc", content, b"tail")
     start = start_in(path)
-    assert [bytes(read_payload(path, start, record)) for record in records] == [b"abc", content, b"tail"]
+    with path.open("rb") as stream:
+        assert [bytes(read_payload(stream, start, record)) for record in records] == [b"abc", content, b"tail"]
+        assert [b"".join(decoded_pieces(stream, start, record)) for record in records] == [b"abc", content, b"tail"]
 
 
 def test_the_rest_has_tokens(tmp_path: Path) -> None:
@@ -96,8 +104,8 @@ def test_the_head_of_an_engine(tmp_path: Path) -> None:
 def test_text_that_is_not_base64(tmp_path: Path, at: int, bad: bytes) -> None:
     """At any place, in what is decoded in bulk and at the end."""
     path, (record,) = archived(tmp_path, bytes(3 * PIECE), damage=(at, bad))
-    with pytest.raises(ArtifactError, match="e0: its text is not base64"):
-        read_payload(path, start_in(path), record)
+    with path.open("rb") as stream, pytest.raises(ArtifactError, match="e0: its text is not base64"):
+        read_payload(stream, start_in(path), record)
 
 
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
@@ -105,8 +113,8 @@ def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
     path, (record,) = archived(tmp_path, bytes(1000))
     start = start_in(path)
     path.write_bytes(path.read_bytes()[: start + 500])
-    with pytest.raises(ArtifactError, match="cut short"):
-        read_payload(path, start, record)
+    with path.open("rb") as stream, pytest.raises(ArtifactError, match="cut short"):
+        read_payload(stream, start, record)
 
 
 def test_a_directory_that_lies(tmp_path: Path) -> None:

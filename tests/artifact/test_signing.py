@@ -18,7 +18,7 @@ from support.paths import DATA
 
 from lightning_trt_windows import load, sign, verify
 from lightning_trt_windows.artifact.artifact import Artifact, read_artifact, write_manifest
-from lightning_trt_windows.artifact.signing import check_signature, fingerprint, make_key, signature_path
+from lightning_trt_windows.artifact.signing import check_signature, fingerprint, make_key
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 
@@ -47,7 +47,7 @@ def public(key: Path) -> Path:
 def test_a_signed_artifact_is_accepted(tiny: Artifact, key: Path, public: Path) -> None:
     """By the public key in whichever form, and by the file's two names."""
     signature = sign(tiny.path, key)
-    assert signature == signature_path(tiny) == tiny.path.with_name("tiny.windows.json.sig")
+    assert signature == tiny.paths.signature == tiny.path.with_name("tiny.windows.json.sig")
     loaded = serialization.load_pem_public_key(public.read_bytes())
     for trusted in (public, str(public), public.read_bytes(), public.read_text(), loaded):
         assert check_signature(tiny, [trusted]) == fingerprint(loaded)
@@ -112,7 +112,7 @@ def test_a_signature_of_something_else_is_none(tiny: Artifact, key: Path, public
     assert isinstance(private, ed25519.Ed25519PrivateKey)
     bare = base64.b64encode(private.sign(tiny.manifest_path.read_bytes())).decode()
     document = {"algorithm": "Ed25519", "key": fingerprint(private.public_key()), "signature": bare}
-    signature_path(tiny).write_text(json.dumps(document))
+    tiny.paths.signature.write_text(json.dumps(document))
     with pytest.raises(ArtifactError, match="does not fit the manifest"):
         check_signature(tiny, [public])
 
@@ -135,7 +135,7 @@ def test_a_signature_of_something_else_is_none(tiny: Artifact, key: Path, public
 )
 def test_what_is_no_signature_is_refused(tiny: Artifact, public: Path, text: str) -> None:
     """By an error of ours, whatever it is."""
-    signature_path(tiny).write_text(text)
+    tiny.paths.signature.write_text(text)
     with pytest.raises(ArtifactError, match=r"json\.sig"):
         check_signature(tiny, [public])
 

@@ -118,7 +118,7 @@ class TestSettings:
             ("immutable_weights", "the weights of an artifact are those of its checkpoint"),
             ("enabled_precisions", "use the argument precision"),
             ("device", "choose it with CUDA_VISIBLE_DEVICES"),
-            ("optimisation_level", "did you mean optimization_level"),
+            ("optimisation_level", "did you mean 'optimization_level'"),
         ],
     )
     def test_options(self, machine: pytest.MonkeyPatch, option: str, why: str) -> None:

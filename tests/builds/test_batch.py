@@ -142,7 +142,7 @@ class TestExports:
         assert failure.checkpoint == sharded
         assert "consolidate_checkpoint" in str(failure.error) and "--trust-checkpoint" in str(failure.error)
         (failure,) = export_checkpoints([tmp_path], Regression, executor="inline", trust_checkpoint=True).failures
-        assert "that for FSDPStrategy: " in str(failure.error) and "that for ModelPar" in str(failure.error)
+        assert "the one for FSDPStrategy: " in str(failure.error) and "the one for ModelPar" in str(failure.error)
         assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"], "nothing half is left"
 
     @pytest.mark.parametrize("name", ["lightning", "pytorch_lightning"])

@@ -24,7 +24,7 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifac
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
-from lightning_trt_windows.builds.executors.process import BuildProcess, Inline, failure_folder
+from lightning_trt_windows.builds.executors.process import BuildProcess, Inline
 from lightning_trt_windows.builds.queue import remove_artifact
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer
@@ -146,7 +146,7 @@ class TestReads:
         paths = ArtifactPaths.beside(tmp_path / "last.ckpt")
         program = SavedProgram(tmp_path / "program.pt2", tmp_path / "last.ckpt")
         counts: Counter[str] = Counter()
-        hashed, loaded = reader._sha256, torch.load
+        hashed, loaded = reader.sha256_of_stream, torch.load
 
         def counted_hash(stream: Any) -> str:
             counts[f"{Path(stream.name).name} hashed"] += 1
@@ -156,7 +156,7 @@ class TestReads:
             counts[f"{Path(stream.name).name} loaded"] += 1
             return loaded(stream, *args, **kwargs)
 
-        monkeypatch.setattr(reader, "_sha256", counted_hash)
+        monkeypatch.setattr(reader, "sha256_of_stream", counted_hash)
         monkeypatch.setattr(torch, "load", counted_load)
         made = build(replace(asked, paths=paths, program=program, twins=(tmp_path / "a.ckpt",)))
         assert made.path.samefile(tmp_path / "a.windows.ep") == same
@@ -169,7 +169,7 @@ class TestReads:
         found, known = existing(asked)
         assert found is not None
         assert known.hashed is not None
-        monkeypatch.setattr(reader, "_sha256", lambda stream: pytest.fail("hashed once more"))
+        monkeypatch.setattr(reader, "sha256_of_stream", lambda stream: pytest.fail("hashed once more"))
         assert existing(known)[0] is not None
         monkeypatch.undo()
         checkpoint(tmp_path / "a.ckpt", Regression())
@@ -307,12 +307,12 @@ class TestBuildProcess:
         future = executor.submit(function, asked)
         with pytest.raises(CompileError, match=f"(?s){words}.*a.windows.failed/ has its log"):
             future.result()
-        assert (failure_folder(asked.paths) / "log.txt").exists()
+        assert (asked.paths.failed / "log.txt").exists()
         executor.deadline = None
         artifact = executor.submit(build, asked).result()
         executor.shutdown()
         check_artifact(artifact)
-        assert not failure_folder(asked.paths).exists()
+        assert not asked.paths.failed.exists()
 
     def test_takes_too_much_memory(self, asked: Job) -> None:
         """It is ended before the machine is full, and the message says how much it took and might have taken."""

@@ -21,7 +21,8 @@ from support.paths import DATA
 from support.stand_in import StandIn, export_for_test
 
 from lightning_trt_windows import write_onnx
-from lightning_trt_windows.artifact.artifact import read_artifact, sha256_of, write_manifest
+from lightning_trt_windows.artifact.artifact import read_artifact, write_manifest
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.onnx import model as writing

@@ -20,7 +20,6 @@ from lightning_trt_windows.progress.upstream_output import (
     KEEP_LOG,
     forward_lines,
     log_beside,
-    log_file,
     quiet,
     record_line,
     stderr_kept,
@@ -113,10 +112,10 @@ class TestLog:
         with pytest.raises(ArtifactError), log_beside(whole), log_beside(part):
             record_line("something")
             raise ArtifactError("x", ["is wrong"])
-        assert [p.name for p in tmp_path.iterdir()] == [log_file(whole).name]
+        assert [p.name for p in tmp_path.iterdir()] == [whole.log.name]
         heard: list[str] = []
         with pytest.raises(CompileError, match=r"^no$"), forward_lines(heard.append), log_beside(part):
             record_line("something")
             raise CompileError("no")
         assert heard == ["something"]
-        assert not log_file(part).exists()
+        assert not part.log.exists()

@@ -368,9 +368,9 @@ class TestLoad:
         """Half of what torch.export.load costs is importing; Lightning and Torch-TensorRT need not be there at all."""
         script = (
             "import sys, torch\n"
-            "from lightning_trt_windows.artifact.artifact import check_artifact\n"
+            "from lightning_trt_windows.artifact.artifact import read_artifact\n"
             "from lightning_trt_windows.runtime.loading import load_program\n"
-            "load_program(check_artifact(sys.argv[1]), torch.device('cpu'), lambda record, plan: lambda inputs: [])\n"
+            "load_program(read_artifact(sys.argv[1]), torch.device('cpu'), lambda record, plan: lambda inputs: [])\n"
             "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
             "print('torch._dynamo' in sys.modules)"
         )

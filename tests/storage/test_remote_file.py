@@ -214,7 +214,7 @@ class TestFiles:
         assert [is_remote(p) for p in ("/a", "a:b", "C:\\a", "file:///a", "local:///a")] == [False] * 5
         assert place_of("file:///a/b.ckpt") == Path("/a/b.ckpt")
         assert place_of("s3://a/b.ckpt") == RemoteFile("s3://a/b.ckpt")
-        assert RemoteFile("s3://a/b.ckpt").beside("c") == RemoteFile("s3://a/c")
+        assert RemoteFile("s3://a/b/").child("c") == RemoteFile("s3://a/b/c")
 
     def test_tried_again(self, memory: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """What fails once is tried again; what is refused for good is not, and half a file is a failure."""

@@ -40,7 +40,8 @@ def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
 def exit_codes() -> str:
     """A row for each class of error."""
     rows = ["| Exit code | |", "| --- | --- |", "| 0 | done |", "| 1 | a fault in this package or in your code |"]
-    for kind in sorted((getattr(errors, name) for name in errors.__all__), key=lambda kind: int(kind.exit_code)):
+    kinds = (kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type))
+    for kind in sorted(kinds, key=lambda kind: int(kind.exit_code)):
         says = (kind.__doc__ or "").splitlines()[0].replace("``", "`")
         if kind.exit_code > 1:
             rows.append(f"| {kind.exit_code} | `{kind.__name__}`: {says.strip().rstrip('.')} |")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
-from lightning_trt_windows.artifact.artifact import Artifact, check_artifact
+from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
 from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.loaded import LoadedModule
@@ -36,7 +36,7 @@ class StandIn:
 
     def load(self) -> LoadedModule:
         """Load it as ``load`` does, except for the environment and the engines."""
-        return load_program(check_artifact(self.artifact.path), CPU, self.open_engine)
+        return load_program(read_artifact(self.artifact.path), CPU, self.open_engine)
 
     def open_engine(self, record: EngineRecord, plan: memoryview) -> EngineRunner:
         """The partition that the engine was built from, if ``plan`` is that engine."""

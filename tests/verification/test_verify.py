@@ -280,7 +280,7 @@ class TestFiles:
         """Also one that is called nearly like ours, or like another package that is installed."""
         described(copied, backend=dataclasses.replace(copied.artifact.manifest.backend, name=name))
         found = verify(copied.artifact.path)
-        assert any("wanted the backend tensorrt_rtx or tensorrt, found" in d.text for d in found.environment or ())
+        assert any("wanted the backend tensorrt_rtx or tensorrt, found" in str(d) for d in found.environment or ())
 
     def test_engines_that_the_manifest_does_not_list(self, copied: StandIn) -> None:
         """The other direction: what is in the file and nowhere in the manifest."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, collect, inspect, verify
 from lightning_trt_windows._compat.bindings import bindings
-from lightning_trt_windows.artifact.artifact import sha256_of
+from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.bundle.reading import extract_bundle
 from lightning_trt_windows.cli import main
 

@@ -195,6 +195,42 @@ def lstm_over_varying_time() -> nn.Module:
     return Recurrent(nn.LSTM)
 
 
+class Tagger(nn.Module):
+    """A class for each token, from both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, 16)
+        self.net = nn.LSTM(16, 16, 2, batch_first=True, bidirectional=True, dropout=0.3)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(self.net(self.embedding(input_ids))[0])
+
+
+@zoo("own", lambda: [{"input_ids": torch.randint(1, 100, (4, n))} for n in (9, 16, 12)], fast=True)
+def bilstm_tagger() -> nn.Module:
+    return Tagger()
+
+
+class SpeechGru(nn.Module):
+    """Characters of a spectrogram: convolutions that halve the time, then GRUs in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Sequential(nn.Conv1d(20, 32, 5, 2, 2), nn.BatchNorm1d(32), nn.ReLU())
+        self.net = nn.GRU(32, 24, 3, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(48, 29)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.net(self.front(x).transpose(1, 2))[0]).log_softmax(-1)
+
+
+@zoo("own", lambda: [{"x": torch.randn(n, 20, t)} for n, t in ((4, 80), (4, 57), (3, 66))])
+def speech_gru() -> nn.Module:
+    return SpeechGru()
+
+
 class ConvLstm(nn.Module):
     """Video in, next frame out."""
 

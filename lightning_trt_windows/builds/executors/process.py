@@ -10,7 +10,6 @@ import math
 import os
 import pickle
 import queue
-import secrets
 import shutil
 import signal
 import subprocess
@@ -23,15 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, link_or_copy
+from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.files import link_or_copy, temporary_name
 from lightning_trt_windows.backends import builds_on_a_gpu
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
 from lightning_trt_windows.builds.executors.worker import CALL, RESULT, STAGE
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.export.job import Job, SavedProgram
 
-__all__ = ["BuildProcess", "Inline", "failure_folder"]
+__all__ = ["BuildProcess", "Inline"]
 
 _LOG = "log.txt"
 _LOG_TAIL = 2000
@@ -49,16 +48,11 @@ from lightning_trt_windows.export.pipeline import build
 
 here = Path(__file__).resolve().parent
 function, (job,) = pickle.loads((here / "call.pickle").read_bytes())
-paths = type(job.paths)(*(here.parent / p.name for p in (job.paths.ep, job.paths.manifest, job.paths.golden)))
+paths = replace(job.paths, directory=here.parent)
 weights = job.program.weights and here.parent / job.program.weights.name
 program = replace(job.program, path=here / job.program.path.name, weights=weights)
 print(build(replace(job, program=program, paths=paths)))
 '''
-
-
-def failure_folder(paths: ArtifactPaths) -> Path:
-    """Where the log of a failed build goes, with a script that repeats it."""
-    return paths.ep.with_name(f"{paths.ep.stem}.failed")
 
 
 class Inline(Executor):
@@ -103,7 +97,7 @@ class BuildProcess(Executor):
     """Builds jobs one after the other, each in a fresh process of low priority that sees no GPU.
 
     A build that crashes, is killed, or takes too long or too much memory is an exception here, and leaves its log and a
-    script that repeats it beside the artifact (``failure_folder``).
+    script that repeats it beside the artifact (``ArtifactPaths.failed``).
 
     Args:
         deadline: Seconds that one build may take; ``None`` for no limit.
@@ -159,7 +153,7 @@ class BuildProcess(Executor):
                 build.set_result(result)
 
     def _built(self, build: _Build, function: Callable[..., Any], job: Job) -> Artifact:
-        folder = job.paths.ep.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.build")
+        folder = job.paths.ep.with_name(temporary_name(".build"))
         folder.mkdir()
         build.folder = folder
         try:
@@ -168,7 +162,7 @@ class BuildProcess(Executor):
                 why = self._run_process(build, folder, log, sees_gpus=_needs_gpu(job))
             outcome = _outcome(folder)
             if outcome is not None and outcome[0]:
-                shutil.rmtree(failure_folder(job.paths), ignore_errors=True)
+                shutil.rmtree(job.paths.failed, ignore_errors=True)
                 return outcome[1]  # type: ignore[no-any-return]  # what build gives back
             if build.killed:
                 raise CompileError("the build was cancelled")
@@ -234,7 +228,7 @@ def _outcome(folder: Path) -> tuple[bool, Any] | None:
 
 def _keep(folder: Path, function: Callable[..., Any], job: Job) -> Path:
     """Turn the folder of a failed build into what its user needs to find out why."""
-    kept = failure_folder(job.paths)
+    kept = job.paths.failed
     shutil.rmtree(kept, ignore_errors=True)
     if isinstance(job.program, SavedProgram):
         link_or_copy(job.program.path, folder / "program.pt2")

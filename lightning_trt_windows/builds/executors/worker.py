@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.artifact.files import replacing
 from lightning_trt_windows.builds.executors.memory_limit import prefer_for_oom_kill
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.progress.events import listening
@@ -52,9 +53,8 @@ def main(folder: Path, niceness: int) -> int:
     except Exception as error:
         traceback.print_exc()
         outcome = False, error
-    temporary = folder / f"{RESULT}.tmp"
-    temporary.write_bytes(_pickled(outcome))
-    temporary.replace(folder / RESULT)
+    with replacing(folder / RESULT) as temporary:
+        temporary.write_bytes(_pickled(outcome))
     return 0
 
 

@@ -1,0 +1,92 @@
+"""What a bundle and a folder for the Hugging Face Hub have in common: which artifacts, and which files of them.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.bundle.gathering import Gathered, Gathering, Which, chosen, gather
+from lightning_trt_windows.bundle.layout import with_folders
+from lightning_trt_windows.bundle.pins import requirements
+from lightning_trt_windows.bundle.zipped import Member, file_member
+from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.storage.remote_artifact import fetch_run
+
+__all__ = ["RunDirectories", "Selection", "package_version", "select"]
+
+RunDirectories = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A directory with artifacts in or below it, or its URL, or several."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The artifacts that are collected."""
+
+    gathering: Gathering
+    """All that were found."""
+    items: tuple[tuple[Gathered, str], ...]
+    """Those that were chosen, each with its folder in the bundle; at least one."""
+
+    @property
+    def has_goldens(self) -> bool:
+        """Whether reference outputs (goldens) are among the files."""
+        return any(item.manifest.golden for item, _ in self.items)
+
+    def members(self) -> Iterator[Member]:
+        """The files of the artifacts, under the names that they have in a bundle."""
+        for item, folder in self.items:
+            manifest = item.manifest
+            known = {record.file: record for record in (manifest.ep, manifest.golden) if record}
+            for path in item.files:
+                record = known.get(path.name)
+                size, sha256 = (record.size, record.sha256) if record else (path.stat().st_size, sha256_of(path))
+                yield file_member(f"{folder}/{path.name}", path, size, sha256)
+
+    def requirements(self) -> str:
+        """The text of ``requirements-windows.txt``.
+
+        Raises:
+            ConfigurationError: No single environment can run all of the artifacts.
+        """
+        return requirements(
+            [(item.manifest.backend.name, item.manifest.versions) for item, _ in self.items],
+            package=package_version(),
+            goldens=self.has_goldens,
+            signatures=any(item.signed for item, _ in self.items),
+        )
+
+
+def select(run_dir: RunDirectories, which: Which, *, skip_damaged: bool, leave_out: Path | None = None) -> Selection:
+    """Find the artifacts of a run, check them, and choose.
+
+    Args:
+        run_dir: A directory with artifacts in or below it, or its URL, or several.
+        which: ``"best"`` or ``"last"`` of each directory that holds artifacts, or ``"all"``.
+        skip_damaged: Leave damaged artifacts out rather than raise.
+        leave_out: A directory that is not searched: where the result goes.
+
+    Raises:
+        ConfigurationError: There is no directory or no artifact, or nothing tells the best.
+        ArtifactError: All that is wrong with those that are damaged.
+    """
+    runs = [fetch_run(run) for run in ([run_dir] if isinstance(run_dir, (str, os.PathLike)) else run_dir)]
+    if not runs:
+        raise ConfigurationError("no directory was given to collect from")
+    gathering = gather(runs, skip_damaged=skip_damaged, leave_out=leave_out)
+    names = [run.resolve().name for run in runs]
+    return Selection(gathering, tuple(with_folders(chosen(gathering, which), names)))
+
+
+def package_version() -> str:
+    """Version of this package; ``unknown`` for a checkout that is not installed."""
+    try:
+        return version("lightning-trt-windows")
+    except PackageNotFoundError:
+        return "unknown"

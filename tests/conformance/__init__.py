@@ -1,0 +1,1 @@
+"""PyTorch's operator and module databases through the compile path."""

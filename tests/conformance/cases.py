@@ -1,0 +1,285 @@
+"""Compile samples, evaluate their networks, and say what came of each."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from support.evaluating import Evaluated, compile_evaluated
+from support.simulation import run_with
+from torch import Tensor, nn
+from torch.export import Dim
+
+from conformance.samples import Sample, tensors_of
+from lightning_trt_windows.backends.rewrites.in_torch import draws_random_numbers
+from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.network import UnknownLayerError
+
+__all__ = ["OUTCOMES", "outcomes"]
+
+OUTCOMES = ("engine", "pytorch", "refused", "random", "capture", "wrong", "exception", "time", "unevaluated")
+"""Right in an engine, right with an operator in PyTorch, refused by this package, random, captured by PyTorch as
+something else at this size, wrong, an exception of another class than this package's, over the time limit, a layer that
+the evaluator does not know."""
+
+
+class _TookTooLong(BaseException):
+    """Of a class that nothing on the way catches."""
+
+
+class _CaptureFailedError(Exception):
+    """``torch.export`` raised; this package refuses the module with its words."""
+
+
+class _RandomError(Exception):
+    """The module draws random numbers: that operator stays in PyTorch, and there is nothing to compare."""
+
+
+@contextlib.contextmanager
+def _limited(seconds: int) -> Iterator[None]:
+    def ring(*_: Any) -> None:
+        raise _TookTooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcomes(samples: list[Sample], mode: str, *, limit: int = 60) -> list[dict[str, Any]]:
+    """What came of each sample; ``mode`` is static, first or last: which axis of the first tensor varies.
+
+    All samples are compiled as one module, which takes a fraction of the time, and one by one where that fails.
+    """
+    if mode != "static":
+        samples = [sample for sample in samples if _varying(sample, mode)]
+    if not samples:
+        return []
+    if len(samples) > 1:
+        together = _attempt(samples, mode, limit)
+        # that one operator is in PyTorch counts for all samples of it
+        if all(record["outcome"] in ("engine", "pytorch", "random") for record in together):
+            return together
+    records = []
+    for sample in samples:
+        records += _attempt([sample], mode, limit)
+    return records
+
+
+def _varying(sample: Sample, mode: str) -> list[dict[int, int]] | None:
+    """For each tensor the axis that varies, and its size; ``None`` where none does."""
+    axis_of = (lambda t: 0) if mode == "first" else (lambda t: t.dim() - 1)
+    least = 1 if mode == "first" else 2
+    size: int | None = None
+    marks: list[dict[int, int]] = []
+    for tensor in sample.tensors:
+        n = tensor.shape[axis_of(tensor)] if tensor.dim() >= least else 0
+        if size is None and n >= 2:
+            size = n
+        marks.append({axis_of(tensor): n} if n >= 2 and n == size else {})
+    return marks if size is not None else None
+
+
+class _Together(nn.Module):
+    """The samples of an operator as one module of all their tensors, and an engine whatever they do."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        super().__init__()
+        self.samples = samples
+        for number, sample in enumerate(samples):
+            if sample.module is not None:
+                self.add_module(f"module{number}", sample.module)
+
+    def forward(self, first: Tensor, *tensors: Tensor) -> Any:
+        results, start = [first * 2.0 + 1.0], 0
+        for sample in self.samples:
+            results += tensors_of(sample.function(*tensors[start : start + len(sample.tensors)]))
+            start += len(sample.tensors)
+        return tuple(results)
+
+
+def _attempt(samples: list[Sample], mode: str, limit: int) -> list[dict[str, Any]]:
+    try:
+        with _limited(limit):
+            return _compared(samples, mode)
+    except _TookTooLong:
+        problem, outcome = f"took longer than {limit} s", "time"
+    except LightningTrtError as error:
+        problem, outcome = str(error), "refused"
+    except _CaptureFailedError as error:
+        problem, outcome = str(error), "refused"
+    except _RandomError as error:
+        problem, outcome = str(error), "random"
+    # whatever class it is of is what the run is to find
+    except Exception as error:
+        problem, outcome = f"{type(error).__name__}: {error}", "exception"
+    return [{"label": s.label, "outcome": outcome, "reason": _short(problem)} for s in samples]
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:400]
+
+
+def _compared(samples: list[Sample], mode: str) -> list[dict[str, Any]]:
+    module = _Together(samples).eval()
+    tensors = [tensor for sample in samples for tensor in sample.tensors]
+    marks: list[dict[int, int]] = []
+    for sample in samples:
+        marks += (_varying(sample, mode) if mode != "static" else None) or [{} for _ in sample.tensors]
+    names = [f"size{i}" for i, sample in enumerate(samples) for _ in sample.tensors]
+    dims = {(name, n): Dim(f"{name}_{n}", min=1, max=2 * n) for name, mark in zip(names, marks) for n in mark.values()}
+    shapes = tuple({axis: dims[name, n] for axis, n in mark.items()} or None for name, mark in zip(names, marks))
+    first = torch.tensor([1.0, 2.0, 3.0])
+    try:
+        program = torch.export.export(
+            module,
+            (first, *(t.clone() for t in tensors)),
+            dynamic_shapes=None if mode == "static" else {"first": None, "tensors": shapes},
+            strict=False,
+        )
+    # torch.export raises whatever it meets
+    except Exception as error:
+        raise _CaptureFailedError(f"torch.export: {type(error).__name__}: {error}") from error
+    for node in program.graph.nodes:
+        if draws_random_numbers(node):
+            raise _RandomError(f"{node.target} draws random numbers")
+    captured = copy.deepcopy(program)
+    evaluated = compile_evaluated(program)
+    fallback = list(evaluated.compiled.fallback_ops)
+    records = [
+        {"label": s.label, "outcome": "pytorch" if fallback else "engine", "fallback": fallback} for s in samples
+    ]
+    problems: dict[int, str] = {}
+    for change in (0,) if mode == "static" else (0, 1, None):
+        given = [_resized(t, mark, change) for t, mark in zip(tensors, marks)]
+        before = len(problems)
+        _compare_at(evaluated, samples, first, given, problems)
+        if len(problems) > before and _captured_differs(captured, samples, first, given):
+            if len(samples) > 1:
+                raise RuntimeError("PyTorch captures one of them as something else")
+            return [records[0] | {"outcome": "capture", "reason": f"at {[tuple(t.shape) for t in given]}"}]
+    for number, problem in problems.items():
+        unknown = problem.startswith(UnknownLayerError.__name__)
+        records[number] |= {"outcome": "unevaluated" if unknown else "wrong", "reason": _short(problem)}
+    return records
+
+
+def _captured_differs(program: Any, samples: list[Sample], first: Tensor, given: list[Tensor]) -> bool:
+    """Whether the captured program itself gives something else than eager: PyTorch takes sizes for 2 and more."""
+    module = _Together(samples)
+    try:
+        with torch.no_grad():
+            wanted = tensors_of(module(first, *(t.clone() for t in given)))
+            results = tensors_of(run_with(program, {}, (first, *(t.clone() for t in given)), {}))
+    except Exception:
+        return True
+    return any(difference(a, b) for a, b in zip(results, wanted))
+
+
+def _resized(tensor: Tensor, mark: dict[int, int], change: int | None) -> Tensor:
+    """``tensor`` with the varying axis longer by ``change``, or of size 1 for ``None``."""
+    for axis, n in mark.items():
+        size = 1 if change is None else n + change
+        tensor = tensor.index_select(axis, torch.arange(size) % n)
+    return tensor
+
+
+def _compare_at(
+    evaluated: Evaluated, samples: list[Sample], first: Tensor, given: list[Tensor], problems: dict[int, str]
+) -> None:
+    wanted: list[list[Tensor] | None] = []
+    start = 0
+    for sample in samples:
+        part = given[start : start + len(sample.tensors)]
+        start += len(sample.tensors)
+        try:
+            with torch.no_grad():
+                wanted.append([t.clone() for t in tensors_of(sample.function(*(t.clone() for t in part)))])
+        # eager refuses this size
+        except Exception:
+            wanted.append(None)
+    if any(want is None for want in wanted):
+        if len(samples) > 1:
+            raise RuntimeError("eager refuses a size that others take")
+        return
+    try:
+        results = tensors_of(evaluated(first, *(t.clone() for t in given)))
+    except Exception as error:
+        if len(samples) > 1:
+            raise
+        problems[0] = f"{type(error).__name__}: {error}"
+        return
+    position = 1
+    for number, want in enumerate(wanted):
+        assert want is not None
+        got = results[position : position + len(want)]
+        position += len(want)
+        part = given[sum(len(s.tensors) for s in samples[:number]) :][: len(samples[number].tensors)]
+        for place, (a, b) in enumerate(zip(got, want)):
+            problem = difference(a, b)
+            if not problem or number in problems:
+                continue
+            ordered = place == 1 and not b.is_floating_point() and not difference(got[0], want[0])
+            if ordered and got[0].shape == b.shape:
+                continue  # of equal values any may come first, and eager leaves open which
+            if b.dtype in _LOW and not _worse_than_eager(samples[number], part, place, a):
+                continue
+            problems[number] = f"{problem} at {[tuple(t.shape) for t in part]}"
+
+
+_LOW = (torch.float16, torch.bfloat16)
+
+
+def _worse_than_eager(sample: Sample, tensors: list[Tensor], place: int, got: Tensor) -> bool:
+    """Whether ``got``, in a low precision, is farther from the result in float32 than its precision allows.
+
+    Eager rounds after each operator on a CPU, where an engine, or a GPU, need not.
+    """
+    try:
+        with torch.no_grad():
+            wide = tensors_of(sample.function(*(t.float() if t.dtype in _LOW else t.clone() for t in tensors)))
+        exact = wide[place].to(got.dtype)
+    # weights of a module in the low type, an operator that takes this type only
+    except Exception:
+        return True
+    return bool(difference(got, exact))
+
+
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def difference(got: Tensor, want: Tensor) -> str:
+    """In words, what ``got`` differs in; empty where it is right. NaN and infinities stand where they stand."""
+    if got.shape != want.shape:
+        return f"shape {tuple(got.shape)}, wanted {tuple(want.shape)}"
+    if got.dtype != want.dtype:
+        return f"type {got.dtype}, wanted {want.dtype}"
+    if want.is_complex():
+        got, want = torch.view_as_real(got.resolve_conj()), torch.view_as_real(want.resolve_conj())
+    if not want.is_floating_point():
+        wrong = int((got != want).sum())
+        return f"{wrong} of {want.numel()} integers differ: {_first(got, want, got != want)}" if wrong else ""
+    tolerance = _TOLERANCE.get(want.dtype, 1e-3)
+    got, want = got.double(), want.double()
+    strange = (got.isfinite() != want.isfinite()) | (got.isnan() != want.isnan())
+    strange |= got.isinf() & want.isinf() & (got != want)
+    if strange.any():
+        return f"{int(strange.sum())} of {want.numel()} not finite as in eager: {_first(got, want, strange)}"
+    finite = want.isfinite()
+    got, want = got[finite], want[finite]
+    error = (got - want).abs()
+    scale = max(float(want.abs().max()), 1e-6) if want.numel() else 1.0
+    far = error > tolerance * want.abs() + tolerance * 1e-1 * scale
+    return f"error {float(error.max() / scale):.1e}: {_first(got, want, far)}" if far.any() else ""
+
+
+def _first(got: Tensor, want: Tensor, where: Tensor) -> str:
+    place = int(where.flatten().int().argmax())
+    return f"{got.flatten()[place].item():.6g}, wanted {want.flatten()[place].item():.6g}"

@@ -1,0 +1,90 @@
+"""The page that a run writes: per operator what came of its samples."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["write_page"]
+
+_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "wrong", "exception", "time", "unevaluated")
+_TITLES = {
+    "engine": "right in an engine",
+    "pytorch": "right in PyTorch",
+    "refused": "refused",
+    "random": "random",
+    "capture": "captured otherwise",
+    "wrong": "wrong",
+    "exception": "exception",
+    "time": "too slow",
+    "unevaluated": "not checked",
+}
+_SUITES = {
+    "operators": "Operators",
+    "modules": "Modules",
+    "pairs": "Pairs of types",
+    "assignments": "Assignments to slices",
+}
+
+
+def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write the tables of all ``records`` to ``path``."""
+    records = list(records)
+    lines = [
+        "# Conformance",
+        "",
+        "PyTorch's own operator and module databases, sample by sample: each is captured, compiled, and the TensorRT",
+        "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this",
+        "page.",
+        "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
+        "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
+        "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
+        "2 and more; the check of every export refuses such a module.",
+        "",
+        f"PyTorch {torch.__version__.partition('+')[0]}.",
+        "",
+        "## In all",
+        "",
+        f"| suite | type | sizes | samples | {' | '.join(_TITLES[c] for c in _COLUMNS)} |",
+        f"| --- | --- | --- | --- | {' | '.join('---' for _ in _COLUMNS)} |",
+    ]
+    totals: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for record in records:
+        totals[record["suite"], record["dtype"], record["mode"]].update(s["outcome"] for s in record["samples"])
+    sizes = {"static": "fixed", "first": "first varies", "last": "last varies"}
+    for (suite, dtype, mode), counts in totals.items():
+        if counts:
+            cells = " | ".join(str(counts[c]) for c in _COLUMNS)
+            lines.append(f"| {_SUITES[suite]} | {dtype} | {sizes[mode]} | {sum(counts.values())} | {cells} |")
+    for suite, title in _SUITES.items():
+        lines += _suite(title, [record for record in records if record["suite"] == suite])
+    random = {r["name"] for r in records if r.get("random") or any(s["outcome"] == "random" for s in r["samples"])}
+    lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in sorted(random)) or "None.", ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        for sample in record["samples"]:
+            counts[record["name"]][sample["outcome"]] += 1
+            if sample["outcome"] not in ("engine", "pytorch", "random"):
+                reasons[record["name"]][_cell(sample.get("reason", ""))] += 1
+    if not counts:
+        return []
+    shown = _COLUMNS[:6]
+    lines = ["", f"## {title}", "", f"| name | {' | '.join(_TITLES[c] for c in shown)} | why not |"]
+    lines.append(f"| --- | {' | '.join('---' for _ in shown)} | --- |")
+    for name in sorted(counts):
+        why = "; ".join(reason for reason, _ in reasons[name].most_common(2))
+        lines.append(f"| `{name}` | {' | '.join(str(counts[name][c] or '') for c in shown)} | {why} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")[:160]
