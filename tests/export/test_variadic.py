@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.runtime.loaded import LoadedModule, assemble
 from lightning_trt_windows.runtime.program_reader import read_program
 from lightning_trt_windows.verification.structure import structure_issues
@@ -21,9 +21,9 @@ SPEC = InputSpec((DimRange(1, 4, 4, name="batch"), 4))
 def loaded(artifact: Artifact) -> LoadedModule:
     """What ``load`` makes of it, without a GPU: no engine runs."""
     cpu = torch.device("cpu")
-    with artifact.path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with EpFile(artifact.path) as file:
         engines: list[Any] = [lambda *given: given] * len(artifact.manifest.engines)
-        return assemble(artifact, read_program(artifact, file, archive, cpu), engines, cpu)
+        return assemble(artifact, read_program(artifact, file, cpu), engines, cpu)
 
 
 def test_keyword_arguments(tmp_path: Path) -> None:
