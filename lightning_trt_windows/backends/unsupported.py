@@ -69,6 +69,7 @@ def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> Non
 
     BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
     """
+    trains = any(_trains(node) for node in source.graph.nodes)
     names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
     before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
     after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
@@ -78,12 +79,24 @@ def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> Non
         for axis, (size, left) in enumerate(zip(wanted.shape, found.shape, strict=True)):
             # a symbol that a guard has tied to a number is still a SymInt
             if isinstance(size, torch.SymInt) and not (isinstance(left, torch.SymInt) and left.node.expr.free_symbols):
+                cause = (
+                    "A BatchNorm in train mode does that: call eval() on it"
+                    if trains
+                    else "An operator decomposes into one that computes with the traced size. Fix this dimension "
+                    f'(RangeOptions(static=["{name}.{axis}"]), or {left} in its InputSpec), or write the operator '
+                    "differently"
+                )
                 raise CompileError(
                     f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
-                    "other size. The usual cause is a layer in train mode (BatchNorm): call eval() on it"
+                    f"other size. {cause}"
                 )
             if isinstance(left, torch.SymInt):
                 _refuse_narrowed_range(source, name, axis, left)
+
+
+def _trains(node: Node) -> bool:
+    """Whether it is a BatchNorm that computes statistics of the batch: its sixth argument says so."""
+    return node.op == "call_function" and "batch_norm" in str(node.target) and True in node.args[5:6]
 
 
 def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:
@@ -104,6 +117,12 @@ def refuse_changed_outputs(source: ExportedProgram, lowered: GraphModule) -> Non
     first = len(source.graph_signature.output_specs) - len(source.graph_signature.user_outputs)
     pairs = zip(source.graph.output_node().args[0][first:], _returned(lowered), strict=True)
     for index, (before, after) in enumerate(pairs):
+        value = before.meta.get("val") if isinstance(before, Node) else None
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            raise CompileError(
+                f"output {index} is complex{model_line(before)}, and TensorRT has no complex numbers: return "
+                "torch.view_as_real of it, and use torch.view_as_complex on the result"
+            )
         wanted, found = (_shape(v.meta.get("val")) if isinstance(v, Node) else None for v in (before, after))
         if wanted is None or found is None:
             continue

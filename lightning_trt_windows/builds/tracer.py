@@ -145,7 +145,7 @@ class Tracer:
         assert isinstance(program, ExportedProgram), "prepare captures"
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
-        keys = _keys_of(module, self.method, program)
+        keys = _keys_of(module, discovered.method or self.method, program)
         # where in training it is, is no attribute of the module
         if now is not None and not reads and _plainly_loaded(module, program, checkpoint.state_dict, keys):
             self._trace = _Trace(saved, now, dict(discovered.inputs), keys)

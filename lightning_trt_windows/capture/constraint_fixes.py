@@ -8,14 +8,16 @@ The suggestions stand at the end of its message, one a line::
       t = Dim('t', min=8, max=64)         the range is narrower
       _t = Dim('_t', min=1, max=4)        only multiples, and how many
       t = 8*_t
+      t = 7*_t - 2                        likewise, not counted from 0
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lightning_trt_windows.artifact.shapes import DimRange
 
@@ -38,11 +40,17 @@ class Suggestion:
     """Largest size that works, where the declared one does not."""
     multiple_of: int = 1
     """Only multiples of this work."""
+    offset: int = 0
+    """The sizes that work are so much more than multiples, or less."""
 
     def applied_to(self, dim: DimRange) -> DimRange | int:
         """``dim`` as far as it works: the static size, or the part of the range that is left."""
         if self.static is not None:
             return self.static
+        if self.offset:
+            # a range has no such steps: the size next to the one it is tuned for
+            fitting = [n for n in range(dim.min, dim.max + 1) if (n - self.offset) % self.multiple_of == 0]
+            return min(fitting, key=lambda n: (abs(n - dim.opt), -n)) if fitting else dim.opt
         step = math.lcm(self.multiple_of, dim.multiple_of)
         low = -(-max(dim.min, self.min or 1) // step) * step
         high = min(dim.max, self.max or dim.max) // step * step
@@ -55,24 +63,64 @@ class Suggestion:
         """The same for ``symbol``, whose sizes are ``step`` times the numbers of this one."""
         numbers = (n if n is None else n * step for n in (self.static, self.min, self.max))
         static, low, high = numbers
-        return Suggestion(symbol, static, self.same_as, low, high, self.multiple_of * step)
+        return Suggestion(symbol, static, self.same_as, low, high, self.multiple_of * step, self.offset * step)
 
     def __str__(self) -> str:
         if self.static is not None:
-            return f"the module works for the size {self.static} only"
+            return f"tracing fixes it at {self.static}"
         if self.same_as is not None:
             return f"it must equal {self.same_as}"
+        if self.offset:
+            sizes = f"{self.multiple_of}*n {'+' if self.offset > 0 else '-'} {abs(self.offset)}"
+            return f"a trace works for the sizes {sizes} only, and a range has no such steps"
         bounds = [f"from {self.min}" if self.min else "", f"to {self.max}" if self.max else ""]
         steps = f"multiples of {self.multiple_of}" if self.multiple_of > 1 else "sizes"
-        return f"the module works for {' '.join([steps, *(b for b in bounds if b)])} only"
+        return f"a trace works for {' '.join([steps, *(b for b in bounds if b)])} only"
 
 
 def suggestions(message: str) -> tuple[Suggestion, ...]:
-    """Parse the suggestions in a message of ``torch.export``; none where it makes none."""
+    """What a message of ``torch.export`` suggests; where it makes no suggestions, what follows from its complaints."""
     lines = message.partition("Suggested fixes:\n")[2].split("\n\n")[0].splitlines()
     matches = (re.fullmatch(r"\s*(\w+) = (.+)", line) for line in lines)
     assignments = {match[1]: match[2] for match in matches if match}
-    return tuple(_parsed(assignments))
+    return tuple(_parsed(assignments)) or tuple(_from_complaints(message))
+
+
+_COMPLAINT = r"^ *- Not all values of (\w+) = (.+?) in the specified range (.+?) satisfy (.+)$"
+
+
+def _from_complaints(message: str) -> Iterator[Suggestion]:
+    """The part of each range in which all that the message complains of holds, if that is a range or steps."""
+    guards: dict[str, list[tuple[range, Callable[[int], bool]] | None]] = {}
+    for symbol, *complaint in re.findall(_COMPLAINT, message, re.M):
+        guards.setdefault(symbol, []).append(_condition(*complaint))
+    for symbol, checked in guards.items():
+        conditions = [one for one in checked if one is not None]
+        if len(conditions) < len(checked):
+            continue
+        sizes = conditions[0][0]
+        found = [n for n in sizes if all(holds(n) for _, holds in conditions)]
+        steps = {after - before for before, after in pairwise(found)}
+        if len(found) == 1:
+            yield Suggestion(symbol, static=found[0])
+        elif len(steps) == 1:
+            step = steps.pop()
+            low = found[0] if step == 1 and found[0] != sizes[0] else None
+            high = found[-1] if step == 1 and found[-1] != sizes[-1] else None
+            yield Suggestion(symbol, min=low, max=high, multiple_of=step, offset=found[0] % step)
+        elif run := _longest_run(found):
+            yield Suggestion(symbol, min=run[0], max=run[-1])
+
+
+def _longest_run(sizes: list[int]) -> list[int]:
+    """The most consecutive numbers of an ascending list; none where no two of them are consecutive."""
+    runs: list[list[int]] = [[]]
+    for size in sizes:
+        if runs[-1] and size != runs[-1][-1] + 1:
+            runs.append([])
+        runs[-1].append(size)
+    longest = max(runs, key=len)
+    return longest if len(longest) > 1 else []
 
 
 def only_truisms(message: str) -> bool:
@@ -80,13 +128,17 @@ def only_truisms(message: str) -> bool:
 
     Older PyTorch (2.12) does not know that ``min(x, 4*x) == x`` for sizes, and calls it a violated constraint.
     """
-    found = re.findall(r"^ *- Not all values of \w+ = (.+?) in the specified range (.+?) satisfy (.+)$", message, re.M)
+    found = re.findall(_COMPLAINT, message, re.M)
     complaints = re.findall(r"^ *- ", message, re.M)
-    return bool(found) and len(found) == len(complaints) and all(_always(*complaint) for complaint in found)
+    checked = [_condition(*complaint) for _, *complaint in found]
+    if not found or len(found) != len(complaints):
+        return False
+    return all(one is not None and all(map(one[1], one[0])) for one in checked)
 
 
-def _always(dimension: str, bounds: str, guard: str) -> bool:
-    numbers = re.fullmatch(r"(\d+) <= \w+ <= (\d+)", bounds)
+def _condition(dimension: str, bounds: str, guard: str) -> tuple[range, Callable[[int], bool]] | None:
+    """The sizes of a range, and whether a guard holds for one of them; ``None`` where that cannot be told."""
+    numbers = re.fullmatch(r"(?:(\d+) <= )?\w+ <= (\d+)", bounds)
     condition = guard.removeprefix("the generated guard ").rstrip(".").replace(dimension, "n")
     words = set(re.findall(r"[^\W\d]\w*", condition))
     # sizes beyond a million are not tried one by one
@@ -94,20 +146,25 @@ def _always(dimension: str, bounds: str, guard: str) -> bool:
         not numbers
         or int(numbers[2]) > 1 << 20
         or not words <= {"n", "min", "max"}
-        or re.search(r"[^\w\s+*/%()<>=,-]", condition)
+        or re.search(r"[^\w\s+*/%()<>=!,-]", condition)
     ):
-        return False
+        return None
     code = compile(condition.strip(), "guard", "eval")
     allowed = {"__builtins__": {}, "min": min, "max": max}
-    try:
-        # nothing but numbers, operators, min and max: see above
-        return all(eval(code, {**allowed, "n": n}) for n in range(int(numbers[1]), int(numbers[2]) + 1))
-    except (TypeError, ZeroDivisionError):
-        return False
+
+    def holds(n: int) -> bool:
+        try:
+            # nothing but numbers, operators, min and max: see above
+            return bool(eval(code, {**allowed, "n": n}))
+        except (TypeError, ZeroDivisionError):
+            return False
+
+    # torch.export writes a range from 2 without its lower end
+    return range(int(numbers[1] or 2), int(numbers[2]) + 1), holds
 
 
 def _parsed(assignments: dict[str, str]) -> Iterator[Suggestion]:
-    used = {match[2] for value in assignments.values() if (match := re.fullmatch(r"(\d+)\*(\w+)", value))}
+    used = {match[2] for value in assignments.values() if (match := re.fullmatch(_STEPS, value)) and match[1]}
     for symbol, value in assignments.items():
         if symbol in used:
             continue
@@ -115,13 +172,17 @@ def _parsed(assignments: dict[str, str]) -> Iterator[Suggestion]:
             yield Suggestion(symbol, static=int(value))
         elif value.isidentifier():
             yield Suggestion(symbol, same_as=value)
-        elif match := re.fullmatch(r"(\d+)\*(\w+)", value):
-            step = int(match[1])
-            low, high = _bounds(assignments.get(match[2], ""))
-            yield Suggestion(symbol, None, None, low and low * step, high and high * step, step)
+        elif match := re.fullmatch(_STEPS, value):
+            step, offset = int(match[1] or 1), int(f"{match[3]}{match[4]}" if match[3] else 0)
+            low, high = (n if n is None else n * step + offset for n in _bounds(assignments.get(match[2], "")))
+            yield Suggestion(symbol, min=low, max=high, multiple_of=step, offset=offset if step > 1 else 0)
         elif value.startswith("Dim("):
             low, high = _bounds(value)
             yield Suggestion(symbol, min=low, max=high)
+
+
+_STEPS = r"(?:(\d+)\*)?(\w+)(?: ([+-]) (\d+))?"
+"""``8*_t``, ``7*_t - 2``, ``_t + 1``."""
 
 
 def _bounds(dim: str) -> tuple[int | None, int | None]:

@@ -29,6 +29,7 @@ def add_ranges(parser: argparse.ArgumentParser) -> None:
     add("--static", action="append", default=[], metavar="DIM", help="fix a dimension at its typical size")
     add("--dynamic", action="append", default=[], metavar="DIM=1..8..32", help="range of a dimension")
     add("--same", action="append", default=[], metavar="DIM,DIM", help="dimensions of equal size, as x.2,x.3")
+    add("--keep", action="append", default=[], metavar="NAME", help="keep labels that only a loss needs")
     add("--max-batches", type=int, default=defaults.max_batches, metavar="N", help="batches to look at (%(default)s)")
 
 
@@ -45,6 +46,7 @@ def range_options(arguments: argparse.Namespace) -> RangeOptions:
         static=tuple(arguments.static),
         dynamic={name: _range(value, name) for name, value in _assignments("--dynamic", arguments.dynamic, "1..8..32")},
         same=tuple(tuple(axis.strip() for axis in axes.split(",")) for axes in arguments.same),
+        keep=tuple(arguments.keep),
         max_batches=arguments.max_batches,
     )
 

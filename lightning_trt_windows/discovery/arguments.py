@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
 from lightning_trt_windows.discovery.observations import SeenConstant
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.modules.containers import Parts, split
+from lightning_trt_windows.modules.containers import Parts, built, split
 
-__all__ = ["Mapped", "described", "map_batch", "required"]
+__all__ = ["Mapped", "call_arguments", "described", "left_out", "map_batch", "required"]
 
-TARGETS = frozenset({"label", "labels", "target", "targets", "y"})
-"""Optional arguments of these names are for computing a loss; a batch's entry does not make them inputs."""
+LOSS_ONLY = frozenset(
+    {"label", "labels", "target", "targets", "start_positions", "end_positions", "next_sentence_label"}
+)
+"""Optional arguments of these names are for computing a loss; giving them in training does not make them inputs."""
+TARGETS = LOSS_ONLY | {"y"}
+"""A batch's entries of these names are not given to an optional argument. A call that gives ``y`` may mean a class."""
 STEP_NUMBERS = frozenset({"batch_idx", "dataloader_idx"})
 
 
@@ -78,6 +86,35 @@ def map_batch(signature: Signature, batch: Any, method: str) -> Mapped:
     )
 
 
+def left_out(signature: Signature, arguments: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """``arguments`` without those that only a loss needs, where the method can do without them.
+
+    Args:
+        signature: Of the method.
+        arguments: What it was given.
+        kept: Names of targets that stay; dotted for entries of ``**kwargs``.
+    """
+    optional = {p.name for p in _named(signature) if p.default is not Parameter.empty} & LOSS_ONLY
+    rest = _variadic(signature, Parameter.VAR_KEYWORD)
+    remaining = {name: tree for name, tree in arguments.items() if name not in optional or name in kept}
+    if rest in remaining and isinstance(remaining[rest], dict):
+        entries = remaining[rest].items()
+        inside = {k: v for k, v in entries if k not in LOSS_ONLY or k in kept or f"{rest}.{k}" in kept}
+        if inside:  # whoever takes nothing but targets takes them for what they are
+            remaining[rest] = inside
+    return remaining
+
+
+def call_arguments(
+    function: Callable[..., Any] | Signature, arguments: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments that give ``function`` its ``arguments`` by name, with real containers."""
+    signature = function if isinstance(function, Signature) else inspect.signature(function)
+    bound = signature.bind_partial()
+    bound.arguments.update({name: built(arguments[name]) for name in signature.parameters if name in arguments})
+    return bound.args, bound.kwargs
+
+
 def _by_name(named: list[Parameter], needed: list[str], parts: Parts) -> Mapped | None:
     entries = dict(zip(parts.keys, parts.children))
     taken = {
@@ -103,10 +140,25 @@ def _variadic_only(signature: Signature, batch: Any, parts: Parts | None, method
 
 
 def _asks_for(parameter: Parameter, cls: type) -> bool:
-    """Whether a parameter is annotated with the batch's own class; plain containers say nothing."""
-    if cls in (dict, list, tuple):
+    """Whether a parameter is annotated with the batch's own class, one it is derived from, or a container of its kind.
+
+    Annotations may be strings, optional, or one of several classes.
+    """
+    annotation = parameter.annotation
+    if annotation is Parameter.empty:
         return False
-    return parameter.annotation in (cls, cls.__name__, cls.__qualname__)
+    if isinstance(annotation, str):
+        outermost = re.sub(r"(?<!Optional)(?<!Union)\[.*", "", annotation)
+        names = {base.__name__ for base in cls.__mro__[:-1]}
+        names |= {"Mapping"} if issubclass(cls, Mapping) else {"Sequence"} if issubclass(cls, (list, tuple)) else set()
+        aliases = {name.capitalize() for name in names & {"dict", "list", "tuple"}}
+        return bool(set(re.findall(r"\w+", outermost)) & (names | aliases))
+    choices = typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+    classes = [typing.get_origin(choice) or choice for choice in choices]
+    return any(isinstance(choice, type) and choice is not object and issubclass(cls, choice) for choice in classes)
+
+
+_UNIONS = (typing.Union, types.UnionType)
 
 
 def _complete(mapped: Mapped, signature: Signature, method: str) -> Mapped:

@@ -7,6 +7,7 @@ vary ``dim1``, ``dim2``, ... in order of appearance.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from lightning_trt_windows.artifact.shapes import DimRange
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["Axis", "Group", "Sample", "group_axes", "spelled"]
+__all__ = ["Axis", "Group", "Sample", "group_axes", "spelled", "symbol_of"]
 
 Axis: TypeAlias = tuple[str, int]
 """Dotted name of an input, number of the dimension."""
@@ -61,6 +62,11 @@ class Group:
 def spelled(axis: Axis) -> str:
     """``x.0``, as options and messages write an axis."""
     return f"{axis[0]}.{axis[1]}"
+
+
+def symbol_of(name: str, axis: int, dim: DimRange) -> str:
+    """What a program calls the size of an axis: by the name that it was given, or by its own."""
+    return re.sub(r"\W", "_", dim.name or f"{name}_{axis}")
 
 
 @dataclass

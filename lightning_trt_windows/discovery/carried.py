@@ -52,7 +52,10 @@ def carried(observer: Observer) -> dict[str, Any]:
         entry = {"kind": kind, "stage": stage, "total": table.total, "batch": table.batch, "tallies": tallies}
         tables.append(entry)
     sizes = {stage: sorted(found) for stage, found in observer.loader_sizes.items()}
-    return {"format": FORMAT, "method": observer.method, "tables": tables, "loader_sizes": sizes, "notes": notes}
+    state = {"format": FORMAT, "method": observer.method, "tables": tables, "loader_sizes": sizes, "notes": notes}
+    if observer.parts:
+        state["parts"] = {name: carried(part) for name, part in observer.parts.items() if part.calls()}
+    return state
 
 
 def restore(
@@ -87,12 +90,16 @@ def restore(
                 for observation in table.observations(entry["stage"]):
                     signature.bind(*observation.args, **observation.kwargs)
         sizes = {str(stage): set(found) for stage, found in state["loader_sizes"].items()}
+        parts = {str(name): Observer(method=str(name)) for name in state.get("parts") or ()}
+        for name, part in parts.items():
+            restore(part, state["parts"][name], home=home)
     except ShapeDiscoveryError:
         raise
     # a file can hold anything, and classes may have changed
     except Exception as error:
         raise ShapeDiscoveryError(f"the shapes do not fit: {type(error).__name__}: {error}") from error
     observer.go_on_with(tables, sizes)
+    observer.parts = parts
 
 
 def _plain_tally(key: Any, tally: Tally) -> dict[str, Any]:

@@ -6,9 +6,10 @@ training, without training a few batches from a loader, ``example_input_array``:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import Signature
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 
 from lightning_trt_windows.artifact.manifest import Source
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
-from lightning_trt_windows.discovery.arguments import described, required
+from lightning_trt_windows.discovery.arguments import call_arguments, described, left_out, required
+from lightning_trt_windows.discovery.axes import symbol_of
 from lightning_trt_windows.discovery.evidence import Derived, derive
 from lightning_trt_windows.discovery.explicit import (
     Explicit,
@@ -28,14 +30,14 @@ from lightning_trt_windows.discovery.explicit import (
     shapes_as_specs,
 )
 from lightning_trt_windows.discovery.observations import SeenTensor
-from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.discovery.observer import Observer, called_part
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.discovery.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.modules.containers import dotted, leaves, map_leaves, register_containers
-from lightning_trt_windows.modules.state import exported_part, original
+from lightning_trt_windows.modules.containers import dotted, leaves, map_leaves
+from lightning_trt_windows.modules.state import exported_part, has_forward, original
 
-__all__ = ["Discovered", "HasInputSpecs", "call_arguments", "discover", "leaves", "register_containers"]
+__all__ = ["Discovered", "HasInputSpecs", "call_arguments", "discover", "leaves"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Discovered:
     """By dotted name of each tensor."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, a sentence each."""
+    method: str = ""
+    """The submodule whose inputs they are, where the module has no forward of its own and its steps call that one."""
+    with_targets: Discovered | None = field(default=None, compare=False)
+    """The same with the labels that a loss needs, where such were left out."""
 
     def asked_for(self, symbol: str) -> tuple[str, ...]:
         """The axes of a symbol that the user or the datamodule made dynamic, as ``x.0``; the others were inferred."""
@@ -87,7 +93,7 @@ class Discovered:
             dims = [f"{d}; {result}" if i == axis else d for i, d in enumerate(sources[name].dims)]
             sources[name] = replace(sources[name], dims=tuple(dims))
         spelled = ", ".join(dotted(*axis) for axis in sorted(axes))
-        return Discovered(inputs, sources, (*self.notes, f"{symbol} ({spelled}) is {result}"))
+        return replace(self, inputs=inputs, sources=sources, notes=(*self.notes, f"{symbol} ({spelled}) is {result}"))
 
     def range_of(self, symbol: str) -> DimRange | None:
         """The range of the dimensions called ``symbol``."""
@@ -101,7 +107,7 @@ class Discovered:
             (name, axis)
             for name, spec in specs
             for axis, size in enumerate(spec.shape)
-            if isinstance(size, DimRange) and size.name == symbol
+            if isinstance(size, DimRange) and symbol in (size.name, symbol_of(name, axis, size))
         ]
 
 
@@ -130,6 +136,10 @@ def discover(
     """
     options = options or RangeOptions()
     module = original(module)
+    part = ""
+    if method == "forward" and not has_forward(module):
+        part = method = called_part(module, observer)
+        observer = observer.parts[part] if observer is not None else None
     owner, name = exported_part(module, method)
     owner = original(owner)
     signature = inspect.signature(getattr(owner, name))
@@ -140,7 +150,42 @@ def discover(
     given = explicit_inputs(shapes_as_specs(inputs, seen), datamodule, signature, method)
     if evidence is None and _incomplete(given, signature):
         evidence = evidence_to_look_for(subject, options.max_batches, silent)
-    derived = None if evidence is None else _derived(evidence, given, method, options)
+    if part and evidence is not None:
+        note = f"{type(module).__name__} has no forward; {part}, which its steps call, is what is exported"
+        evidence = evidence._replace(notes=(note, *evidence.notes))
+    kept = {*options.keep, *given.names, *given.tree}
+    without, targets = (None, ()) if evidence is None else _without_targets(evidence, signature, kept)
+    if not targets:
+        return replace(_discovered(evidence, given, subject, options, silent), method=part)
+    whole: Discovered | None = None
+    with contextlib.suppress(ShapeDiscoveryError):
+        whole = replace(_discovered(evidence, given, subject, options, silent), method=part)
+    found = _discovered(without, given, subject, options, silent)
+    note = (
+        f"{', '.join(targets)}: only needed for a loss, and left out; RangeOptions(keep={list(targets)!r}) keeps them"
+    )
+    return replace(found, notes=(*found.notes, note), method=part, with_targets=whole)
+
+
+def _without_targets(
+    evidence: Evidence, signature: Signature, kept: Collection[str]
+) -> tuple[Evidence, tuple[str, ...]]:
+    """``evidence`` without labels and targets that the method can do without, and their names."""
+    calls = [replace(call, arguments=left_out(signature, call.arguments, kept)) for call in evidence.calls]
+    gone: dict[str, None] = {}
+    for before, after in zip(evidence.calls, calls):
+        remaining = dict(leaves(after.arguments))
+        names = [name for name, leaf in leaves(before.arguments) if isinstance(leaf, SeenTensor)]
+        gone.update({name: None for name in names if name not in remaining})
+    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    return evidence._replace(calls=calls), tuple(name.removeprefix(f"{rest}.") for name in gone)
+
+
+def _discovered(
+    evidence: Evidence | None, given: Explicit, subject: Subject, options: RangeOptions, silent: Sequence[str]
+) -> Discovered:
+    signature, observer = subject.signature, subject.observer
+    derived = None if evidence is None else _derived(evidence, given, subject.method, options)
     merged = overlay(given.tree, {} if derived is None else derived.inputs)
     if not any(isinstance(leaf, InputSpec) for _, leaf in leaves(merged)) or not _has_required(merged, signature):
         raise ShapeDiscoveryError(_nothing_found(subject, merged, silent))
@@ -153,15 +198,6 @@ def discover(
         {name: sources[name] for name, leaf in leaves(ordered) if isinstance(leaf, InputSpec)},
         (*notes, *(observer.notes if observer else ())),
     )
-
-
-def call_arguments(
-    function: Callable[..., Any], arguments: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments that give ``function`` its ``arguments`` by name."""
-    bound = inspect.signature(function).bind_partial()
-    bound.arguments.update({name: arguments[name] for name in bound.signature.parameters if name in arguments})
-    return bound.args, bound.kwargs
 
 
 def _has_required(tree: Mapping[str, InputTree], signature: Signature) -> bool:

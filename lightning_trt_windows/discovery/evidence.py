@@ -14,7 +14,9 @@ from lightning_trt_windows.discovery.observations import SeenConstant, SeenObjec
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.discovery.ranges import Ranges, counted, derive_ranges
 from lightning_trt_windows.errors import ShapeDiscoveryError
-from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, registration_code, split
+from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, split
+from lightning_trt_windows.modules.registration import registration_code
+from lightning_trt_windows.modules.varying import Varying, can_be_told
 
 __all__ = ["Call", "Derived", "derive"]
 
@@ -78,6 +80,7 @@ def derive(
     notes: list[str] = []
     calls = _without_repeats(calls)
     calls = _without_texts(calls, given, notes)
+    calls = _with_values_settled(calls, given)
     model = _model_call(calls, method, given, notes)
     samples = _samples(calls, {n for n, seen in leaves(model.arguments) if isinstance(seen, SeenTensor)}, given)
     ranges = None
@@ -90,8 +93,13 @@ def derive(
             return None
         if isinstance(seen, SeenConstant):
             return _constant(name, calls, method, notes)
+        if isinstance(seen, Varying):
+            return seen
         if isinstance(seen, SeenObject):
-            raise ShapeDiscoveryError(_unknown_class(name, seen, method))
+            message = _unknown_class(name, seen, method)
+            if name in model.arguments:
+                raise ShapeDiscoveryError(message)
+            return Varying(name, seen.what, message)
         found = [ranges.find((name, axis)) for axis in range(len(seen.shape))] if ranges else []
         groups = [group for group in found if group is not None]
         sources[name] = Source(
@@ -146,6 +154,53 @@ def _without_texts(calls: Sequence[Call], given: Collection[str], notes: list[st
     return pruned
 
 
+def _with_values_settled(calls: Sequence[Call], given: Collection[str]) -> list[Call]:
+    """Lists and other containers of values that differ from call to call become one value that varies, each."""
+    replaced: dict[str, Varying] = {}
+
+    def settle(name: str, trees: Sequence[Any]) -> None:
+        if _is_given(name, given):
+            return
+        apart = [parts for tree in trees if (parts := split(tree)) is not None]
+        if len(apart) < len(trees):
+            return
+        alike = len({parts[:2] for parts in apart}) == 1
+        seen = [leaf for tree in trees for _, leaf in leaves({"": tree})]
+        if not alike and not any(isinstance(leaf, SeenTensor) for leaf in seen):
+            replaced[name] = Varying(name, f"containers of {_kinds(seen)}", _way_on(name, None))
+        if alike:
+            for number, key in enumerate(apart[0].keys):
+                settle(dotted(name, key), [parts.children[number] for parts in apart])
+
+    for name in dict.fromkeys(name for call in calls for name in call.arguments):
+        settle(name, [call.arguments[name] for call in calls if name in call.arguments])
+
+    def change(name: str, tree: Any) -> Any:
+        if name in replaced:
+            return replaced[name]
+        parts = split(tree)
+        if parts is None:
+            return tree
+        return join(parts, [change(dotted(name, key), child) for key, child in zip(parts.keys, parts.children)])
+
+    if not replaced:
+        return list(calls)
+    return [
+        Call(c.stage, c.count, c.first, {name: change(name, tree) for name, tree in c.arguments.items()}) for c in calls
+    ]
+
+
+def _kinds(seen: Sequence[Any]) -> str:
+    kinds = {type(value).__name__ for leaf in seen for value in getattr(leaf, "values", None) or ()}
+    return " and ".join(sorted(kinds)) or "nothing"
+
+
+def _way_on(name: str, value: Any) -> str:
+    if value is None:
+        return f"Pass tensors in {name}, or leave it out of what forward reads"
+    return f"Pass a tensor instead, or choose: inputs={{'{name}': {value!r}}}"
+
+
 def _is_text(name: str, tree: Any, varying: Collection[str]) -> bool:
     if isinstance(tree, SeenConstant):
         return name in varying
@@ -163,7 +218,7 @@ def _model_call(calls: Sequence[Call], method: str, given: Collection[str], note
     structures: dict[frozenset[tuple[str, str]], list[Call]] = {}
     for call in calls:
         key = frozenset(
-            (name, "constant" if isinstance(seen, SeenConstant) else "tensor")
+            (name, "tensor" if isinstance(seen, SeenTensor) else "constant")
             for name, seen in leaves(call.arguments)
             if not _is_given(name, given)
         )
@@ -245,11 +300,14 @@ def _constant(name: str, calls: Sequence[Call], method: str, notes: list[str]) -
                 values.append(value)
     if len(values) > 1:
         listed = ", ".join(repr(value) for value in values[:MOST_NAMED]) + (", ..." if len(values) > MOST_NAMED else "")
+        if all(can_be_told(value) for value in values):
+            return Varying(name, listed, _way_on(name, values[0]))
+        way_on = _way_on(name, next(value for value in values if value is not None))
         raise ShapeDiscoveryError(
             f"{name} is not a tensor and varies between calls of {method}: {listed}. "
-            f"It would be baked into the artifact. Pass a tensor instead, or choose: inputs={{'{name}': {values[0]!r}}}"
+            f"It would be baked into the artifact. {way_on}"
         )
-    if values[0] is not None:
+    if values[0] is not None and not name.rpartition(".")[2].isdigit():
         notes.append(f"{name} was {values[0]!r} in every call and is baked in")
     return values[0]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils import _pytree as pytree
 
-from lightning_trt_windows.modules.containers import Leaf, Parts, join, split
+from lightning_trt_windows.modules.containers import Leaf, Parts, join, split_plain
 
 __all__ = ["Context", "Observation", "SeenConstant", "SeenObject", "SeenTensor", "Table", "Tally", "same_constant"]
 
@@ -87,8 +87,14 @@ class Context:
         return 0
 
 
-def describe(value: Any, constants: list[Any]) -> Description:
-    """A hashable description of ``value`` without its data; flags and numbers go to ``constants``, in order."""
+def describe(value: Any, constants: list[Any], above: tuple[int, ...] = ()) -> Description:
+    """A hashable description of ``value`` without its data; flags and numbers go to ``constants``, in order.
+
+    Args:
+        value: Anything that a method may be given.
+        constants: Is appended to.
+        above: Identities of the objects that ``value`` was found in: what points back to one of them ends there.
+    """
     cls = type(value)
     if cls is torch.Tensor and value.layout is torch.strided:
         return (_TENSOR, value.shape, value.dtype)
@@ -96,29 +102,31 @@ def describe(value: Any, constants: list[Any]) -> Description:
         constants.append(value)
         return _PLAIN[cls]
     if cls is dict:
-        return (_NODE, dict, tuple(value), tuple([describe(v, constants) for v in value.values()]))
+        return (_NODE, dict, tuple(value), tuple([describe(v, constants, above) for v in value.values()]))
     if (cls is tuple or cls is list) and len(value) <= MOST_ITEMS:
         # rebuilt without keys
-        return (_NODE, cls, (), tuple([describe(v, constants) for v in value]))
+        return (_NODE, cls, (), tuple([describe(v, constants, above) for v in value]))
     if isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided:
-            return (_OBJECT, cls, f"a tensor of layout {value.layout}")
-        return (_TENSOR, value.shape, value.dtype)
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass may have a word in everything that is asked
+            if value.layout is not torch.strided:
+                return (_OBJECT, cls, f"a tensor of layout {value.layout}")
+            return (_TENSOR, value.shape, value.dtype)
     if isinstance(value, _RARE_CONSTANTS):
         constants.append(value)
         return (_CONSTANT, cls)
-    parts = _parts(value)
+    parts = _parts(value, above)
     if parts is None:
         return (_OBJECT, cls, _what(value))
-    children = tuple([describe(child, constants) for child in parts.children])
+    path = (*above, id(value))
+    children = tuple([describe(child, constants, path) for child in parts.children])
     return (_NODE, cls, parts.keys, children, Context(parts.context))
 
 
-def _parts(value: Any) -> Parts | None:
+def _parts(value: Any, above: tuple[int, ...]) -> Parts | None:
     """``value`` taken apart; ``None`` where it is a leaf, or as good as one to us."""
-    if _is_long(value):
+    if id(value) in above or _is_long(value):
         return None
-    parts = split(value)
+    parts = split_plain(value)
     if parts is None or any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(parts.context)):
         # a context that holds tensors would keep a batch alive
         return None
@@ -136,15 +144,17 @@ def _what(value: Any) -> str:
     return f"a {cls.__module__}.{cls.__qualname__}"
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def _tensors(value: Any, above: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
     """The tensors that ``describe`` calls tensors, in the same order."""
     if isinstance(value, torch.Tensor):
         if value.layout is torch.strided:
             yield value
         return
-    parts = _parts(value)
+    if isinstance(value, _RARE_CONSTANTS) or type(value) in _PLAIN:
+        return
+    parts = _parts(value, above)
     for child in () if parts is None else parts.children:
-        yield from _tensors(child)
+        yield from _tensors(child, (*above, id(value)))
 
 
 @dataclass
@@ -268,7 +278,7 @@ def _total_size(key: Description) -> int:
 
 
 def _look_at_values(tally: Tally, values: Iterable[Any]) -> None:
-    with torch.no_grad():
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         for number, tensor in enumerate(_tensors(tuple(values))):
             if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool or not tensor.numel():
                 continue

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
-from lightning_trt_windows.discovery.observations import MOST_CONSTANTS, Observation, Table
-from lightning_trt_windows.modules.state import exported_part
+from lightning_trt_windows.discovery.observations import MOST_CONSTANTS, Observation, SeenTensor, Table
+from lightning_trt_windows.errors import ShapeDiscoveryError
+from lightning_trt_windows.modules.containers import leaves
+from lightning_trt_windows.modules.state import exported_part, has_forward
 
-__all__ = ["Observer", "batch_sizes"]
+__all__ = ["Observer", "batch_sizes", "called_part"]
 
 
 class Observer:
@@ -49,6 +51,8 @@ class Observer:
         """Whose method is watched: the module's, or a submodule's."""
         self.tables: dict[tuple[str, str], Table] = {}
         """What was counted: calls of the method (``"call"``) and batches (``"batch"``), by stage."""
+        self.parts: dict[str, Observer] = {}
+        """Observers of the submodules, as long as no call of the method itself has been seen."""
         self.origin = ""
         """Where the first of it was seen, if that was not here: ``"by the training that wrote a.ckpt"``."""
         self._enter("")
@@ -64,9 +68,23 @@ class Observer:
         # past nn.Module.__setattr__, which user classes override
         owner.__dict__[name] = _Recorder(getattr(owner, name), self, name in owner.__dict__)
         self._module, self._watched = module, (owner, name)
+        if self.method == "forward" and not self.calls():
+            for part in _parts(module):
+                self.parts.setdefault(part, Observer(method=part))._watch_part(module, self._stage)
+
+    def _watch_part(self, module: torch.nn.Module, stage: str) -> None:
+        self._enter(stage)
+        self.attach(module)
+
+    def _drop_parts(self) -> None:
+        for part in self.parts.values():
+            part.detach()
+        self.parts = {}
 
     def detach(self) -> None:
         """Leave the module as it was found. What has been recorded stays."""
+        for part in self.parts.values():
+            part.detach()
         if self._watched is None:
             return
         (owner, name), self._watched, self._module = self._watched, None, None
@@ -86,10 +104,15 @@ class Observer:
         self._enter(name)
         if name and name not in self.loader_sizes:
             self._guard(self._read_loaders, name)
+        for part in self.parts.values():
+            part._enter(name)
+            part.loader_sizes = self.loader_sizes
 
     def batch(self, batch: Any) -> None:
         """Record the structure of the batch of this step: evidence where ``forward`` itself is never called."""
         self._calls.batch += 1
+        for part in self.parts.values():
+            part._calls.batch += 1
         if not self._calls.total:
             self._guard(self._batches.add, (batch,), {})
 
@@ -130,6 +153,8 @@ class Observer:
         # inlined _guard: this is the hot path
         try:
             self._calls.add(args, kwargs)
+            if self.parts and self._stage:
+                self._drop_parts()
         except Exception as exc:  # whatever a user's class raises when looked at, training goes on
             self._failed(exc)
 
@@ -165,6 +190,48 @@ def batch_sizes(loaders: Any) -> Iterator[int]:
         size = getattr(getattr(loaders, "batch_sampler", None), "batch_size", None)
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         yield size
+
+
+def _parts(module: torch.nn.Module, path: str = "") -> Iterator[str]:
+    """The submodules that a step may call: those with weights, and those inside of ModuleList and ModuleDict."""
+    for name, child in module.named_children():
+        if isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict)):
+            yield from _parts(child, f"{path}{name}.")
+        elif isinstance(child, torch.jit.ScriptModule) or "forward" in vars(child) or not has_forward(child):
+            continue
+        elif next(child.parameters(), None) is not None:
+            yield f"{path}{name}"
+
+
+def called_part(module: torch.nn.Module, observer: Observer | None) -> str:
+    """The submodule that the steps of a module without ``forward`` call with tensors.
+
+    Raises:
+        ShapeDiscoveryError: There is none, or there are several; the message names them.
+    """
+    name = type(module).__name__
+    seen = {} if observer is None else {part: own.calls() for part, own in observer.parts.items()}
+    seen = {part: calls for part, calls in seen.items() if any(_has_tensors(call) for call in calls)}
+    # what evaluation calls is what will be deployed
+    evaluated = {part: calls for part, calls in seen.items() if any(c.stage not in ("train", "") for c in calls)}
+    called = list(evaluated or seen)
+    if len(called) == 1:
+        return called[0]
+    if called:
+        raise ShapeDiscoveryError(
+            f"{name} has no forward, and its steps call {' and '.join(called)}. Write a forward that calls them as the "
+            f"product will, or export one of them: {' or '.join(f'method={part!r}' for part in called)}"
+        )
+    parts = list(_parts(module))
+    what = f"export a submodule ({' or '.join(f'method={p!r}' for p in parts[:4])})" if parts else "name another method"
+    raise ShapeDiscoveryError(
+        f"{name} has no forward, and no call of a submodule was seen. Write a forward, or {what} and give its inputs"
+    )
+
+
+def _has_tensors(observation: Observation) -> bool:
+    trees = {"": observation.args, "kwargs": dict(observation.kwargs)}
+    return any(isinstance(leaf, SeenTensor) for _, leaf in leaves(trees))
 
 
 class _Recorder:

@@ -37,6 +37,8 @@ class RangeOptions:
     """Range by dimension, a ``DimRange`` or ``[min, opt, max]``, whatever was seen."""
     same: tuple[tuple[str, ...], ...] = ()
     """Axes of equal size where the calls do not show it: ``[["x.2", "x.3"]]`` for square images."""
+    keep: tuple[str, ...] = ()
+    """Optional arguments for a loss (``"labels"``) that are inputs of the artifact all the same."""
     max_batches: int = 16
     """Batches drawn from each loader that is asked, where no training has shown any."""
 
@@ -50,7 +52,7 @@ class RangeOptions:
                 raise ConfigurationError(f"RangeOptions.{name} is a mapping by dimension, got {getattr(self, name)!r}")
         for name, cap in (self.caps or {}).items():
             _check_size(f"caps[{name!r}]", cap)
-        for name in ("static", "same"):
+        for name in ("static", "same", "keep"):
             if isinstance(getattr(self, name), str):
                 raise ConfigurationError(f"RangeOptions.{name} is a list, got {getattr(self, name)!r}")
         if any(isinstance(axes, str) for axes in self.same or ()):
@@ -58,6 +60,7 @@ class RangeOptions:
         # one type inside, whatever YAML gave
         object.__setattr__(self, "caps", dict(self.caps or {}))
         object.__setattr__(self, "static", tuple(self.static or ()))
+        object.__setattr__(self, "keep", tuple(self.keep or ()))
         object.__setattr__(self, "same", tuple(tuple(axes) for axes in self.same or ()))
         object.__setattr__(self, "dynamic", {name: _as_range(name, r) for name, r in (self.dynamic or {}).items()})
 

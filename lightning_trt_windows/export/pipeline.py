@@ -173,7 +173,7 @@ def prepare(
     started = time.perf_counter()
     stage("capture", paths.ep.name)
     with log_beside(paths):
-        captured, discovered = _capture_what_can_be(module, discovered, method)
+        captured, discovered = _capture_what_can_be(module, discovered, discovered.method or method)
     captured = with_io_precision(captured, settings)
     inputs = _input_records(captured, discovered)
     return Job(
@@ -192,11 +192,25 @@ def prepare(
 
 
 def _capture_what_can_be(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:
-    """Capture; where the module insists on less than was inferred, give in and note it. What was asked for stands."""
+    """Capture without what only a loss needs, if it can be; where ``forward`` reads the labels, with them."""
+    try:
+        return _capture_narrowed(module, discovered, method)
+    except CaptureError:
+        if discovered.with_targets is None:
+            raise
+        # where the labels are not to blame, what is said of the capture without them is said
+        with contextlib.suppress(CaptureError):
+            return _capture_narrowed(module, discovered.with_targets, method)
+        raise
+
+
+def _capture_narrowed(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:
+    """Capture; where the module requires less than was inferred, narrow it and note it. What was asked for stands."""
     attempts = 1 + 2 * sum(len(spec.shape) for _, spec in leaves(discovered.inputs) if isinstance(spec, InputSpec))
     for _ in range(attempts):
         try:
-            return capture(module, discovered.inputs, method=method), discovered
+            captured = capture(module, discovered.inputs, method=method)
+            return captured, replace(discovered, notes=(*discovered.notes, *captured.notes))
         except DimensionError as error:
             before = discovered
             for suggestion in error.suggestions:
@@ -394,7 +408,7 @@ def _input_records(captured: Captured, discovered: Discovered) -> tuple[InputRec
             max=item.spec.at("max"),
             symbols=item.symbols,
             multiple_of=tuple(d.multiple_of if isinstance(d, DimRange) else 1 for d in item.spec.shape),
-            source=discovered.sources[item.name],
+            source=discovered.sources[item.path or item.name],
         )
         for item in captured.inputs
     )

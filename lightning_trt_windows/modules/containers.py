@@ -1,35 +1,45 @@
 """Nested arguments: what counts as a container, how to take one apart and to put one together again.
 
 A *tree* is a leaf or a container of trees. Containers are dicts, lists, tuples and NamedTuples, dataclasses, attrs
-classes, mappings of other classes, and whatever is registered with ``torch.utils._pytree`` (the outputs of
-transformers, for one). Everything else is a leaf: tensors, ``InputSpec``, flags,
-numbers, strings, and objects of unknown classes.
+classes and pydantic models, mappings of other classes, and whatever is registered with ``torch.utils._pytree`` (the
+outputs of transformers, for one). Everything else is a leaf: tensors, ``InputSpec``, flags, numbers, strings, and
+objects of unknown classes.
 
 A leaf is called by its *dotted name*, the argument followed by keys, indices and field names: ``x``, ``batch.image``,
 ``pair.0``.
+
+Trees of what is not tensors (shapes, specs) are made of dicts, lists, tuples, NamedTuples, and ``Node`` for all other
+classes: no constructor of the user's sees them. ``built`` makes real containers of a tree, for a call.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.modules.stored import declared_fields, holds_tensors, made_of, state_of, with_field_names
 
 __all__ = [
+    "OURS",
     "Leaf",
+    "Node",
     "Parts",
+    "built",
     "dotted",
+    "is_named_tuple",
+    "is_registered",
     "join",
     "leaves",
     "map_leaves",
-    "register_containers",
-    "registration_code",
+    "plain_key",
+    "rebuilt",
     "split",
+    "split_plain",
 ]
 
 
@@ -38,6 +48,8 @@ class Leaf:
 
 
 _LEAVES = (torch.Tensor, InputSpec, DimRange, Leaf, str, bytes, int, float, type(None), type)
+OURS: set[type] = set()
+"""Classes that we have made known to PyTorch: taken apart as if nobody had."""
 
 
 class Parts(NamedTuple):
@@ -50,7 +62,18 @@ class Parts(NamedTuple):
     children: tuple[Any, ...]
     """One tree for each key."""
     context: Any = None
-    """What a registered class needs besides its children; nothing for the others."""
+    """What it takes to make another one besides the children: of a registered class what its registration says, of a
+    dataclass and its like the attributes that hold the children. Nothing for the others."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A container of a class of its own, in a tree that is only described."""
+
+    cls: type
+    keys: tuple[Any, ...]
+    children: tuple[Any, ...]
+    context: Any = field(default=None, compare=False)
 
 
 def split(value: Any) -> Parts | None:
@@ -60,11 +83,28 @@ def split(value: Any) -> Parts | None:
         return Parts(dict, tuple(value), tuple(value.values()))
     if cls is tuple or cls is list:
         return Parts(cls, tuple(range(len(value))), tuple(value))
+    if cls is Node:
+        return Parts(value.cls, value.keys, value.children, value.context)
     if isinstance(value, _LEAVES):
         return None
-    if cls in pytree.SUPPORTED_NODES and not _is_named_tuple(cls):
+    if is_registered(cls):
         return _split_registered(value)
     return _split_by_nature(value)
+
+
+def split_plain(value: Any) -> Parts | None:
+    """``split`` that takes objects of any class of Python's apart as well, if there are tensors inside."""
+    parts = split(value)
+    if parts is not None or isinstance(value, _LEAVES) or not holds_tensors(value):
+        return parts
+    return _split_stored(value)
+
+
+def is_registered(cls: type) -> bool:
+    """Whether somebody else has told PyTorch how to take the class apart."""
+    if cls in (dict, list, tuple) or cls in OURS:
+        return False
+    return cls in pytree.SUPPORTED_NODES and not is_named_tuple(cls)
 
 
 def _split_registered(value: Any) -> Parts:
@@ -73,76 +113,93 @@ def _split_registered(value: Any) -> Parts:
     keys: tuple[Any, ...] = tuple(range(len(children)))
     if node.flatten_with_keys_fn is not None:
         named, _ = node.flatten_with_keys_fn(value)
-        keys = tuple(_plain_key(key) for key, _ in named)
+        keys = tuple(plain_key(key) for key, _ in named)
+    elif not isinstance(value, (Mapping, list, tuple)):
+        keys = _attributes_holding(value, children) or keys
     return Parts(type(value), keys, tuple(children), context)
 
 
-def _plain_key(key: Any) -> Any:
+def plain_key(key: Any) -> Any:
+    """The dict key, index or field name that one of PyTorch's keys stands for."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             return getattr(key, attribute)
     return str(key)
 
 
+def _attributes_holding(value: Any, children: Iterable[Any]) -> tuple[str, ...] | None:
+    """Names of the attributes that the children stand in; ``None`` where one of them is no attribute."""
+    state = state_of(value) or {}
+    named = dict(zip(with_field_names(type(value), tuple(state)), state.values()))
+    names: list[str] = []
+    for child in children:
+        found = [name for name, held in named.items() if held is child and name not in names]
+        if not found:
+            return None
+        names.append(found[0])
+    return tuple(names)
+
+
 def _split_by_nature(value: Any) -> Parts | None:
     """``split`` for classes that nobody need have registered."""
-    cls = type(value)
-    names = _field_names(cls)
-    if names is not None:
-        return Parts(cls, names, tuple(getattr(value, name, None) for name in names))
+    cls: Any = type(value)
+    if is_named_tuple(cls):
+        return Parts(cls, tuple(cls._fields), tuple(value))
     if isinstance(value, Mapping):
         return Parts(cls, tuple(value), tuple(value.values()))
     if isinstance(value, (list, tuple)):
         return Parts(cls, tuple(range(len(value))), tuple(value))
+    if declared_fields(cls) is not None:
+        return _split_stored(value)
     return None
 
 
-def _is_named_tuple(cls: type) -> bool:
+def _split_stored(value: Any) -> Parts | None:
+    state = state_of(value)
+    if state is None:
+        return None
+    attributes = tuple(state)
+    return Parts(type(value), with_field_names(type(value), attributes), tuple(state.values()), attributes)
+
+
+def is_named_tuple(cls: type) -> bool:
+    """Whether ``cls`` is a tuple with names."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-def _field_names(cls: type) -> tuple[str, ...] | None:
-    """Names of the fields of a NamedTuple, dataclass or attrs class; ``None`` for other classes."""
-    if _is_named_tuple(cls):
-        return tuple(cls._fields)  # type: ignore[attr-defined]  # what makes it a NamedTuple
-    if dataclasses.is_dataclass(cls):
-        return tuple(field.name for field in dataclasses.fields(cls))
-    if hasattr(cls, "__attrs_attrs__"):
-        return tuple(field.name for field in cls.__attrs_attrs__)
-    return None
-
-
 def join(parts: Parts, children: Iterable[Any]) -> Any:
-    """Put a container together again, with other ``children`` than it had.
-
-    Constructors of dataclasses and attrs classes are not run: they may check or convert what are tensors to them.
-    """
-    cls = parts.cls
+    """Put a container together again, with other ``children`` than it had; a ``Node`` for a class of its own."""
+    cls: Any = parts.cls
     if cls is dict:
         return dict(zip(parts.keys, children))
     if cls is tuple or cls is list:
         return cls(children)
-    if cls in pytree.SUPPORTED_NODES and (_field_names(cls) is None or issubclass(cls, Mapping)):
-        return pytree.SUPPORTED_NODES[cls].unflatten_fn(children, parts.context)
-    return _join_by_nature(parts, children)
+    if is_named_tuple(cls):
+        return tuple.__new__(cls, children)
+    return Node(cls, parts.keys, tuple(children), parts.context)
 
 
-def _join_by_nature(parts: Parts, children: Iterable[Any]) -> Any:
+def rebuilt(parts: Parts, children: Iterable[Any]) -> Any:
+    """A container of the class that ``parts`` had, with other ``children``: tensors, as its class expects them."""
     cls: Any = parts.cls
-    names = _field_names(cls)
-    if _is_named_tuple(cls):
-        return cls(*children)
-    if names is not None:
-        value: Any = object.__new__(cls)
-        given = dict(zip(parts.keys, children))
-        # a registered dataclass may leave out fields; a default stands on the class
-        for name in names:
-            if name in given or not hasattr(cls, name):
-                object.__setattr__(value, name, given.get(name))
-        return value
-    if issubclass(cls, Mapping):
+    if is_registered(cls):
+        return pytree.SUPPORTED_NODES[cls].unflatten_fn(list(children), parts.context)
+    if issubclass(cls, Mapping) and cls is not dict:
         return cls(dict(zip(parts.keys, children)))
-    return cls(children)
+    joined = join(parts, children)
+    if type(joined) is not Node:
+        return joined
+    if issubclass(cls, (list, tuple)):
+        return cls(joined.children)
+    return made_of(cls, parts.context, joined.children)
+
+
+def built(tree: Any) -> Any:
+    """``tree`` with real containers in place of nodes."""
+    parts = split(tree)
+    if parts is None:
+        return tree
+    return rebuilt(parts, [built(child) for child in parts.children])
 
 
 def dotted(*keys: Any) -> str:
@@ -171,61 +228,3 @@ def _leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, child in zip(parts.keys, parts.children):
         yield from _leaves(dotted(name, key), child)
-
-
-def register_containers(tree: Any) -> tuple[str, ...]:
-    """Make every container class inside ``tree`` known to ``torch.export``, and savable by it.
-
-    Dataclasses, attrs classes, NamedTuples and mappings that PyTorch does not know are registered; PyTorch's registry
-    is global and knows no way back, so this is done when a capture starts and not before.
-
-    Returns:
-        Names of the classes that were registered now, for the log.
-    """
-    parts = split(tree)
-    if parts is None:
-        return ()
-    registered = () if parts.cls in pytree.SUPPORTED_NODES else (_register(parts.cls),)
-    return registered + tuple(name for child in parts.children for name in register_containers(child))
-
-
-def _register(cls: type) -> str:
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    if _is_named_tuple(cls):
-        # a NamedTuple is a node by nature; only registered ones can be saved
-        pytree._register_namedtuple(cls, serialized_type_name=name)
-        return name
-    if dataclasses.is_dataclass(cls):
-        torch.export.register_dataclass(cls, serialized_type_name=name)
-        return name
-
-    def flatten(value: Any) -> tuple[list[Any], Any]:
-        parts = _split_by_nature(value)
-        assert parts is not None, "only containers are registered"
-        return list(parts.children), list(parts.keys)
-
-    def unflatten(children: Iterable[Any], keys: Any) -> Any:
-        return _join_by_nature(Parts(cls, tuple(keys), ()), children)
-
-    def flatten_with_keys(value: Any) -> tuple[list[tuple[Any, Any]], Any]:
-        children, keys = flatten(value)
-        return [(pytree.MappingKey(key), child) for key, child in zip(keys, children)], keys
-
-    pytree.register_pytree_node(
-        cls, flatten, unflatten, serialized_type_name=name, flatten_with_keys_fn=flatten_with_keys
-    )
-    return name
-
-
-def registration_code(cls: type) -> str:
-    """The registration a user has to write for a class that we cannot take apart."""
-    name = cls.__name__
-    return (
-        "import torch.utils._pytree as pytree\n"
-        "pytree.register_pytree_node(\n"
-        f"    {name},\n"
-        f"    lambda value: ([value.first, value.second], None),  # the tensors inside a {name}\n"
-        f"    lambda tensors, _: {name}(*tensors),               # and how to make one of them\n"
-        f'    serialized_type_name="{cls.__module__}.{cls.__qualname__}",\n'
-        ")"
-    )

@@ -21,6 +21,7 @@ __all__ = [
     "eval_mode",
     "exact_float32",
     "exported_part",
+    "has_forward",
     "original",
     "outside_of_steps",
     "random_state_kept",
@@ -34,6 +35,16 @@ def original(module: nn.Module) -> nn.Module:
     while (inner := module._modules.get("_orig_mod")) is not None:
         module = inner
     return module
+
+
+def has_forward(module: nn.Module) -> bool:
+    """Whether ``module`` computes anything when it is called: somebody has written a ``forward``."""
+    forward = vars(module).get("forward", getattr(type(module), "forward", None))
+    return getattr(forward, "__qualname__", "") not in _NO_FORWARD
+
+
+_NO_FORWARD = ("_forward_unimplemented", "Module.forward", "LightningModule.forward")
+"""What the base classes have in its place, by name: there are two LightningModules."""
 
 
 def exported_part(module: nn.Module, method: str) -> tuple[nn.Module, str]:

@@ -26,7 +26,7 @@ from lightning_trt_windows.errors import (
     did_you_mean,
 )
 from lightning_trt_windows.export.pipeline import prepare
-from lightning_trt_windows.modules.state import exported_part
+from lightning_trt_windows.modules.state import exported_part, has_forward
 from lightning_trt_windows.progress.upstream_output import unlogged
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
@@ -80,14 +80,14 @@ def check_arguments(module: nn.Module, options: Options) -> None:
         ConfigurationError: ``module`` has no such method, or ``inputs`` names what is no argument of it.
     """
     owner, name = exported_part(module, options.method)
-    if name == "forward" and getattr(type(owner), "forward", None) in (nn.Module.forward, None):
+    if name == "forward" and not has_forward(owner):
         return  # steps may call a submodule; what is seen of them decides
     parameters = inspect.signature(getattr(owner, name)).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters]
     for given in options.inputs or ():
-        if given not in known:
+        if given not in known and given.partition(".")[0] not in known:
             hint = did_you_mean(given, known, f"it takes {', '.join(known) or 'nothing'}")
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
@@ -151,10 +151,10 @@ class Preflight:
         try:
             rank_zero_info(f"WindowsExport: {capture()}.")
             self.left = []
-        except ShapeDiscoveryError:
-            return  # training may show more
         except LightningTrtError as error:
-            if str(error) == self._told:
+            # before the first step nothing has been seen
+            unseen = isinstance(error, ShapeDiscoveryError) and moment == PREFLIGHT[0]
+            if unseen or str(error) == self._told:
                 return
             self._told = str(error)
             later = self.left[0] if self.left else "when it is exported"

@@ -196,9 +196,9 @@ class TestPrograms:
 
     def test_traced_where_it_is(self) -> None:
         """Example tensors are made on the module's device; a module on the meta device shows it without a GPU."""
-        from lightning_trt_windows.capture.program import _Dims
+        from lightning_trt_windows.capture.dimensions import Dimensions
 
-        assert _Dims(torch.device("meta")).example("x", InputSpec((BATCH, 4))).device.type == "meta"
+        assert Dimensions(torch.device("meta")).example("x", InputSpec((BATCH, 4))).device.type == "meta"
 
     def test_opt_of_one_is_traced_at_two(self) -> None:
         """torch.export takes a traced size of 1 for a constant; the range still begins at 1."""

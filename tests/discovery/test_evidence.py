@@ -11,6 +11,7 @@ from lightning_trt_windows.discovery.evidence import Call, Derived, derive
 from lightning_trt_windows.discovery.observations import SeenConstant, SeenObject, SeenTensor
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
+from lightning_trt_windows.modules.varying import Varying
 
 
 def tensor(*shape: int, dtype: str = "float32", values: tuple[int, int] | None = None) -> SeenTensor:
@@ -347,14 +348,27 @@ def test_constants_are_baked_in_and_said_so() -> None:
     assert result.notes == ("flag was True in every call and is baked in",)
 
 
-def test_a_constant_that_varies_is_an_error_with_its_values() -> None:
-    """And what to write."""
+def test_a_value_that_varies_is_left_to_the_capture() -> None:
+    """Only there it shows whether anything reads it; what to write then is known here."""
     calls = train({"x": tensor(2, 2), "t": SeenConstant((1, 2))}, {"x": tensor(2, 2), "t": SeenConstant((2, 3, 4))})
-    with pytest.raises(
-        ShapeDiscoveryError, match=r"t is not a tensor and varies .*: 1, 2, 3, \.\.\.\..*inputs=\{'t': 1\}"
-    ):
-        derived(calls)
+    way_on = "Pass a tensor instead, or choose: inputs={'t': 1}"
+    assert derived(calls).inputs["t"] == Varying("t", "1, 2, 3, ...", way_on)
     assert derived(calls, given=["t"]).inputs["t"] is None
+
+
+@pytest.mark.parametrize(("values", "choice"), [((True, False), "True"), ((None, 3), "3")])
+def test_what_is_compared_by_identity_may_not_vary(values: tuple[Any, ...], choice: str) -> None:
+    """``is None`` and ``is True`` cannot be noticed: the values, and what to write."""
+    with pytest.raises(ShapeDiscoveryError, match=rf"t is not a tensor and varies .*inputs=\{{'t': {choice}\}}"):
+        derived(train({"x": tensor(2, 2), "t": SeenConstant(values)}))
+
+
+def test_lists_of_values_that_vary_are_one_value() -> None:
+    """Sizes of images, ids: as many as the batch is large."""
+    calls = train(*[{"batch": {"x": tensor(n, 2), "sizes": [SeenConstant((n,))] * n}} for n in (2, 3)])
+    sizes = derived(calls).inputs["batch"]["sizes"]
+    assert isinstance(sizes, Varying)
+    assert sizes.found == "containers of int"
 
 
 def test_text_in_a_dict_is_left_out() -> None:

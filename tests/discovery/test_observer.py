@@ -28,6 +28,7 @@ from lightning_trt_windows.discovery.observations import (
 )
 from lightning_trt_windows.discovery.observer import Observer, batch_sizes
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.modules.containers import Node
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -270,7 +271,9 @@ def test_nested_arguments_are_described() -> None:
         {"x": SeenTensor((2, 3), "float32"), "n": [SeenConstant((None,)), SeenConstant((1.5,))]},
         Pair(SeenTensor((1,), "float16"), SeenConstant(("text",))),
     )
-    assert call.kwargs == {"b": Batch(SeenTensor((4,), "float32"), SeenConstant((True,)))}  # type: ignore[arg-type]
+    assert call.kwargs == {
+        "b": Node(Batch, ("image", "flag"), (SeenTensor((4,), "float32"), SeenConstant((True,)))),
+    }
 
 
 def test_values_of_constants_are_kept_by_type() -> None:
@@ -323,7 +326,7 @@ def test_a_registered_class_whose_context_holds_tensors_is_not_taken_apart() -> 
     assert call.args[1].values == (1, 2)
     observer = watched((Sliced(torch.tensor([7]), "by two"), torch.tensor([1, 2])))
     (call,) = observer.calls()
-    assert (call.args[0].data.values, call.args[0].slices, call.args[1].values) == ((7, 7), "by two", (1, 2))
+    assert (call.args[0].children[0].values, call.args[0].context, call.args[1].values) == ((7, 7), "by two", (1, 2))
 
 
 def test_no_batch_is_kept_alive() -> None:

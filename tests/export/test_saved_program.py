@@ -102,7 +102,7 @@ def test_a_process_without_the_classes_keeps_what_is_said_of_them(job: Job, tmp_
     for number in range(2):
         path = tmp_path / f"{number}.pt2"
         assert trees(path) == trees(tmp_path / "program.pt2")
-        result = load_program(path).module()(Sample(torch.ones(2, 4)), pair)
+        result = load_program(path).module()({"image": torch.ones(2, 4)}, pair)
         assert isinstance(result["sample"], Sample)
         assert isinstance(result["out"][1], BaseModelOutput)
         assert result["boxes"][0].count == 3

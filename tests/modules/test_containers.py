@@ -14,14 +14,15 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.modules.containers import (
+    Node,
+    built,
     dotted,
     join,
     leaves,
     map_leaves,
-    register_containers,
-    registration_code,
     split,
 )
+from lightning_trt_windows.modules.registration import register_containers, registration_code
 
 SPEC = InputSpec((DimRange(1, 2, 3), 4))
 Old = namedtuple("Old", ["a", "b"])
@@ -90,7 +91,7 @@ X, Y = torch.ones(2, 4), torch.zeros(2)
 def test_every_container_is_taken_apart_and_rebuilt(value: Any, names: list[str]) -> None:
     """Dotted names lead to the leaves, and the rebuilt value has the same class and leaves."""
     assert [name for name, _ in leaves({"v": value})] == names
-    rebuilt = map_leaves(value, lambda name, leaf: leaf, "v")
+    rebuilt = built(map_leaves(value, lambda name, leaf: leaf, "v"))
     assert type(rebuilt) is type(value)
     assert [id(leaf) for _, leaf in leaves({"v": rebuilt})] == [id(leaf) for _, leaf in leaves({"v": value})]
 
@@ -128,9 +129,10 @@ def test_registered_classes_keep_what_their_registration_keeps() -> None:
     pytree.register_pytree_node(Graph, lambda g: ([g.nodes], g.kind), lambda c, kind: Graph(*c, kind))
     parts = split(Graph(X, "directed"))
     assert parts is not None
-    assert parts.keys == (0,)
-    rebuilt = join(parts, [SPEC])
-    assert (rebuilt.nodes, rebuilt.kind) == (SPEC, "directed")
+    assert parts.keys == ("nodes",)
+    assert join(parts, [SPEC]) == Node(Graph, ("nodes",), (SPEC,))
+    rebuilt = built(join(parts, [Y]))
+    assert (rebuilt.nodes, rebuilt.kind) == (Y, "directed")
 
 
 @pytest.mark.parametrize("make", [Pair, Old, Batch, Attrs, lambda a, b: Encoding(a=a, b=b), lambda a, b: Bag([a, b])])

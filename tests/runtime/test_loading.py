@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows import DimRange, InputSpec, load
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
-from lightning_trt_windows.modules.containers import register_containers
+from lightning_trt_windows.modules.registration import register_containers
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.runtime.loading import load_program
 

@@ -1,0 +1,55 @@
+"""What is said where a trace fails: the line of the user's code, PyTorch's reason, and unknown classes."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Any
+
+import torch
+
+from lightning_trt_windows.errors import CaptureError
+from lightning_trt_windows.modules.containers import leaves
+from lightning_trt_windows.modules.registration import registration_code
+
+__all__ = ["explain_unknown_classes", "first_lines", "line_in_model"]
+
+_NOT_THE_USERS = ("/torch/", "/lightning/pytorch/", "/pytorch_lightning/", "/lightning/fabric/")
+
+
+def line_in_model(error: BaseException) -> str:
+    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's nor ours."""
+    text = str(error)
+    quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
+    frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
+    ours = __file__.rsplit("/", 2)[0]
+    for file, number, line in [*reversed(frames), *reversed(quoted)]:
+        inside = any(part in file for part in _NOT_THE_USERS) or file.startswith((ours, "<"))
+        if not inside:
+            return f" at {file.rsplit('/', 1)[-1]}:{number} ({line.strip()})"
+    return ""
+
+
+def first_lines(error: BaseException) -> str:
+    """The class of ``error`` and what counts of its message: the first line, complaints and suggestions."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    kept = lines[:1]
+    # "Constraints violated" says nothing without what stands below it
+    kept += [line for line in lines[1:] if line.startswith("  - ")][:4]
+    suggested = next((i for i, line in enumerate(lines) if line.startswith("Suggested fixes")), None)
+    if suggested is not None:
+        kept += [line for line in lines[suggested:] if line.startswith(("Suggested", " "))]
+    return f"{type(error).__name__}: " + "\n".join(kept)
+
+
+def explain_unknown_classes(result: Any, error: CaptureError) -> None:
+    """Add to ``error`` what to write for a class among the outputs that nobody can take apart."""
+    plain = (torch.Tensor, str, bytes, int, float, complex, type(None))
+    unknown = {type(leaf): name for name, leaf in leaves({"output": result}) if not isinstance(leaf, plain)}
+    for cls, name in unknown.items():
+        error.args = (
+            f"{error.args[0]}\n{name} is a {cls.__name__}, which PyTorch cannot take apart. Return a tuple, a dict or "
+            f"a dataclass of tensors, or say how before the export:\n{registration_code(cls)}",
+        )

@@ -1,0 +1,335 @@
+"""``torch.export``, tried in more ways than one, and what it says where none of them does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+from torch._export.utils import _get_shape_env_from_gm
+from torch.distributions import Distribution
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
+from lightning_trt_windows._compat.torch import (
+    causal_masks_not_looked_for,
+    no_buffer_hook_stays,
+    partial_graph_not_printed,
+)
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.capture.calling import Calling, Method, caches_off
+from lightning_trt_windows.capture.conditions import failing, input_sizes, without_checks
+from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
+from lightning_trt_windows.capture.dimensions import Dimensions
+from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model
+from lightning_trt_windows.errors import CaptureError
+from lightning_trt_windows.modules.containers import leaves, map_leaves
+from lightning_trt_windows.modules.registration import classes_in, register_containers
+from lightning_trt_windows.modules.state import state_kept
+from lightning_trt_windows.progress.upstream_output import quiet
+
+__all__ = ["GUARDS_DEFERRED", "DimensionError", "Traced", "trace"]
+
+GUARDS_DEFERRED: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True}
+"""Let ``torch.export`` state as assertions what it cannot prove; for what is true of all sizes anyway."""
+_DEPENDS_ON_DATA = ("GuardOnDataDependentSymNode", "UserError")
+_STEPS_OF_ONE = "Cannot create Dim with inconsistent"
+"""``torch.export`` wants steps of which there is only one in the range, and fails to say so."""
+_CLOSE = 1e-3
+"""Relative norm of the difference to eager beyond which a trace is not what the module computes."""
+
+
+class DimensionError(CaptureError):
+    """A dynamic dimension is not as free as it was declared; ``suggestions`` say what would work."""
+
+    def __init__(self, message: str, suggestions: tuple[Suggestion, ...]) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What came of it."""
+
+    program: ExportedProgram
+    notes: tuple[str, ...] = ()
+
+
+def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device: torch.device) -> Traced:
+    """Trace ``target`` with every dimension as free as ``inputs`` say.
+
+    What the usual trace fixes, another one may leave free: at other sizes, or following Python's own code rather than
+    running it, which understands ``len`` and assertions. Such a trace counts where it computes what the module does.
+
+    Raises:
+        DimensionError: Some dimension is less free than declared, however it is traced.
+        CaptureError: It cannot be traced; the message names the line.
+    """
+    attempt = _Attempt(target, calling, inputs, device)
+    try:
+        return attempt.made({}, strict=False)
+    except DimensionError as error:
+        first: CaptureError = error
+        fixed = any(s.static is not None or s.offset or s.multiple_of > 1 for s in error.suggestions)
+        if (traced := attempt.beginning_later(error, {})) is not None:
+            return traced
+        if not fixed:
+            raise
+        ways = [(sizes, False) for sizes in attempt.other_sizes(s.symbol for s in error.suggestions)] + [({}, True)]
+    except CaptureError as error:
+        first = error
+        if _STEPS_OF_ONE in str(error):
+            ways = [(sizes, False) for sizes in attempt.other_sizes(attempt.ranges)]
+        elif type(error.__cause__).__name__ in _DEPENDS_ON_DATA:
+            ways = [({}, True)]
+        else:
+            raise
+    for sizes, strict in ways:
+        if strict and not calling.is_plain:
+            continue
+        try:
+            traced = attempt.made(sizes, strict=strict)
+        except DimensionError as error:
+            first = first if isinstance(first, DimensionError) or strict else error
+            if not strict and (traced := attempt.beginning_later(error, sizes)) is not None:
+                return traced
+            continue
+        except CaptureError:
+            continue
+        if attempt.agrees(traced.program):
+            return traced
+    raise first
+
+
+class _Attempt:
+    def __init__(self, target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device: torch.device) -> None:
+        self._target = target
+        self._calling = calling
+        self._inputs = inputs
+        self._device = device
+        self._dims = Dimensions(device)
+
+    @property
+    def ranges(self) -> Mapping[str, DimRange]:
+        """Of each symbol."""
+        return self._dims.ranges
+
+    def made(self, sizes: Mapping[str, int], *, strict: bool, lows: Mapping[str, int] | None = None) -> Traced:
+        """A program traced at ``sizes``, with the classes of its outputs made known to ``torch.export``."""
+        dims = Dimensions(self._device, sizes, lows)
+        trees = {name: map_leaves(tree, dims.example, name) for name, tree in self._inputs.items()}
+        self._calling.notes.clear()
+        if not sizes and not lows:
+            self._dims = dims
+        args, kwargs = self._calling.program_arguments(trees)
+        with contextlib.nullcontext() if strict else self._calling.adapted(self._target):
+            program = self._with_known_outputs(args, kwargs, dims, strict)
+        spec = program.call_spec.out_spec
+        if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
+            raise CaptureError("its outputs have a class that cannot be saved")
+        self._refuse_other_ways(program)
+        return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
+
+    def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
+        """Sizes at which a trace may go another way: the largest ones, then some in the middle."""
+        names, found = list(symbols), []
+        for pick in (_largest, _middle):
+            sizes = {
+                name: pick(self.ranges[name])
+                for name in names
+                if name in self.ranges and pick(self.ranges[name]) not in (self._dims.traced_at(name), 0, 1)
+            }
+            if sizes and sizes not in found:
+                found.append(sizes)
+        return found
+
+    def beginning_later(self, error: DimensionError, sizes: Mapping[str, int]) -> Traced | None:
+        """A program that was traced without the smallest sizes and takes them all the same; ``None`` if there is none.
+
+        PyTorch takes a size of 1 for something else than a size, wherever it comes up: 32 pixels are refused where a
+        feature map has one. What it would make of them is compared with what the module makes.
+        """
+        lows: dict[str, int] = {}
+        for suggestion in error.suggestions:
+            dim = self.ranges.get(suggestion.symbol)
+            plain = suggestion == Suggestion(suggestion.symbol, min=suggestion.min)
+            if dim is None or dim.multiple_of > 1 or suggestion.min is None or not plain or suggestion.min >= dim.max:
+                return None
+            lows[suggestion.symbol] = suggestion.min
+        at = {
+            symbol: max(low, self._dims.traced_at(symbol) or low, sizes.get(symbol, low))
+            for symbol, low in lows.items()
+        }
+        try:
+            traced = self.made({**sizes, **at}, strict=False, lows=lows)
+        except CaptureError:
+            return None
+        _let_begin(traced.program, {symbol: self.ranges[symbol].min for symbol in lows}, self._symbols())
+        between: list[dict[str, int]] = [{symbol: self.ranges[symbol].min} for symbol in lows]
+        return traced if self.agrees(traced.program, between) else None
+
+    def _symbols(self) -> list[tuple[str | None, ...]]:
+        """Of each tensor input, in the program's order."""
+        found = leaves({name: self._inputs[name] for name in self._calling.templates})
+        return [Dimensions.symbols(name, leaf) for name, leaf in found if isinstance(leaf, InputSpec)]
+
+    def agrees(self, program: ExportedProgram, others: Iterable[Mapping[str, int]] = ()) -> bool:
+        """Whether the program computes what the module does, at the ends of all ranges and at the usual sizes.
+
+        Args:
+            program: As traced.
+            others: Sizes by symbol to look at besides, with the largest ones of all other symbols.
+        """
+        ends = [{symbol: getattr(dim, end) for symbol, dim in self.ranges.items()} for end in ("opt", "min", "max")]
+        module = program.module()
+        return all(self._agrees_at(module, sizes) for sizes in (*ends, *({**ends[-1], **other} for other in others)))
+
+    def _agrees_at(self, program: nn.Module, sizes: Mapping[str, int]) -> bool:
+        def tensor(name: str, leaf: Any) -> Any:
+            return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
+
+        trees = {name: map_leaves(tree, tensor, name) for name, tree in self._inputs.items()}
+        args, kwargs = self._calling.program_arguments(trees)
+        try:
+            with self._calling.adapted(self._target):
+                wanted = _run(self._target, args, kwargs)
+        except Exception:
+            return True  # a size that the module itself does not take
+        try:
+            found = _run(program, args, kwargs)
+        # guards of the program, or sizes that it cannot compute with
+        except Exception:
+            return False
+        pairs = zip(tree_leaves(wanted), tree_leaves(found))
+        return all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+
+    def _refuse_other_ways(self, program: ExportedProgram) -> None:
+        """Compare the program with the module at sizes at which something fails that the trace took for granted.
+
+        Raises:
+            DimensionError: They differ: ``forward`` takes another way there.
+        """
+        module: nn.Module | None = None
+        for condition in failing(program, self._symbols(), self.ranges):
+            module = module or without_checks(program)
+            for sizes in condition.sizes:
+                if not self._agrees_at(module, sizes):
+                    at = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+                    fixed = {symbol: self._dims.traced_at(symbol) for symbol in condition.symbols}
+                    raise DimensionError(
+                        f"{_owner(self._target)} takes another way where {condition.text} does not hold, as at {at}, "
+                        "and a trace holds one way",
+                        tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
+                    )
+
+    def _with_known_outputs(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+    ) -> ExportedProgram:
+        try:
+            return _export(self._target, args, kwargs, dims, strict)
+        except DimensionError:
+            raise
+        except CaptureError as error:
+            result = _or_nothing(lambda: _run(self._target, args, kwargs))
+            if not register_containers(result):
+                explain_unknown_classes(result, error)
+                raise
+            return _export(self._target, args, kwargs, dims, strict)
+
+
+def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequence[tuple[str | None, ...]]) -> None:
+    """Let ranges of ``program`` begin at ``lows``, by symbol, wherever PyTorch has them noted."""
+    environment = _get_shape_env_from_gm(program.graph_module)
+    for size, symbol in input_sizes(program, inputs):
+        if symbol in lows:
+            key = size.node.expr
+            bounds = ValueRanges(sympy.Integer(lows[symbol]), program.range_constraints[key].upper)
+            program.range_constraints[key] = bounds
+            if environment is not None:
+                environment.var_to_range[key] = bounds
+
+
+def _largest(dim: DimRange) -> int:
+    return dim.max
+
+
+def _middle(dim: DimRange) -> int:
+    return (dim.min + dim.max) // 2 // dim.multiple_of * dim.multiple_of
+
+
+def _run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    with state_kept(module), torch.compiler.set_stance("force_eager"):
+        return module(*args, **kwargs)
+
+
+def _or_nothing(make: Callable[[], Any]) -> Any:
+    """``None`` where it fails, which the trace tells better."""
+    try:
+        return make()
+    except Exception:
+        return None
+
+
+def _close(one: torch.Tensor, other: Any) -> bool:
+    if not isinstance(other, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
+    if not one.is_floating_point() or not one.numel():
+        return torch.equal(one, other)
+    wanted, found = one.double().nan_to_num(), other.double().nan_to_num()
+    return bool((found - wanted).norm() <= _CLOSE * wanted.norm() + 1e-9)
+
+
+def _owner(target: nn.Module) -> str:
+    """``Net.forward``, for messages."""
+    owner = type(target.module if isinstance(target, Method) else target).__name__
+    return f"{owner}.{getattr(target, 'method', 'forward')}"
+
+
+@contextlib.contextmanager
+def _distributions_not_validated() -> Iterator[None]:
+    """Arguments of ``torch.distributions`` are checked by value, which no trace can follow."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+def _export(
+    target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+) -> ExportedProgram:
+    options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": strict}
+    try:
+        with (
+            quiet(),
+            partial_graph_not_printed(),
+            causal_masks_not_looked_for(),
+            quantizers_traced(),
+            recurrent_nets_kept_whole(),
+            no_buffer_hook_stays(),
+            caches_off(target),
+            _distributions_not_validated(),
+        ):
+            try:
+                return torch.export.export(target, args, kwargs, **options)
+            except Exception as error:
+                if not only_truisms(str(error)):
+                    raise
+                return torch.export.export(target, args, kwargs, **options, **GUARDS_DEFERRED)
+    # tracing runs the user's forward, which can raise anything
+    except Exception as error:
+        message = f"torch.export could not trace {_owner(target)}{line_in_model(error)}: {first_lines(error)}"
+        if found := suggestions(str(error)):
+            raise DimensionError(message, tuple(map(dims.translated, found))) from error
+        raise CaptureError(message) from error

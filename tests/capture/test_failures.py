@@ -1,0 +1,45 @@
+"""What is said where a trace fails."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model
+from lightning_trt_windows.errors import CaptureError
+
+
+class Boxes:
+    """Nobody can take it apart."""
+
+
+def test_the_innermost_line_that_is_the_users() -> None:
+    """Neither torch's nor ours."""
+    try:
+        torch.nn.Linear(2, 2)(torch.ones(3, 4))  # the line
+    except RuntimeError as error:
+        found = line_in_model(error)
+    assert found.startswith(" at test_failures.py:") and found.endswith("torch.ones(3, 4))  # the line)")
+
+
+def test_a_line_that_the_message_quotes() -> None:
+    """As torch.export quotes the user's stack."""
+    error = RuntimeError('Could not guard\nFile "/home/me/model.py", line 12, in forward\n    if x.sum() > 0:\n')
+    assert line_in_model(error) == " at model.py:12 (if x.sum() > 0:)"
+    assert line_in_model(RuntimeError("nothing")) == ""
+
+
+def test_what_counts_of_a_message() -> None:
+    """Complaints and suggestions with the first line; the class alone where nothing is said."""
+    message = "Constraints violated (t)!\n  - Not all values of t\n\nmuch else\nSuggested fixes:\n  t = 5\n\nmore"
+    lines = "ValueError: Constraints violated (t)!\n  - Not all values of t\nSuggested fixes:\n  t = 5"
+    assert first_lines(ValueError(message)) == lines
+    assert first_lines(KeyError()) == "KeyError"
+
+
+def test_classes_among_the_outputs_that_nobody_can_take_apart() -> None:
+    """Where, and what to write."""
+    error = CaptureError("it failed")
+    explain_unknown_classes({"x": torch.ones(1), "boxes": [Boxes()]}, error)
+    text = str(error)
+    assert text.startswith("it failed\noutput.boxes.0 is a Boxes, which PyTorch cannot take apart.")
+    assert "pytree.register_pytree_node(\n    Boxes," in text
