@@ -105,14 +105,14 @@ class Recorded:
 
 def with_tf32(graph: torch.fx.GraphModule, given: list[Tensor], wanted: list[Tensor]) -> float:
     """How far PyTorch on the GPU is from the evaluator, multiplying in TF32 as the engine does; 0 where it cannot."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
     try:
         results = graph(*(t.to(GPU) for t in given))
     # constants of the graph are on the CPU, or it computes with sizes
     except Exception:
         return 0.0
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
     results = results if isinstance(results, (tuple, list)) else (results,)
     pairs = ((a, b) for a, b in zip(results, wanted) if isinstance(a, Tensor))
     return max((distance(a.cpu(), b) for a, b in pairs), default=0.0)

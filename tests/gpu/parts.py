@@ -73,9 +73,10 @@ def _one_part(
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    # what PyTorch was compiled against may not be what is installed; its own kernels serve as well
-    torch.backends.cudnn.enabled = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    # the cuDNN that PyTorch was compiled against may not be what is installed; its own kernels serve as well. PyTorch's
+    # databases allow no other way to say so once they are imported
+    torch._C._set_cudnn_enabled(False)
     part, parts = (int(number) for number in arguments.part.split("/"))
     end = time.monotonic() + arguments.seconds
     with arguments.out.open("a") as out:
