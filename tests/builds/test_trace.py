@@ -58,7 +58,7 @@ class Net(nn.Sequential):
 
 
 def test_the_program_with_the_weights_of_the_moment() -> None:
-    """Bit by bit what the module gives, before and after its weights have changed; other weights give something else."""
+    """Bit by bit what the module gives, whatever its weights are; other weights give something else."""
     module = Net()
     program = capture(module, INPUTS).program
     bare = BareProgram(program, {key: key for key in program.state_dict}, torch.device("cpu"))

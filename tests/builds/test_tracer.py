@@ -56,17 +56,25 @@ def test_the_place_in_training(tmp_path: Path) -> None:
 
 def test_what_has_changed_since(tmp_path: Path, tracer: Tracer) -> None:
     """A file that was written later is exported as the module was; where that cannot be, it is refused."""
-    module = Regression().eval()
+    module = Net("attribute").eval()
     moment = taken(tracer, module)
     path = checkpoint(tmp_path / "a.ckpt", module)
     tracer.job(module, path, moment.past(), ())
-    module.scale = 3.0
+    module.attribute = 3.0
     tracer.job(module, checkpoint(tmp_path / "b.ckpt", module), moment.past(), ())
     assert tracer.traced == 1, "the trace is one of that moment"
     later = taken(tracer, module)
-    module.scale = 4.0
-    with pytest.raises(CaptureError, match=r"c\.ckpt was written after training had gone on.*lightning-trt-windows"):
-        tracer.job(module, checkpoint(tmp_path / "c.ckpt", module), later.past(), ())
+    module.threshold = 4.0  # which this forward does not read
+    tracer.job(module, checkpoint(tmp_path / "c.ckpt", module), later.past(), ())
+    assert tracer.traced == 2
+    later = taken(tracer, module)
+    module.attribute = 4.0
+    tracer.job(module, checkpoint(tmp_path / "d.ckpt", module), later.past(), ())
+    assert tracer.traced == 2, "there is a trace of that moment"
+    later = taken(tracer, module)
+    module.attribute = 5.0
+    with pytest.raises(CaptureError, match=r"e\.ckpt was written after training had gone on.*lightning-trt-windows"):
+        tracer.job(module, checkpoint(tmp_path / "e.ckpt", module), later.past(), ())
     tracer.close()
 
 
@@ -85,9 +93,16 @@ def test_written_later_by_a_thread(tmp_path: Path) -> None:
 
     export = WindowsExport(when="checkpoint", executor="inline", preflight=False)
     saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+
+    class Scaled(Regression):
+        scale = 0.0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * self.scale
+
     run = trainer(tmp_path, saver, Anneals(), export, max_epochs=2, plugins=[Slow()])
     with pytest.warns(UserWarning, match="was written after training had gone on"):
-        run.fit(Regression(), datamodule=Data())
+        run.fit(Scaled(), datamodule=Data())
     assert [artifact.path.name for artifact in export.artifacts] == ["epoch=1.windows.ep"]
 
 
@@ -236,7 +251,7 @@ class Holding(Regression):
         super().__init__()
         self.large = torch.zeros(2_000_000)
         self.tokenizer = Tokenizer()
-        self.file = open(os.devnull)  # noqa: SIM115 -- as users do
+        self.file = Path(os.devnull).open()
         self.outputs: list[torch.Tensor] = []
         self.steps = 0
         self.metric = torchmetrics.MeanMetric()
