@@ -5,7 +5,8 @@ The notes name parameters and buffers, and have the values of everything else: n
 are runs of the same program. What ``forward`` does not read, however large or strange, is not in them.
 
 One size is enough: ``torch.export`` refuses programs that take another way at other sizes within the ranges. It is not
-1, which ``torch.export`` takes for a size like the others and some modules do not.
+1, which ``torch.export`` takes for a size like the others and some modules do not. What a module compares sizes with
+may rule out a size later on that it has taken at capture: see ``mentioned``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from lightning_trt_windows._compat.torch import paths_of_exports
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
+from lightning_trt_windows.builds.mentioned import mentioned
 from lightning_trt_windows.discovery.discover import call_arguments
 from lightning_trt_windows.modules.containers import map_leaves, register_containers
 from lightning_trt_windows.modules.dtypes import tensor_bytes
@@ -74,8 +76,9 @@ def execute(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     signature = owner.forward if name == "forward" else target
     device = next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
     weights = _weight_tokens(module)
+    values = mentioned(owner, name)
     for usual in (False, True):
-        run = _run(module, target, signature, inputs, device, weights, usual=usual)
+        run = _run(module, target, signature, inputs, device, weights, values, usual=usual)
         if run is not None:
             return run
     return None
@@ -141,6 +144,7 @@ def _run(
     inputs: Mapping[str, InputTree],
     device: torch.device,
     weights: Mapping[int, tuple[Tensor, str, bool]],
+    values: list[str],
     *,
     usual: bool,
 ) -> Execution | None:
@@ -170,7 +174,7 @@ def _run(
         notes.add_outputs(outputs, structure)
         # what it returned may be what it keeps, and changes in the next step
         copies = tuple(leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in outputs)
-    key = hashlib.sha256("\n".join(notes.lines).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([*values, *notes.lines]).encode()).hexdigest()
     return Execution(key, notes.is_whole, kept, copies, structure, device)
 
 

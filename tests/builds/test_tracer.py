@@ -251,7 +251,7 @@ class Holding(Regression):
         super().__init__()
         self.large = torch.zeros(2_000_000)
         self.tokenizer = Tokenizer()
-        self.file = Path(os.devnull).open()
+        self.file = Path(os.devnull).open()  # noqa: SIM115 -- as users do
         self.outputs: list[torch.Tensor] = []
         self.steps = 0
         self.metric = torchmetrics.MeanMetric()
@@ -283,11 +283,10 @@ def test_what_no_forward_depends_on(tmp_path: Path) -> None:
 
 
 class Alternating(Regression):
-    """Keeps what it computes once for the next time."""
+    """Goes two ways."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: torch.Tensor | None = None
         self.odd = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
