@@ -64,7 +64,7 @@ def test_what_has_changed_since(tmp_path: Path, tracer: Tracer) -> None:
     tracer.job(module, checkpoint(tmp_path / "b.ckpt", module), moment.past(), ())
     assert tracer.traced == 1, "the trace is one of that moment"
     later = taken(tracer, module)
-    module.threshold = 4.0  # which this forward does not read
+    module.unread = 4.0  # which no forward names
     tracer.job(module, checkpoint(tmp_path / "c.ckpt", module), later.past(), ())
     assert tracer.traced == 2
     later = taken(tracer, module)
