@@ -27,6 +27,7 @@ __all__ = [
     "no_buffer_hook_stays",
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
+    "paths_of_exports",
 ]
 
 CONVOLUTION_NARROWS_RANGES = Workaround(
@@ -159,3 +160,19 @@ def partial_graph_not_printed() -> Iterator[None]:
     """Keep ``torch.export`` from printing the graph it has so far when it fails (``partial_fx_graph``)."""
     with stderr_kept():
         yield
+
+
+@contextlib.contextmanager
+def paths_of_exports() -> Iterator[None]:
+    """Let code in the block that asks ``torch.compiler.is_exporting()`` or ``is_compiling()`` go the way of a trace."""
+    import torch
+
+    flags = [name for name in ("_is_compiling_flag", "_is_exporting_flag") if hasattr(torch.compiler, name)]
+    before = {name: getattr(torch.compiler, name) for name in flags}
+    try:
+        for name in flags:
+            setattr(torch.compiler, name, True)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(torch.compiler, name, value)

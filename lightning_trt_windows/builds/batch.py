@@ -14,7 +14,6 @@ from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
-from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.metadata import read_metadata
@@ -291,6 +290,7 @@ class _Work:
                     method=self._source.method,
                     extra=self._extra,
                     retrace=anew,
+                    is_fixed=True,
                     trusted=self._source.trusted,
                     directory=directory,
                 )
@@ -298,8 +298,8 @@ class _Work:
         module, datamodule = self._module
         found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
         self._discovered = None if datamodule is None else found
-        snapshot = Snapshot.take(module, lambda: found, step=-1)
-        job = self._tracers[-1].job(module, item.checkpoint, snapshot, ())
+        tracer = self._tracers[-1]
+        job = tracer.job(module, item.checkpoint, tracer.snapshot(module, lambda: found, step=-1), ())
         return replace(job, paths=item.destination.paths)
 
     def _collect(self) -> None:

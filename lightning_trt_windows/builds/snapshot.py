@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from torch import nn
-
-from lightning_trt_windows.builds.trace_key import description
+from lightning_trt_windows.builds.trace import Trace
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import LightningTrtError
 
@@ -17,32 +13,20 @@ __all__ = ["Snapshot"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The moment of a checkpoint."""
+    """The moment of a checkpoint; ``Tracer.snapshot`` takes it."""
 
     step: int
     """Number of optimizer steps that had been taken, -1 where that is not known."""
     inputs: Discovered | LightningTrtError
     """Ranges as far as they were seen, or why there are none."""
-    likeness: Any
-    """Description of the module, see ``trace_key``: what decides whether an earlier trace is one of this moment too."""
+    key: str | None = None
+    """Key of what the module computed, see ``Execution``; ``None`` where it could not be run on small inputs."""
+    is_whole: bool = False
+    """Whether ``key`` says all."""
+    trace: Trace | None = None
+    """An earlier trace that gave what the module gave at that moment."""
     is_past: bool = False
     """Whether the module may have changed since then: the file was written later, by another thread."""
-
-    @classmethod
-    def take(cls, module: nn.Module, discover: Callable[[], Discovered], *, step: int) -> Snapshot:
-        """Describe ``module`` as it is now.
-
-        Args:
-            module: The module.
-            discover: Gives the ranges, as far as they are known.
-            step: Number of optimizer steps that have been taken.
-        """
-        inputs: Discovered | LightningTrtError
-        try:
-            inputs = discover()
-        except LightningTrtError as error:
-            inputs = error
-        return cls(step, inputs, description(module))
 
     def discovered(self) -> Discovered:
         """Give the ranges.

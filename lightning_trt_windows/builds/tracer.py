@@ -1,13 +1,13 @@
-"""From a checkpoint of the running training to a job: captured once, and again only where it has to be."""
+"""From a checkpoint of the running training to a job: captured once, and again only where it has to be.
+
+A trace is reused where the module, run on small inputs at the moment of the checkpoint, computes what it computed when
+it was captured.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,25 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
-from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, output_errors, temporary_name
+from lightning_trt_windows.builds.execution import Execution, execute
 from lightning_trt_windows.builds.snapshot import Snapshot
-from lightning_trt_windows.builds.trace_key import description
+from lightning_trt_windows.builds.trace import BareProgram, Trace
+from lightning_trt_windows.builds.trace_folder import TraceFolder
 from lightning_trt_windows.capture.program import STAND_IN
 from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered
-from lightning_trt_windows.errors import CaptureError
+from lightning_trt_windows.errors import CaptureError, LightningTrtError
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part, original, outside_of_steps, weights_swapped
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["STALE_AFTER", "Tracer", "same_values", "sweep"]
+__all__ = ["Tracer", "same_values"]
 
-STALE_AFTER = 24 * 3600.0
-"""Seconds after which a temporary file that nobody has written to is what a killed process left."""
-
-
-@dataclass(frozen=True)
-class _Trace:
-    job: Job
-    module: Any
-    """Description of the module at that time."""
-    inputs: Mapping[str, Any]
-    keys: Mapping[str, str]
-    """As in ``SavedProgram``."""
+_MOST = 8
+"""Traces that are kept: a module may go back to what it computed before."""
+_ALWAYS = ""
+"""Stands for the key of what a fixed module computes."""
 
 
 class Tracer:
@@ -51,7 +44,8 @@ class Tracer:
         settings: Of the export.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest.
-        retrace: Capture for every checkpoint, even where the program of the last one can be shown to be the same.
+        retrace: Capture for every checkpoint, even where the program of an earlier one is still that of the module.
+        is_fixed: Nobody changes the module between the checkpoints, so that one capture serves all.
         trusted: Allow checkpoints to run code while they are read: they are the training's own.
         directory: Where programs are kept meanwhile; by default beside the first checkpoint.
     """
@@ -63,6 +57,7 @@ class Tracer:
         method: str,
         extra: Mapping[str, Any],
         retrace: bool,
+        is_fixed: bool = False,
         trusted: bool = True,
         directory: Path | None = None,
     ) -> None:
@@ -70,12 +65,37 @@ class Tracer:
         self.method = method
         self.extra = extra
         self.retrace = retrace
+        self.is_fixed = is_fixed
         self.trusted = trusted
         self.directory = directory
         self.traced = 0
         """How many captures there were."""
-        self._trace: _Trace | None = None
-        self._folder: Path | None = None
+        self._traces: list[Trace] = []
+        self._folder: TraceFolder | None = None
+
+    def snapshot(self, module: Any, discover: Callable[[], Discovered], *, step: int) -> Snapshot:
+        """Take down what ``module`` computes now, and which earlier trace is one of it.
+
+        Args:
+            module: The module; it comes back exactly as it was.
+            discover: Gives the ranges, as far as they are known.
+            step: Number of optimizer steps that have been taken.
+        """
+        try:
+            found = discover()
+        except LightningTrtError as error:
+            return Snapshot(step, error)
+        if self.is_fixed:
+            return Snapshot(step, found, trace=self._trace(_ALWAYS, found))
+        with outside_of_steps():
+            now = self._execution(module, found)
+            if now is None:
+                return Snapshot(step, found)
+            trace = self._trace(now.key, found)
+            if trace is not None and not trace.serves(module, now):
+                trace.executions.discard(now.key)
+                trace = None
+        return Snapshot(step, found, now.key, now.is_whole, trace)
 
     def job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
         """Make the build of ``checkpoint``, a file that ``module``'s training has written.
@@ -94,44 +114,79 @@ class Tracer:
             return self._job(module, checkpoint, snapshot, twins)
 
     def _job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
-        paths = ArtifactPaths.beside(checkpoint)
         found = snapshot.discovered()
-        now = None if self.retrace else snapshot.likeness
-        trace = self._trace
-        if trace and now is not None and now == trace.module and same_values(found.inputs, trace.inputs):
+        if (trace := self._trace_at(snapshot, found)) is not None:
             self._touch()
             program = SavedProgram(trace.job.program.path, checkpoint, trace.keys)  # type: ignore[union-attr]  # saved
+            paths = ArtifactPaths.beside(checkpoint)
             return replace(trace.job, program=program, paths=paths, checkpoint=None, capture_seconds=0.0, twins=twins)
-        if snapshot.is_past and snapshot.likeness != description(module):
+        now = None if self.is_fixed else self._execution(module, found)
+        if snapshot.is_past and (now is None or now.key != snapshot.key):
             raise CaptureError(
-                f"{checkpoint.name} was written after training had gone on, and {type(module).__name__} has other "
-                "attributes now than when it was saved, so that it cannot be captured as it was. Export it with: "
+                f"{checkpoint.name} was written after training had gone on, and {type(module).__name__} "
+                + (
+                    "cannot be run on small inputs, which would show whether it is still as it was when it was saved"
+                    if now is None or snapshot.key is None
+                    else "computes something else now than when it was saved"
+                )
+                + ", so that it cannot be captured as it was. Export it with: "
                 f"lightning-trt-windows export {checkpoint.name} --module package.module:Class"
             )
         return self._traced(module, read_checkpoint(checkpoint, trusted=self.trusted), found, now, twins)
 
+    def _execution(self, module: Any, found: Discovered) -> Execution | None:
+        try:
+            return execute(module, found.inputs, method=found.method or self.method)
+        # classes of inputs, properties and hooks of the user's; what is wrong with them is for the capture to tell
+        except Exception:
+            return None
+
+    def _trace(self, key: str, found: Discovered) -> Trace | None:
+        """The latest trace of what an execution with this ``key`` computes."""
+        fitting = (t for t in reversed(self._traces) if key in t.executions and same_values(found.inputs, t.inputs))
+        return None if self.retrace else next(fitting, None)
+
+    def _trace_at(self, snapshot: Snapshot, found: Discovered) -> Trace | None:
+        """The trace of the moment of ``snapshot``, its own or one that was captured since."""
+        trace = snapshot.trace
+        if trace is None and snapshot.is_past and snapshot.is_whole and snapshot.key is not None:
+            trace = self._trace(snapshot.key, found)
+        if self.retrace or trace is None or not trace.job.program.path.exists():  # type: ignore[union-attr]  # saved
+            return None
+        return trace
+
     def _touch(self) -> None:
         """Tell ``sweep`` of other runs in this directory that this one lives."""
         if self._folder is not None:
-            with contextlib.suppress(OSError):
-                os.utime(self._folder)
+            self._folder.touch()
 
     def close(self) -> None:
         """Delete the saved programs."""
-        self._trace = None
+        self._traces.clear()
         folder, self._folder = self._folder, None
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()
 
     def _traced(
-        self, module: Any, checkpoint: Checkpoint, discovered: Discovered, now: Any, twins: tuple[Path, ...]
+        self,
+        module: Any,
+        checkpoint: Checkpoint,
+        discovered: Discovered,
+        now: Execution | None,
+        twins: tuple[Path, ...],
     ) -> Job:
         self.traced += 1
         paths = ArtifactPaths.beside(checkpoint.path)
+        bare: list[BareProgram] = []
+
+        def keep(program: ExportedProgram) -> None:
+            if now is not None and not now.is_whole:
+                bare.append(BareProgram(program, _keys_of(module, discovered.method or self.method, program), now.device))
+
         swapped = weights_swapped(
             module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading
         )
-        with swapped, _trainer_watched(module) as reads:
+        with swapped:
             job = prepare(
                 module,
                 discovered,
@@ -140,51 +195,44 @@ class Tracer:
                 method=self.method,
                 extra=self.extra,
                 checkpoint=checkpoint.record(),
+                on_captured=keep,
             )
         program = job.program
         assert isinstance(program, ExportedProgram), "prepare captures"
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
         keys = _keys_of(module, discovered.method or self.method, program)
-        # where in training it is, is no attribute of the module
-        if now is not None and not reads and _plainly_loaded(module, program, checkpoint.state_dict, keys):
-            self._trace = _Trace(saved, now, dict(discovered.inputs), keys)
+        if not self.retrace and _plainly_loaded(module, program, checkpoint.state_dict, keys):
+            self._add(module, saved, discovered, keys, now, bare)
         return saved
+
+    def _add(
+        self,
+        module: Any,
+        saved: Job,
+        discovered: Discovered,
+        keys: Mapping[str, str],
+        now: Execution | None,
+        bare: list[BareProgram],
+    ) -> None:
+        """Keep what was captured for later checkpoints."""
+        trace = Trace(saved, dict(discovered.inputs), keys, bare[0] if bare else None)
+        if self.is_fixed:
+            trace.executions.add(_ALWAYS)
+        elif now is None or not trace.begin(module, now):
+            return
+        for known in self._traces:
+            if known.is_of_the_same(trace):
+                # it computes on another way what it computed before, as with something that it keeps for the next time
+                trace.executions |= known.executions
+                self._traces.remove(known)
+                break
+        self._traces = [*self._traces, trace][-_MOST:]
 
     def _file(self, directory: Path) -> Path:
         if self._folder is None:
-            self._folder = directory / temporary_name(".traces")
-            with output_errors(self._folder, 0):
-                self._folder.mkdir()
-        return self._folder / f"{self.traced}.pt2"
-
-
-@contextlib.contextmanager
-def _trainer_watched(module: nn.Module) -> Iterator[list[str]]:
-    """Note what ``module`` asks its Trainer for in the block: ``self.current_epoch`` and the like go there."""
-    reads: list[str] = []
-    owners = [(part, part.__dict__["_trainer"]) for part in module.modules() if part.__dict__.get("_trainer")]
-    for part, trainer in owners:
-        part.__dict__["_trainer"] = _TrainerWatch(trainer, reads)
-    try:
-        yield reads
-    finally:
-        for part, trainer in owners:
-            part.__dict__["_trainer"] = trainer
-
-
-class _TrainerWatch:
-    """A Trainer that notes what it is asked for."""
-
-    def __init__(self, trainer: Any, reads: list[str]) -> None:
-        self.__dict__.update(_watched=trainer, _reads=reads)
-
-    def __getattr__(self, name: str) -> Any:
-        self.__dict__["_reads"].append(name)
-        return getattr(self.__dict__["_watched"], name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.__dict__["_watched"], name, value)
+            self._folder = TraceFolder(directory)
+        return self._folder.path / f"{self.traced}.pt2"
 
 
 def _keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[str, str]:
@@ -217,18 +265,3 @@ def same_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     # constants among the inputs may be tensors or arrays, which do not compare to a bool
     except Exception:
         return False
-
-
-def sweep(directory: Path) -> None:
-    """Delete what killed processes left in ``directory``: temporary files of ours that nobody touched for long."""
-    for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
-        try:
-            newest = max(p.stat().st_mtime for p in [path, *(path.iterdir() if path.is_dir() else ())])
-            if time.time() - newest < STALE_AFTER:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
-        except OSError:
-            continue  # another process was faster

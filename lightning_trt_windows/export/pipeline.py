@@ -8,7 +8,7 @@ import pickle
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, remove_manifest, write_manifest
 from lightning_trt_windows.artifact.files import atomic_file, link_or_copy
@@ -168,12 +169,28 @@ def prepare(
     method: str = "forward",
     extra: Mapping[str, Any] | None = None,
     checkpoint: CheckpointRecord | None = None,
+    on_captured: Callable[[ExportedProgram], None] = lambda program: None,
 ) -> Job:
-    """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code."""
+    """Capture ``module`` with the weights it holds now. Everything after this needs none of the user's code.
+
+    Args:
+        module: The module.
+        discovered: Its inputs.
+        paths: Where the artifact goes.
+        settings: Of the export.
+        method: What to export instead of ``forward``.
+        extra: JSON values for the manifest.
+        checkpoint: Where the weights are from.
+        on_captured: Is shown the program as the module has it, before settings change its inputs and outputs.
+
+    Raises:
+        CaptureError: It cannot be captured.
+    """
     started = time.perf_counter()
     stage("capture", paths.ep.name)
     with log_beside(paths):
         captured, discovered = _capture_what_can_be(module, discovered, discovered.method or method)
+    on_captured(captured.program)
     captured = with_io_precision(captured, settings)
     inputs = _input_records(captured, discovered)
     return Job(

@@ -6,6 +6,7 @@ No weight is copied. A checkpoint's weights are swapped in by reference, and the
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from lightning_trt_windows.errors import CheckpointError, ConfigurationError, di
 
 __all__ = [
     "as_it_was",
+    "attributes_kept",
     "eval_mode",
     "exact_float32",
     "exported_part",
@@ -150,7 +152,7 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
     """
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    with _attributes_kept(module):
+    with attributes_kept(module):
         try:
             module.load_state_dict(moved, strict=strict, assign=True)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -164,7 +166,7 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
 @contextlib.contextmanager
 def state_kept(module: nn.Module) -> Iterator[None]:
     """Let the block run ``module``: what it writes to buffers and attributes is forgotten."""
-    with _attributes_kept(module):
+    with attributes_kept(module):
         for submodule in module.modules():
             for name, buffer in submodule._buffers.items():
                 submodule._buffers[name] = None if buffer is None else buffer.clone()
@@ -172,10 +174,21 @@ def state_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _attributes_kept(module: nn.Module) -> Iterator[None]:
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Give each submodule back the attributes, parameters and buffers that it has, and lists and dicts their contents.
+
+    Contents are those of the containers that are attributes themselves, not of what is inside of them; tensors that the
+    block writes to stay written.
+    """
     owned = [
         (submodule, dict(submodule.__dict__), dict(submodule._parameters), dict(submodule._buffers))
         for submodule in module.modules()
+    ]
+    contents = [
+        (value, value.copy())
+        for _, attributes, _, _ in owned
+        for value in attributes.values()
+        if type(value) in (list, dict, set)
     ]
     try:
         yield
@@ -188,6 +201,16 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
             submodule._parameters.update(parameters)
             submodule._buffers.clear()
             submodule._buffers.update(buffers)
+        for container, before in contents:
+            if not _holds_the_same(container, before):
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(before)
+
+
+def _holds_the_same(one: Any, other: Any) -> bool:
+    """Whether two containers of one type hold the same objects; none of them is asked."""
+    flat = [[*c.keys(), *c.values()] if isinstance(c, dict) else list(c) for c in (one, other)]
+    return len(flat[0]) == len(flat[1]) and all(map(operator.is_, *flat))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.staging import Staging
-from lightning_trt_windows.builds.tracer import Tracer, sweep
+from lightning_trt_windows.builds.trace_folder import sweep
+from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.checkpoints.reader import step_of
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
@@ -67,6 +68,10 @@ class CheckpointExports:
         """Do ``action`` in the thread that deals with other file systems, after what it has been given before."""
         self._staging.later(action)
 
+    def snapshot(self, step: int) -> Snapshot:
+        """Take down what the module computes now, after ``step`` optimizer steps."""
+        return self._tracer.snapshot(self.module, self._discover, step=step)
+
     def on_saved(self, place: Path | RemoteFile, moment: Snapshot) -> None:
         """Build the artifact of a file that has been written.
 
@@ -110,7 +115,7 @@ class CheckpointExports:
             is_early: It is tried again later: what cannot be captured now is no failure yet.
         """
         if checkpoint not in self._moments:
-            self._moments[checkpoint] = Snapshot.take(self.module, self._discover, step=step)
+            self._moments[checkpoint] = self.snapshot(step)
             self._start(checkpoint, look_first=True, is_early=is_early)
 
     def add_final(self, directory: Path | RemoteFile) -> None:

@@ -68,26 +68,20 @@ class Session:
         """Checkpoints that are there and not looked at yet."""
         self._shows_progress = options.progress
         self._progress = Progress(Silent())
-        self._moment: Snapshot | None = None
         self._watch = CheckpointWatch(guard, self.moment, self.look, self._end_after_exception)
         if self.every:
             self._watch.attach(trainer.strategy)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint is about to be written: take down what the module is like, and let it carry what was seen."""
-        if self.every:
-            self._moment = self._taken()
+        """A checkpoint is about to be written: let it carry what was seen."""
         states = checkpoint.setdefault("callbacks", {})
         states[SHAPES] = checkpoint_state(self._observer, self._discover)
 
     def moment(self) -> Snapshot:
-        """What the module was like when the checkpoint was put together that is being written."""
-        moment, self._moment = self._moment, None
-        # without states of callbacks (weights only) nobody is told before
-        return moment or self._taken()
-
-    def _taken(self) -> Snapshot:
-        return Snapshot.take(self.trainer.lightning_module, self._discover, step=self.trainer.global_step)
+        """What the module is like now: a checkpoint has been written, or handed to the thread that writes it."""
+        assert self._exports is not None
+        with self.unobserved():
+            return self._exports.snapshot(self.trainer.global_step)
 
     def look(self) -> None:
         """Start the builds of what has been saved, end those of what has been deleted, report what has finished."""

@@ -26,7 +26,6 @@ from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
 from lightning_trt_windows.builds.executors.process import BuildProcess, Inline
 from lightning_trt_windows.builds.queue import remove_artifact
-from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.checkpoints import reader
 from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weights
@@ -262,7 +261,7 @@ class TestTracer:
             made = tracer.job(
                 module,
                 checkpoint(tmp_path / f"{name}.ckpt", module),
-                Snapshot.take(module, lambda: discover(module, inputs=inputs, method=method), step=1),
+                tracer.snapshot(module, lambda: discover(module, inputs=inputs, method=method), step=1),
                 (),
             )
             program, _ = made.load()
