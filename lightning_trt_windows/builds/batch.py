@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
+from lightning_trt_windows.builds.copies import Copies, with_place
 from lightning_trt_windows.builds.executors.registry import named_executor
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.snapshot import Snapshot
@@ -115,6 +116,7 @@ def export_checkpoints(
     max_pending: int = 16,
     build_deadline: float | None = None,
     build_memory: float | None = None,
+    workers: int | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
     **settings: Any,
 ) -> Exports:
@@ -134,9 +136,12 @@ def export_checkpoints(
         method: What to export instead of ``forward``.
         extra: JSON values for the manifests.
         trust_checkpoint: Allow checkpoints to run code while they are read.
-        max_pending: Builds that the executor is given at a time.
+        max_pending: Builds that the executor is given at a time. Of checkpoints elsewhere (``s3://``) so many are copied
+            here at a time, but not more than one for each of the executor's workers and one besides.
         build_deadline: Seconds for one build, with ``"process"``.
         build_memory: Gigabytes for one build, with ``"process"``; by default four fifths of what is available.
+        workers: Builds at a time, with ``"process"``; by default one for each 8 processor cores and 8 GB of available
+            memory, from 1 to 4.
         report: Called with how many are done, of how many, and what is being done.
         **settings: Fields of ``ExportSettings``.
 
@@ -148,7 +153,7 @@ def export_checkpoints(
         raise ConfigurationError("no checkpoints were named")
     _refuse_same_names(places, output)
     source = _Source(module_class, datamodule, inputs, RangeOptions.of(ranges), method, trust_checkpoint)
-    own = named_executor(executor, build_deadline, build_memory) if isinstance(executor, str) else None
+    own = named_executor(executor, build_deadline, build_memory, workers) if isinstance(executor, str) else None
     work = _Work(source, settings_of(settings), own or executor, output, dict(extra or {}), max_pending, report)  # type: ignore[arg-type]
     try:
         work.run(places)
@@ -213,6 +218,8 @@ class _Item:
     checkpoint: Path
     """On this machine."""
     destination: Destination
+    folder: Path | None
+    """Where its copy and its artifact are on this machine, if they belong elsewhere."""
 
 
 class _Work:
@@ -238,6 +245,9 @@ class _Work:
         self._builds = Builds(executor, most=max_pending, replace_queued=False)
         self._items: dict[Path, _Item] = {}
         self._tracers: list[Tracer] = []
+        self._tracer_of: dict[Path, Tracer] = {}
+        """That of each checkpoint that is not finished."""
+        self._copies = Copies(executor, max_pending)
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}
         """Hyperparameters of the module that is at hand."""
@@ -264,26 +274,54 @@ class _Work:
         self._builds.cancel()
         for tracer in self._tracers:
             tracer.close()
+        self._copies.close()
 
     def _start(self, place: Place) -> None:
-        checkpoint, named = local_file(place, trusted=self._source.trusted)
-        if checkpoint in self._items:  # a directory of parts, and the file that was made of it
-            return
-        item = _Item(place, checkpoint, Destination.of(named, self._output))
-        job = self._job(item)
-        artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        folder = self._folder_for(place)
+        try:
+            checkpoint, named = local_file(place, trusted=self._source.trusted, directory=folder)
+            if checkpoint in self._items:  # a directory of parts, and the file that was made of it
+                return
+            destination = Destination.of(named, self._output, staging=folder)
+            item = _Item(place, checkpoint, destination, folder)
+            job = self._job(item)
+            artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        except Exception:
+            self._copies.remove(folder)
+            raise
         if artifact:
             self._done(Export(place, artifact, existed=True))
+            self._release(item)
             return
         self._items[checkpoint] = item
         self._builds.add(checkpoint, job)
+
+    def _folder_for(self, place: Place) -> Path | None:
+        """A directory of this machine for a checkpoint or an artifact that belongs elsewhere, once there is room."""
+        output = place if self._output is None else place_of(self._output)
+        if not (isinstance(place, RemoteFile) or isinstance(output, RemoteFile)):
+            return None
+        while self._copies.are_many():
+            self._tell(self._builds.doing())
+            self._builds.wait_for_one()
+            self._collect()
+        return self._copies.new()
+
+    def _release(self, item: _Item, *, keep: Iterable[Path] = ()) -> None:
+        """``item`` is finished: delete what only it needed."""
+        self._tracer_of.pop(item.checkpoint, None)
+        self._copies.remove(item.folder, keep=keep)
+        needed = [*self._tracer_of.values(), self._tracers[-1]]
+        for tracer in [t for t in self._tracers if t not in needed]:
+            tracer.close()
+            self._tracers.remove(tracer)
 
     def _job(self, item: _Item, *, anew: bool = False) -> Job:
         hyperparameters = self._source.hyperparameters(item.checkpoint)
         if self._module is None or anew or not same_values(hyperparameters, self._like):
             self._module, self._like = self._source.module(item.checkpoint), hyperparameters
             self._discovered = None
-            directory = item.destination.paths.ep.parent
+            directory = item.folder.parent if item.folder else item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
                     self._settings,
@@ -297,6 +335,7 @@ class _Work:
         module, datamodule = self._module
         found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
         self._discovered = None if datamodule is None else found
+        self._tracer_of[item.checkpoint] = self._tracers[-1]
         snapshot = Snapshot.take(module, lambda: found, step=-1)
         job = self._tracers[-1].job(module, item.checkpoint, snapshot, ())
         return replace(job, paths=item.destination.paths)
@@ -314,12 +353,18 @@ class _Work:
                 return
             except Exception as error:
                 result = error
+        paths = item.destination.paths
+        keep: tuple[Path, ...] = ()
         try:
             if isinstance(result, Exception):
+                keep = (paths.failed, paths.log)
                 raise result
+            keep = (paths.ep, paths.manifest, *paths.optional)  # what cannot be uploaded
             self._done(Export(item.place, raise_if_failed(item.destination.finished(result)), existed=False))
+            keep = ()
         except Exception as error:
-            self.exports.failures.append(Failure(item.place, error))
+            self.exports.failures.append(Failure(item.place, with_place(error, item.folder, keep)))
+        self._release(item, keep=keep)
 
     def _done(self, export: Export) -> None:
         self.exports.made.append(export)
