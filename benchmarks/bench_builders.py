@@ -3,8 +3,8 @@
     python benchmarks/bench_builders.py
     python benchmarks/bench_builders.py --model resnet50 --builds 4
 
-Each build is one of ``when="checkpoint"``: the module is captured once, and each job has a checkpoint with weights of its
-own. The two sides take turns, one build at a time. Measured from handing the job over to the artifact.
+Each build is one of ``when="checkpoint"``: the module is captured once, and each job has a checkpoint with weights of
+its own. The two sides take turns, one build at a time. Measured from handing the job over to the artifact.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ def export_checkpoints(
         method: What to export instead of ``forward``.
         extra: JSON values for the manifests.
         trust_checkpoint: Allow checkpoints to run code while they are read.
-        max_pending: Builds that the executor is given at a time. Of checkpoints elsewhere (``s3://``) so many are copied
-            here at a time, but not more than one for each of the executor's workers and one besides.
+        max_pending: Builds that the executor is given at a time. Of checkpoints elsewhere (``s3://``) so many are
+            copied here at a time, but not more than one for each of the executor's workers and one besides.
         build_deadline: Seconds for one build, with ``"process"``.
         build_memory: Gigabytes for one build, with ``"process"``; by default four fifths of what is available.
         workers: Builds at a time, with ``"process"``; by default one for each 8 processor cores and 8 GB of available
@@ -148,6 +148,8 @@ def export_checkpoints(
     Raises:
         ConfigurationError: No checkpoints, settings that cannot be, two artifacts of one name in ``output``.
     """
+    if workers is not None and workers < 1:
+        raise ConfigurationError(f"workers must be 1 or more, got {workers!r}")
     places = checkpoints_in(checkpoints)
     if not places:
         raise ConfigurationError("no checkpoints were named")

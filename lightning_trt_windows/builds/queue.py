@@ -22,6 +22,9 @@ from lightning_trt_windows.storage.remote_file import RemoteFile
 __all__ = ["Builds", "Failure", "Outcome", "remove_artifact"]
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Failure:
     """An artifact that could not be made."""
@@ -64,7 +67,7 @@ class Builds:
         *,
         most: int,
         replace_queued: bool,
-        tell: Callable[[str], None] = logging.getLogger(__name__).warning,
+        tell: Callable[[str], None] = _LOGGER.warning,
     ) -> None:
         self.executor = executor
         self.most = most

@@ -38,7 +38,7 @@ class Destination:
         Args:
             checkpoint: The checkpoint.
             output: Directory or URL for the artifact.
-            staging: Directory to build in what has to be uploaded; by default one that is deleted when the process ends.
+            staging: Directory to build in what has to be uploaded; by default one that goes when the process ends.
         """
         directory = None if output is None else place_of(output)
         place: Path | RemoteFile = checkpoint

@@ -37,7 +37,7 @@ def processor_cores() -> int:
 
 def default_workers() -> int:
     """Number of builds at a time: one for each 8 processor cores and 8 GB of available memory, from 1 to 4."""
-    memory = psutil.virtual_memory().available // _MEMORY_EACH
+    memory = int(psutil.virtual_memory().available) // _MEMORY_EACH
     return max(1, min(processor_cores() // _CORES_EACH, memory, _MOST))
 
 
@@ -80,7 +80,7 @@ class Room:
         for build, expected in self._expected.items():
             pid = self._processes.get(build)
             promised += max(0, expected - (memory_taken(pid) if pid is not None else 0))
-        return psutil.virtual_memory().available * _SHARE - promised
+        return int(psutil.virtual_memory().available) * _SHARE - promised
 
 
 def _expected_memory(job: Job) -> int:

@@ -1,7 +1,7 @@
-"""The process that builds, one job after the other: ``python -m lightning_trt_windows.builds.executors.worker NICENESS``.
+"""The process that builds, one job after the other.
 
-It knows no code of the user's. What PyTorch and Torch-TensorRT take seconds to import is imported for the first job and
-there for the next ones.
+It is started as ``python -m lightning_trt_windows.builds.executors.worker NICENESS``, and knows no code of the user's.
+PyTorch and Torch-TensorRT, whose import takes seconds, are imported for the first job and are there for the next ones.
 
 Requests come on its standard input: what to call, where the log goes, and the directory to work in. What it does and
 what came of it goes back on what was its standard output. It ends when the process that started it does, so that no
@@ -23,7 +23,6 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 from typing import IO, Any
 
 from lightning_trt_windows.builds.executors.memory_limit import prefer_for_oom_kill
@@ -76,7 +75,7 @@ def receive(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
 
 def main(niceness: int) -> None:
     """Run the calls that are sent, until the other end closes the stream."""
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)  # the others wait for messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; whoever started us decides
     if hasattr(os, "nice"):  # Windows has none
         with contextlib.suppress(OSError):
@@ -161,7 +160,7 @@ def _tidy_up() -> None:
 
         with contextlib.suppress(Exception):
             torch._dynamo.reset()  # what the compiler has kept of the program
-            if torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # it has no types
                 torch.cuda.empty_cache()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps it otherwise
