@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.copies import Copies, with_place
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.places import Place, checkpoints_in
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.metadata import read_metadata
-from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
+from lightning_trt_windows.checkpoints.reader import read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
@@ -30,9 +30,7 @@ from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
-__all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]
-
-Place: TypeAlias = Path | RemoteFile
+__all__ = ["Export", "Exports", "export_checkpoints"]
 
 
 @dataclass(frozen=True)
@@ -58,49 +56,6 @@ class Exports:
         return [export.artifact for export in self.made]
 
 
-def checkpoints_in(places: Iterable[str | os.PathLike[str]]) -> list[Place]:
-    """The checkpoints that are meant: files, those anywhere below directories, and patterns with ``*``, ``?``, ``**``.
-
-    A file or URL is taken as it is, whether it is there or not. Each is there once, in the order they were named;
-    those of a directory or a pattern by name.
-
-    Raises:
-        ConfigurationError: A directory or a pattern without a checkpoint.
-    """
-    found: dict[str, Place] = {}
-    for place in places:
-        several = _several(place)
-        if several is not None and not several:
-            raise ConfigurationError(f"{os.fspath(place)}: there is no checkpoint (*.ckpt)")
-        for one in [place_of(place)] if several is None else several:
-            found.setdefault(str(one) if isinstance(one, RemoteFile) else os.path.realpath(one), one)
-    return list(found.values())
-
-
-def _several(place: str | os.PathLike[str]) -> Sequence[Place] | None:
-    """Checkpoints of a directory or a pattern; ``None`` for what is neither."""
-    where = place_of(place)
-    if isinstance(where, RemoteFile):
-        return _several_there(where)
-    text = os.fspath(where)
-    if where.exists():
-        if not where.is_dir() or is_sharded(where):
-            return None
-        text = os.path.join(glob.escape(text), "**", "*.ckpt")  # noqa: PTH118 -- a pattern, not a path
-    elif not glob.has_magic(text):
-        return None
-    return sorted(Path(path) for path in glob.glob(text, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-
-
-def _several_there(where: RemoteFile) -> Sequence[Place] | None:
-    try:
-        if glob.has_magic(where.url):
-            return where.matching()
-        return where.below(".ckpt") if where.is_directory() else None
-    except OSError as error:
-        raise CheckpointError(f"{where} cannot be listed: {error}") from error
-
-
 def export_checkpoints(
     checkpoints: Iterable[str | os.PathLike[str]],
     module_class: type,
@@ -123,7 +78,7 @@ def export_checkpoints(
     """Export many checkpoints; one that fails does not stop the others.
 
     Args:
-        checkpoints: Files, directories and patterns, see ``checkpoints_in``.
+        checkpoints: Files, directories and patterns, see ``builds.places.checkpoints_in``.
         module_class: The LightningModule's class; built from the hyperparameters in each checkpoint, captured once
             for all that have the same.
         datamodule: As in ``lightning_trt_windows.export_checkpoint``, and so are ``inputs``, ``ranges``,

@@ -111,7 +111,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
     }
     # here and not above: this brings torch, which takes seconds
-    from lightning_trt_windows.builds.batch import checkpoints_in
+    from lightning_trt_windows.builds.places import checkpoints_in
     from lightning_trt_windows.export.pipeline import export_checkpoint
     from lightning_trt_windows.progress.display import Progress
 

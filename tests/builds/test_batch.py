@@ -19,9 +19,9 @@ from support.paths import MODELS as MODELS_FILE
 
 from lightning_trt_windows import export_checkpoint, export_checkpoints
 from lightning_trt_windows.artifact.artifact import check_artifact
-from lightning_trt_windows.builds.batch import checkpoints_in
 from lightning_trt_windows.builds.executors.names import check_executor
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.places import checkpoints_in
 from lightning_trt_windows.checkpoints.reader import consolidation
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, EnvironmentMismatchError
@@ -202,7 +202,7 @@ class TestElsewhere:
         assert list(temporary.iterdir()) == []
 
     def test_one_that_fails(self, bucket: str, temporary: Path) -> None:
-        """Its log stays, the message says where, and its checkpoint goes; a file that is no checkpoint leaves nothing."""
+        """Its log stays, the message says where, and its checkpoint goes; what is no checkpoint leaves nothing."""
         import fsspec
 
         content = torch.load(io.BytesIO(fsspec.filesystem("memory").cat("/bucket/1.ckpt")))

@@ -186,17 +186,16 @@ class BuildProcess(Executor):
                 self._pool.end_idle(with_gpus_only=True)
 
     def _build(self, build: _Build, function: Callable[..., Any], job: Job) -> None:
-        self._room.enter(build, job, build.cancelled)
         try:
+            self._room.enter(build, job, build.cancelled)
             if not build.set_running_or_notify_cancel():
                 return
-            try:
-                result = self._built(build, function, job)
-            # the thread outlives every failure; the future carries it
-            except BaseException as error:
-                build.set_exception(error)
-            else:
-                build.set_result(result)
+            result = self._built(build, function, job)
+        # the thread outlives every failure; the future carries it
+        except BaseException as error:
+            build.set_exception(error)
+        else:
+            build.set_result(result)
         finally:
             self._room.leave(build)
 

@@ -13,6 +13,8 @@ _FIRST = 10.0
 """Seconds without any movement after which the first line comes."""
 _EVERY = 60.0
 """Seconds between two lines, and until the first one where workers are busy."""
+_INTERVAL = 1.0
+"""Seconds between two looks; a training asks at every step."""
 
 
 class StallWatch:
@@ -32,12 +34,16 @@ class StallWatch:
         self._clock = clock
         self._state: frozenset[tuple[int, bool]] = frozenset()
         self._since = self._next = 0.0
+        self._looked = -_INTERVAL
 
     def look(self, futures: Collection[Future[Any]]) -> None:
         """Compare ``futures``, those that have not been collected, with the last time."""
         now = self._clock()
+        if now - self._looked < _INTERVAL:
+            return
+        self._looked = now
         state = frozenset((id(future), future.running() or future.done()) for future in futures)
-        if state != self._state or any(future.running() or future.done() for future in futures):
+        if state != self._state or any(moves for _, moves in state):
             self._state, self._since, self._next = state, now, now + _FIRST
             return
         if not futures or now < self._next:
