@@ -24,6 +24,7 @@ from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.onnx_format import warned_without_onnx
 from lightning_trt_windows.export.pipeline import existing, observer_of_checkpoint, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
@@ -316,12 +317,17 @@ class _Work:
             if isinstance(result, Exception):
                 keep = (paths.failed, paths.log)
                 raise result
-            keep = (paths.ep, paths.manifest, *paths.optional)  # what cannot be uploaded
-            self._done(Export(item.place, raise_if_failed(item.destination.finished(result)), existed=False))
+            files = paths.optional(len(result.manifest.engines))
+            keep = (paths.ep, paths.manifest, *files)  # what cannot be uploaded
+            self._done(Export(item.place, self._checked(item, result), existed=False))
             keep = ()
         except Exception as error:
             self.exports.failures.append(Failure(item.place, with_place(error, item.folder, keep)))
         self._release(item, keep=keep)
+
+    @staticmethod
+    def _checked(item: _Item, artifact: Artifact) -> Artifact:
+        return raise_if_failed(warned_without_onnx(item.destination.finished(artifact)))
 
     def _done(self, export: Export) -> None:
         self.exports.made.append(export)
