@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
+from lightning_trt_windows.builds.copies import Copies, with_place
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.places import Place, checkpoints_in
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.metadata import read_metadata
-from lightning_trt_windows.checkpoints.reader import is_sharded, read_checkpoint
+from lightning_trt_windows.checkpoints.reader import read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
@@ -29,9 +30,7 @@ from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
-__all__ = ["Export", "Exports", "checkpoints_in", "export_checkpoints"]
-
-Place: TypeAlias = Path | RemoteFile
+__all__ = ["Export", "Exports", "export_checkpoints"]
 
 
 @dataclass(frozen=True)
@@ -57,49 +56,6 @@ class Exports:
         return [export.artifact for export in self.made]
 
 
-def checkpoints_in(places: Iterable[str | os.PathLike[str]]) -> list[Place]:
-    """The checkpoints that are meant: files, those anywhere below directories, and patterns with ``*``, ``?``, ``**``.
-
-    A file or URL is taken as it is, whether it is there or not. Each is there once, in the order they were named;
-    those of a directory or a pattern by name.
-
-    Raises:
-        ConfigurationError: A directory or a pattern without a checkpoint.
-    """
-    found: dict[str, Place] = {}
-    for place in places:
-        several = _several(place)
-        if several is not None and not several:
-            raise ConfigurationError(f"{os.fspath(place)}: there is no checkpoint (*.ckpt)")
-        for one in [place_of(place)] if several is None else several:
-            found.setdefault(str(one) if isinstance(one, RemoteFile) else os.path.realpath(one), one)
-    return list(found.values())
-
-
-def _several(place: str | os.PathLike[str]) -> Sequence[Place] | None:
-    """Checkpoints of a directory or a pattern; ``None`` for what is neither."""
-    where = place_of(place)
-    if isinstance(where, RemoteFile):
-        return _several_there(where)
-    text = os.fspath(where)
-    if where.exists():
-        if not where.is_dir() or is_sharded(where):
-            return None
-        text = os.path.join(glob.escape(text), "**", "*.ckpt")  # noqa: PTH118 -- a pattern, not a path
-    elif not glob.has_magic(text):
-        return None
-    return sorted(Path(path) for path in glob.glob(text, recursive=True))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-
-
-def _several_there(where: RemoteFile) -> Sequence[Place] | None:
-    try:
-        if glob.has_magic(where.url):
-            return where.matching()
-        return where.below(".ckpt") if where.is_directory() else None
-    except OSError as error:
-        raise CheckpointError(f"{where} cannot be listed: {error}") from error
-
-
 def export_checkpoints(
     checkpoints: Iterable[str | os.PathLike[str]],
     module_class: type,
@@ -115,13 +71,14 @@ def export_checkpoints(
     max_pending: int = 16,
     build_deadline: float | None = None,
     build_memory: float | None = None,
+    workers: int | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
     **settings: Any,
 ) -> Exports:
     """Export many checkpoints; one that fails does not stop the others.
 
     Args:
-        checkpoints: Files, directories and patterns, see ``checkpoints_in``.
+        checkpoints: Files, directories and patterns, see ``builds.places.checkpoints_in``.
         module_class: The LightningModule's class; built from the hyperparameters in each checkpoint, captured once
             for all that have the same.
         datamodule: As in ``lightning_trt_windows.export_checkpoint``, and so are ``inputs``, ``ranges``,
@@ -134,21 +91,26 @@ def export_checkpoints(
         method: What to export instead of ``forward``.
         extra: JSON values for the manifests.
         trust_checkpoint: Allow checkpoints to run code while they are read.
-        max_pending: Builds that the executor is given at a time.
+        max_pending: Builds that the executor is given at a time. Of checkpoints elsewhere (``s3://``) so many are
+            copied here at a time, but not more than one for each of the executor's workers and one besides.
         build_deadline: Seconds for one build, with ``"process"``.
         build_memory: Gigabytes for one build, with ``"process"``; by default four fifths of what is available.
+        workers: Builds at a time, with ``"process"``; by default one for each 8 processor cores and 8 GB of available
+            memory, from 1 to 4.
         report: Called with how many are done, of how many, and what is being done.
         **settings: Fields of ``ExportSettings``.
 
     Raises:
         ConfigurationError: No checkpoints, settings that cannot be, two artifacts of one name in ``output``.
     """
+    if workers is not None and workers < 1:
+        raise ConfigurationError(f"workers must be 1 or more, got {workers!r}")
     places = checkpoints_in(checkpoints)
     if not places:
         raise ConfigurationError("no checkpoints were named")
     _refuse_same_names(places, output)
     source = _Source(module_class, datamodule, inputs, RangeOptions.of(ranges), method, trust_checkpoint)
-    own = named_executor(executor, build_deadline, build_memory) if isinstance(executor, str) else None
+    own = named_executor(executor, build_deadline, build_memory, workers) if isinstance(executor, str) else None
     work = _Work(source, settings_of(settings), own or executor, output, dict(extra or {}), max_pending, report)  # type: ignore[arg-type]
     try:
         work.run(places)
@@ -213,6 +175,8 @@ class _Item:
     checkpoint: Path
     """On this machine."""
     destination: Destination
+    folder: Path | None
+    """Where its copy and its artifact are on this machine, if they belong elsewhere."""
 
 
 class _Work:
@@ -238,6 +202,9 @@ class _Work:
         self._builds = Builds(executor, most=max_pending, replace_queued=False)
         self._items: dict[Path, _Item] = {}
         self._tracers: list[Tracer] = []
+        self._tracer_of: dict[Path, Tracer] = {}
+        """That of each checkpoint that is not finished."""
+        self._copies = Copies(executor, max_pending)
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}
         """Hyperparameters of the module that is at hand."""
@@ -264,26 +231,54 @@ class _Work:
         self._builds.cancel()
         for tracer in self._tracers:
             tracer.close()
+        self._copies.close()
 
     def _start(self, place: Place) -> None:
-        checkpoint, named = local_file(place, trusted=self._source.trusted)
-        if checkpoint in self._items:  # a directory of parts, and the file that was made of it
-            return
-        item = _Item(place, checkpoint, Destination.of(named, self._output))
-        job = self._job(item)
-        artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        folder = self._folder_for(place)
+        try:
+            checkpoint, named = local_file(place, trusted=self._source.trusted, directory=folder)
+            if checkpoint in self._items:  # a directory of parts, and the file that was made of it
+                return
+            destination = Destination.of(named, self._output, staging=folder)
+            item = _Item(place, checkpoint, destination, folder)
+            job = self._job(item)
+            artifact, job = existing(job, elsewhere=_complete_elsewhere(item))
+        except Exception:
+            self._copies.remove(folder)
+            raise
         if artifact:
             self._done(Export(place, artifact, existed=True))
+            self._release(item)
             return
         self._items[checkpoint] = item
         self._builds.add(checkpoint, job)
+
+    def _folder_for(self, place: Place) -> Path | None:
+        """A directory of this machine for a checkpoint or an artifact that belongs elsewhere, once there is room."""
+        output = place if self._output is None else place_of(self._output)
+        if not (isinstance(place, RemoteFile) or isinstance(output, RemoteFile)):
+            return None
+        while self._copies.are_many():
+            self._tell(self._builds.doing())
+            self._builds.wait_for_one()
+            self._collect()
+        return self._copies.new()
+
+    def _release(self, item: _Item, *, keep: Iterable[Path] = ()) -> None:
+        """``item`` is finished: delete what only it needed."""
+        self._tracer_of.pop(item.checkpoint, None)
+        self._copies.remove(item.folder, keep=keep)
+        needed = [*self._tracer_of.values(), self._tracers[-1]]
+        for tracer in [t for t in self._tracers if t not in needed]:
+            tracer.close()
+            self._tracers.remove(tracer)
 
     def _job(self, item: _Item, *, anew: bool = False) -> Job:
         hyperparameters = self._source.hyperparameters(item.checkpoint)
         if self._module is None or anew or not same_values(hyperparameters, self._like):
             self._module, self._like = self._source.module(item.checkpoint), hyperparameters
             self._discovered = None
-            directory = item.destination.paths.ep.parent
+            directory = item.folder.parent if item.folder else item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
                     self._settings,
@@ -298,7 +293,7 @@ class _Work:
         module, datamodule = self._module
         found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
         self._discovered = None if datamodule is None else found
-        tracer = self._tracers[-1]
+        tracer = self._tracer_of[item.checkpoint] = self._tracers[-1]
         job = tracer.job(module, item.checkpoint, tracer.snapshot(module, lambda: found, step=-1), ())
         return replace(job, paths=item.destination.paths)
 
@@ -315,12 +310,19 @@ class _Work:
                 return
             except Exception as error:
                 result = error
+        paths = item.destination.paths
+        keep: tuple[Path, ...] = ()
         try:
             if isinstance(result, Exception):
+                keep = (paths.failed, paths.log)
                 raise result
+            files = paths.optional(len(result.manifest.engines))
+            keep = (paths.ep, paths.manifest, *files)  # what cannot be uploaded
             self._done(Export(item.place, self._checked(item, result), existed=False))
+            keep = ()
         except Exception as error:
-            self.exports.failures.append(Failure(item.place, error))
+            self.exports.failures.append(Failure(item.place, with_place(error, item.folder, keep)))
+        self._release(item, keep=keep)
 
     @staticmethod
     def _checked(item: _Item, artifact: Artifact) -> Artifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, wait
@@ -12,12 +13,16 @@ from typing import NamedTuple
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact, remove_manifest
 from lightning_trt_windows.artifact.windows_names import windows_name
+from lightning_trt_windows.builds.executors.stall import StallWatch
 from lightning_trt_windows.errors import ArtifactError, LightningTrtError
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.pipeline import build
 from lightning_trt_windows.storage.remote_file import RemoteFile
 
 __all__ = ["Builds", "Failure", "Outcome", "remove_artifact"]
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,17 @@ class Builds:
         executor: Any ``concurrent.futures.Executor``.
         most: Jobs that are submitted and not finished. The others wait here: a file each, and no memory.
         replace_queued: Let a newer checkpoint take the place of older ones that still wait.
+        tell: Is given a line where nothing moves for some time.
     """
 
-    def __init__(self, executor: Executor, *, most: int, replace_queued: bool) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        most: int,
+        replace_queued: bool,
+        tell: Callable[[str], None] = _LOGGER.warning,
+    ) -> None:
         self.executor = executor
         self.most = most
         self.replace_queued = replace_queued
@@ -64,6 +77,7 @@ class Builds:
         self._waiting: list[_Pending] = []
         self._running: dict[Future[Artifact], _Pending] = {}
         self._unwanted: set[Future[Artifact]] = set()
+        self._stall = StallWatch(executor, tell)
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running)
@@ -98,15 +112,22 @@ class Builds:
                 continue
             outcomes.append(Outcome(*pending, _result(future)))
         self._submit()
+        self._stall.look(self._running)
         return outcomes
 
     def doing(self) -> str:
-        """What is being built and how far it is, for people to see."""
-        for future, pending in self._running.items():
-            if future not in self._unwanted and not future.done():
-                name = pending.job.paths.ep.name
-                return f"{name}: {getattr(future, 'doing', '') or ('build' if future.running() else 'waits')}"
-        return ""
+        """What is being built, how far it is, and how many builds there are besides, for people to see."""
+        wanted = [f for f in self._running if f not in self._unwanted and not f.done()]
+        # Dask's futures do not say that they run
+        running = [f for f in wanted if f.running()] or wanted[:1]
+        if not running:
+            return ""
+        first = running[0]
+        text = f"{self._running[first].job.paths.ep.name}: {_stage(first)}"
+        queued = len(wanted) - len(running) + len(self._waiting)
+        more = [f"{len(running) - 1} more at work"] if len(running) > 1 else []
+        more += [f"{queued} queued"] if queued else []
+        return f"{text} ({', '.join(more)})" if more else text
 
     def finish(self, report: Callable[[Outcome], None], look: Callable[[], None] = lambda: None) -> None:
         """Wait for everything, report each outcome as it comes, and ``look`` every now and then."""
@@ -114,8 +135,12 @@ class Builds:
             for outcome in self.collect():
                 report(outcome)
             look()
-            if self._running:
-                wait(self._running, timeout=0.5, return_when="FIRST_COMPLETED")
+            self.wait_for_one()
+
+    def wait_for_one(self, timeout: float = 0.5) -> None:
+        """Wait until one of those that the executor has is finished, for at most ``timeout`` seconds."""
+        if self._running:
+            wait(self._running, timeout=timeout, return_when="FIRST_COMPLETED")
 
     def cancel(self) -> list[Path]:
         """Give up everything; gives back the checkpoints that have no artifact for it."""
@@ -129,14 +154,28 @@ class Builds:
         return given_up
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < self.most:
-            pending = self._waiting.pop(0)
+        for pending in list(self._waiting):
+            if len(self._running) >= self.most:
+                return
+            if self._waits_for_twin(pending):
+                continue
+            self._waiting.remove(pending)
             try:
                 future = self.executor.submit(build, pending.job)
             except Exception as error:  # a pool whose workers have died, a scheduler that has gone
                 future = Future()
                 future.set_exception(error)
             self._running[future] = pending
+
+    def _waits_for_twin(self, pending: _Pending) -> bool:
+        """Whether a checkpoint that may have the same weights comes first: beside it the same would be built twice."""
+        under_way = {p.checkpoint for f, p in self._running.items() if f not in self._unwanted and not f.done()}
+        earlier = {p.checkpoint for p in self._waiting[: self._waiting.index(pending)]}
+        return not (under_way | earlier).isdisjoint(pending.job.twins)
+
+
+def _stage(future: Future[Artifact]) -> str:
+    return getattr(future, "doing", "") or ("build" if future.running() else "waits")
 
 
 def _result(future: Future[Artifact]) -> Artifact | Exception:

@@ -181,7 +181,9 @@ class Tracer:
 
         def keep(program: ExportedProgram) -> None:
             if now is not None and not now.is_whole:
-                bare.append(BareProgram(program, _keys_of(module, discovered.method or self.method, program), now.device))
+                bare.append(
+                    BareProgram(program, _keys_of(module, discovered.method or self.method, program), now.device)
+                )
 
         swapped = weights_swapped(
             module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading

@@ -44,13 +44,20 @@ def one_file(path: Path, *, trusted: bool) -> Path:
     return whole
 
 
-def local_file(place: Path | RemoteFile, *, trusted: bool) -> tuple[Path, Path | RemoteFile]:
+def local_file(
+    place: Path | RemoteFile, *, trusted: bool, directory: Path | None = None
+) -> tuple[Path, Path | RemoteFile]:
     """The checkpoint as a file on this machine, and what its artifact is named after.
+
+    Args:
+        place: The checkpoint.
+        trusted: As for ``one_file``.
+        directory: Where a copy of a remote one goes; by default a directory that is deleted when the process ends.
 
     Raises:
         CheckpointError: It is not there, or as ``one_file`` says.
     """
     if isinstance(place, RemoteFile):
-        return download_checkpoint(place, temporary_directory()), place
+        return download_checkpoint(place, directory or temporary_directory()), place
     path = one_file(place, trusted=trusted)
     return path, path

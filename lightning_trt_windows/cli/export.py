@@ -72,6 +72,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
     add("--executor", metavar="WHERE", help="where several are built, see below (default: process)")
+    add("--workers", type=int, metavar="N", help="builds at a time with --executor process (default: as cores allow)")
     add("--json", action="store_true", help="print JSON: what was made, and what failed")
     add("--quiet", action="store_true", help="do not show what is being done")
     add_ranges(parser)
@@ -89,6 +90,8 @@ _SEVERAL += "\n".join(f"  {name:18}{meaning}" for name, meaning in EXECUTORS.ite
 def _export(arguments: argparse.Namespace) -> int:
     if arguments.executor:
         check_executor(arguments.executor)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigurationError(f"--workers must be 1 or more, got {arguments.workers}")
     inputs, ranges, extra = input_tree(arguments.input), range_options(arguments), json_object(arguments.extra)
     module = imported(arguments.module, "--module")
     if not isinstance(module, type):
@@ -115,7 +118,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
     }
     # here and not above: this brings torch, which takes seconds
-    from lightning_trt_windows.builds.batch import checkpoints_in
+    from lightning_trt_windows.builds.places import checkpoints_in
     from lightning_trt_windows.export.pipeline import export_checkpoint
     from lightning_trt_windows.progress.display import Progress
 

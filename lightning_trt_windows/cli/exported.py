@@ -36,7 +36,14 @@ def export_several(arguments: argparse.Namespace, module: type, options: dict[st
 
     executor = arguments.executor or "process"
     with progress.shown():
-        exports = export_checkpoints(arguments.checkpoint, module, executor=executor, report=progress.update, **options)
+        exports = export_checkpoints(
+            arguments.checkpoint,
+            module,
+            executor=executor,
+            workers=arguments.workers,
+            report=progress.update,
+            **options,
+        )
     if arguments.json:
         print_json(_values(exports))
     else:

@@ -26,8 +26,20 @@ class Destination:
     """Where it has to be uploaded."""
 
     @classmethod
-    def of(cls, checkpoint: Path | RemoteFile, output: str | os.PathLike[str] | None) -> Destination:
-        """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own."""
+    def of(
+        cls,
+        checkpoint: Path | RemoteFile,
+        output: str | os.PathLike[str] | None,
+        *,
+        staging: Path | None = None,
+    ) -> Destination:
+        """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own.
+
+        Args:
+            checkpoint: The checkpoint.
+            output: Directory or URL for the artifact.
+            staging: Directory to build in what has to be uploaded; by default one that goes when the process ends.
+        """
         directory = None if output is None else place_of(output)
         place: Path | RemoteFile = checkpoint
         if isinstance(directory, Path):
@@ -36,14 +48,14 @@ class Destination:
         elif isinstance(directory, RemoteFile):
             place = directory.child(checkpoint.name)
         remote = RemoteArtifact.beside(place) if isinstance(place, RemoteFile) else None
-        local = temporary_directory() / place.name if isinstance(place, RemoteFile) else place
+        local = (staging or temporary_directory()) / place.name if isinstance(place, RemoteFile) else place
         return cls(ArtifactPaths.beside(local), remote)
 
     def finished(self, artifact: Artifact) -> Artifact:
         """Upload ``artifact`` where it has to be, and add it to the index of its directory if there is one.
 
         Raises:
-            OutputError: It cannot be uploaded; it is whole on this machine until the process ends.
+            OutputError: It cannot be uploaded; it is whole on this machine, where the message says.
         """
         if self.remote is not None:
             artifact = self.remote.upload(artifact)

@@ -60,7 +60,7 @@ class WindowsExport(Callback):
             and their ranges are taken from what ``forward`` receives during the run.
         precision: ``"16"``, ``"bf16"`` or ``"32"``: what engines compute in. By default the type of the weights, which
             is float32 under ``Trainer(precision="16-mixed")`` too.
-        executor: Where engines are built. ``"process"``: in fresh processes of low priority, one after the other; the
+        executor: Where engines are built. ``"process"``: in processes of low priority, ``workers`` at a time; the
             default with ``when="checkpoint"``. ``"inline"``: in the training process, which waits; the default with
             ``when="train_end"``. ``"dask:ADDRESS"``, ``"submitit:FOLDER"``, ``"loky:N"``: by others. Or any
             ``concurrent.futures.Executor`` of processes.
@@ -87,6 +87,8 @@ class WindowsExport(Callback):
         build_deadline: Seconds that one build may take in ``executor="process"``.
         build_memory: Gigabytes (10^9 bytes) that one build may take there; by default four fifths of what the machine
             has available when it begins.
+        workers: Builds at a time there; by default one for each 8 processor cores and 8 GB of available memory, from 1
+            to 4.
         retrace: Capture the module for every checkpoint, even where nothing has changed but its weights.
         log_artifacts: What loggers are given besides the manifest's values: ``True`` the files of what is there at the
             end, ``"all"`` each as it is made; by default what their ``log_model`` says. ``False``: nothing at all.
@@ -136,6 +138,7 @@ class WindowsExport(Callback):
         replace_queued: bool = False,
         build_deadline: float | None = None,
         build_memory: float | None = None,
+        workers: int | None = None,
         retrace: bool = False,
         log_artifacts: LogArtifacts = None,
         preflight: bool = True,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows._compat.lightning import rank_zero_info
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.builds.queue import Builds, Outcome, remove_artifact
 from lightning_trt_windows.builds.snapshot import Snapshot
@@ -57,7 +58,12 @@ class CheckpointExports:
         """Where checkpoints of other file systems are meanwhile."""
         self._tracer = Tracer(options.settings, method=options.method, extra=options.extra, retrace=options.retrace)
         self._executor, self._own_executor = options.make_executor()
-        self._builds = Builds(self._executor, most=options.max_pending, replace_queued=options.replace_queued)
+        self._builds = Builds(
+            self._executor,
+            most=options.max_pending,
+            replace_queued=options.replace_queued,
+            tell=lambda line: rank_zero_info(f"WindowsExport: {line}."),
+        )
         self.busy = False
         """Whether there was any checkpoint."""
         self._moments: dict[Path, Snapshot] = {}

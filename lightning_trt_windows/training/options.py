@@ -52,6 +52,8 @@ class Options:
     """Seconds."""
     build_memory: float | None = None
     """Gigabytes (10^9 bytes)."""
+    workers: int | None = None
+    """Builds at a time."""
     retrace: bool = False
     log_artifacts: LogArtifacts = None
     preflight: bool = True
@@ -70,6 +72,8 @@ class Options:
             )
         if self.max_pending < 1:
             raise ConfigurationError(f"max_pending must be 1 or more, got {self.max_pending!r}")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigurationError(f"workers must be 1 or more, got {self.workers!r}")
         for name in ("build_deadline", "build_memory"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -109,4 +113,4 @@ class Options:
         """
         if isinstance(self.executor, Executor):
             return self.executor, False
-        return named_executor(self.executor, self.build_deadline, self.build_memory), True
+        return named_executor(self.executor, self.build_deadline, self.build_memory, self.workers), True

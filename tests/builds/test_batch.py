@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,14 @@ from support.paths import MODELS as MODELS_FILE
 
 from lightning_trt_windows import export_checkpoint, export_checkpoints
 from lightning_trt_windows.artifact.artifact import check_artifact
-from lightning_trt_windows.builds.batch import checkpoints_in
 from lightning_trt_windows.builds.executors.names import check_executor
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.places import checkpoints_in
 from lightning_trt_windows.checkpoints.reader import consolidation
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.progress.events import listening
+from lightning_trt_windows.storage.remote_file import RemoteFile
 
 MODELS = str(MODELS_FILE)
 
@@ -157,6 +161,73 @@ class TestExports:
         for module, *_ in programs.values():
             assert module.startswith("lightning.") == (name == "lightning")
             assert find(module) is not None
+
+
+class TestElsewhere:
+    """Checkpoints of a bucket: this machine's disk holds what is worked on."""
+
+    @pytest.fixture
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """The directory for temporary files."""
+        directory = tmp_path / "temporary"
+        directory.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(directory))
+        return directory
+
+    @pytest.fixture
+    def bucket(self, trained: Path) -> Iterator[str]:
+        """Both runs' checkpoints, four in all, with other names."""
+        system = pytest.importorskip("fsspec").filesystem("memory")
+        for number, checkpoint in enumerate(sorted(trained.rglob("*.ckpt"))):
+            system.pipe(f"/bucket/{number}.ckpt", checkpoint.read_bytes())
+        yield "memory://bucket"
+        system.rm("/bucket", recursive=True)
+
+    def test_nothing_stays(self, bucket: str, temporary: Path, tmp_path: Path) -> None:
+        """One checkpoint at a time and one that is copied meanwhile; afterwards nothing, whatever became of each."""
+        here: list[int] = []
+
+        def look(done: int, total: int, doing: str) -> None:
+            here.append(len(list(temporary.rglob("*.ckpt"))))
+
+        exports = export_checkpoints([bucket], Regression, Data(), executor="inline", report=look)
+        assert (len(exports.made), exports.failures) == (4, [])
+        assert max(here) <= 2
+        assert list(temporary.iterdir()) == []
+        again = export_checkpoints([bucket], Regression, Data(), executor="inline")
+        assert [export.existed for export in again.made] == [True] * 4
+        assert list(temporary.iterdir()) == []
+        (artifact,) = export_checkpoints([f"{bucket}/0.ckpt"], Regression, Data(), output=tmp_path / "out").artifacts
+        assert check_artifact(artifact).path == tmp_path / "out" / "0.windows.ep"
+        assert list(temporary.iterdir()) == []
+
+    def test_one_that_fails(self, bucket: str, temporary: Path) -> None:
+        """Its log stays, the message says where, and its checkpoint goes; what is no checkpoint leaves nothing."""
+        import fsspec
+
+        content = torch.load(io.BytesIO(fsspec.filesystem("memory").cat("/bucket/1.ckpt")))
+        odd = io.BytesIO()
+        torch.save({**content, "state_dict": {"other": torch.ones(3)}}, odd)
+        fsspec.filesystem("memory").pipe({"/bucket/1.ckpt": odd.getvalue(), "/bucket/2.ckpt": b"nothing"})
+        exports = export_checkpoints([bucket], Regression, Data(), executor="process", workers=1)
+        assert [failure.checkpoint.name for failure in exports.failures if failure.checkpoint] == ["1.ckpt", "2.ckpt"]
+        assert len(exports.made) == 2
+        assert not list(temporary.rglob("*.ckpt"))
+        for failure in exports.failures:
+            kept = [path for path in temporary.rglob("*.failed") if str(path.parent) in str(failure.error)]
+            assert bool(kept) == ("of this machine" in str(failure.error))
+
+    def test_cannot_be_uploaded(self, bucket: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The artifact stays whole on this machine, as the message says, and its checkpoint goes."""
+
+        def refused(file: RemoteFile, source: Path) -> None:
+            raise PermissionError("not yours")
+
+        monkeypatch.setattr(RemoteFile, "upload", refused)
+        (failure,) = export_checkpoints([f"{bucket}/0.ckpt"], Regression, Data(), executor="inline").failures
+        (kept,) = temporary.rglob("*.ep")
+        assert str(check_artifact(kept).path) in str(failure.error)
+        assert not list(temporary.rglob("*.ckpt"))
 
 
 class TestCommand:

@@ -41,8 +41,8 @@ def executor() -> ByHand:
     return ByHand()
 
 
-def add(builds: Builds, directory: Path, *names: str) -> None:
-    """Ask for the artifacts of checkpoints."""
+def add(builds: Builds, directory: Path, *names: str, twins: tuple[str, ...] = ()) -> None:
+    """Ask for the artifacts of checkpoints, which may have the weights of ``twins``."""
     for name in names:
         checkpoint = directory / f"{name}.ckpt"
         job = Job(
@@ -53,6 +53,7 @@ def add(builds: Builds, directory: Path, *names: str) -> None:
             outputs=(),
             checkpoint=None,
             capture_seconds=0.0,
+            twins=tuple(directory / f"{twin}.ckpt" for twin in twins),
         )
         builds.add(checkpoint, job)
 
@@ -129,3 +130,34 @@ def test_given_up(tmp_path: Path, executor: ByHand) -> None:
     assert [path.stem for path in builds.cancel()] == ["a", "c"]
     assert executor.submitted["a"].cancelled()
     assert len(builds) == 0
+
+
+def test_twins_one_after_the_other(tmp_path: Path, executor: ByHand) -> None:
+    """A checkpoint that may have the weights of another one waits for its artifact, and those behind it do not."""
+    builds = Builds(executor, most=4, replace_queued=False)
+    add(builds, tmp_path, "a")
+    add(builds, tmp_path, "b", twins=("a",))
+    add(builds, tmp_path, "last", twins=("a", "b"))
+    add(builds, tmp_path, "c")
+    assert list(executor.submitted) == ["a", "c"]
+    executor.end("a")
+    assert finished(builds) == ["a"]
+    assert list(executor.submitted) == ["a", "c", "b"]
+    executor.end("b")
+    executor.end("c")
+    assert finished(builds) == ["c", "b"]
+    assert list(executor.submitted)[-1] == "last"
+
+
+def test_what_is_being_done(tmp_path: Path, executor: ByHand) -> None:
+    """One build with its stage, and how many there are besides."""
+    builds = Builds(executor, most=4, replace_queued=False)
+    assert builds.doing() == ""
+    add(builds, tmp_path, "a")
+    assert builds.doing() == "a.windows.ep: waits"
+    add(builds, tmp_path, "b", "c", "d", "e", "f")
+    executor.begin("b")
+    assert builds.doing() == "b.windows.ep: build (5 queued)"
+    executor.submitted["b"].doing = "compile"  # type: ignore[attr-defined]
+    executor.begin("c")
+    assert builds.doing() == "b.windows.ep: compile (1 more at work, 4 queued)"

@@ -51,6 +51,7 @@ trainer:
         compute_capabilities: ["8.6", "8.9"]
         extra: {classes: [cat, dog], nested: {deep: 1}}
         build_deadline: 60
+        workers: 2
 """
 
 

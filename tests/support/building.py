@@ -52,3 +52,29 @@ def says_what_it_does(job: Any) -> None:
 
     stage("compile", job.paths.ep.name)
     time.sleep(600)
+
+
+def raises(job: Any) -> None:
+    """Say something, in Python and in C, and raise."""
+    print("about to fail")
+    os.write(2, b"from C\n")
+    raise ValueError("no number")
+
+
+def meets(job: Any) -> int:
+    """Wait until a second build runs as well; the process."""
+    here = job.paths.directory
+    (here / f"{os.getpid()}.met").touch()
+    last = time.monotonic() + 120
+    while len(list(here.glob("*.met"))) < 2:
+        if time.monotonic() > last:
+            raise TimeoutError("alone")
+        time.sleep(0.05)
+    return os.getpid()
+
+
+def checkpoint_of_another(path: Path) -> None:
+    """Write a checkpoint whose tensors are not those of any program here."""
+    import torch
+
+    torch.save({"state_dict": {"other": torch.ones(3)}, "epoch": 0, "global_step": 5}, path)

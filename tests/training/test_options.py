@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lightning_trt_windows import RangeOptions, WindowsExport
+from lightning_trt_windows.builds.executors.process import BuildProcess
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.training.options import Options
@@ -36,6 +37,15 @@ def test_where_engines_are_built() -> None:
     assert WindowsExport(when="checkpoint", executor="inline").options.executor == "inline"
 
 
+def test_builds_at_a_time() -> None:
+    """As many as were asked for, where the executor is ours."""
+    executor, is_own = WindowsExport(when="checkpoint", workers=3, build_deadline=60).options.make_executor()
+    assert is_own
+    assert isinstance(executor, BuildProcess)
+    assert (executor.workers, executor.deadline) == (3, 60)
+    executor.shutdown()
+
+
 def test_ranges_in_yaml() -> None:
     """A plain mapping will be one of options."""
     ranges: Any = {"caps": {"batch": 64}}
@@ -53,6 +63,7 @@ def test_ranges_in_yaml() -> None:
         ({"max_pending": 0}, "max_pending must be 1 or more, got 0"),
         ({"build_deadline": 0}, "build_deadline must be more than 0"),
         ({"build_memory": -1.0}, "build_memory must be more than 0"),
+        ({"workers": 0}, "workers must be 1 or more, got 0"),
     ],
 )
 def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -1,1 +1,1 @@
-"""Where builds run: in this process, in fresh processes, on Dask, loky or SLURM."""
+"""Where builds run: in this process, in processes that take one build after the other, on Dask, loky or SLURM."""

@@ -9,7 +9,7 @@ import psutil
 
 from lightning_trt_windows.artifact.files import readable_size
 
-__all__ = ["MemoryLimit", "prefer_for_oom_kill"]
+__all__ = ["MemoryLimit", "memory_taken", "prefer_for_oom_kill"]
 
 _SHARE = 0.8
 """Of the memory that is free when a build begins: what it may take unless it is told otherwise."""
@@ -26,18 +26,17 @@ class MemoryLimit:
 
     Args:
         gigabytes: Of 10^9 bytes; ``None`` for four fifths of what the machine has available now.
+        held: Bytes that its process holds already, from earlier builds. They count as available.
     """
 
-    def __init__(self, gigabytes: float | None = None) -> None:
+    def __init__(self, gigabytes: float | None = None, *, held: int = 0) -> None:
         self._told = gigabytes is not None
-        self.bytes = int(gigabytes * 1e9 if gigabytes is not None else psutil.virtual_memory().available * _SHARE)
+        available = psutil.virtual_memory().available + held
+        self.bytes = int(gigabytes * 1e9 if gigabytes is not None else available * _SHARE)
 
     def exceeded(self, pid: int) -> str:
         """A sentence, if process ``pid`` has taken more; otherwise nothing."""
-        try:
-            taken = _taken(pid)
-        except psutil.Error:  # it has ended
-            return ""
+        taken = memory_taken(pid)
         if taken <= self.bytes:
             return ""
         allowed = "" if self._told else ", four fifths of what was free when it began"
@@ -47,7 +46,10 @@ class MemoryLimit:
         )
 
 
-def _taken(pid: int) -> int:
-    """Bytes of the process's own: libraries and files that it maps can be dropped at any time."""
-    memory = psutil.Process(pid).memory_info()
+def memory_taken(pid: int) -> int:
+    """Bytes of the process's own: libraries and files that it maps can be dropped at any time. 0 where it has ended."""
+    try:
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
     return int(memory.rss - getattr(memory, "shared", 0))

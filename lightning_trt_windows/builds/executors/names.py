@@ -8,7 +8,7 @@ __all__ = ["EXECUTORS", "check_executor"]
 
 EXECUTORS = {
     "inline": "in this process",
-    "process": "in fresh processes of this machine, one after the other",
+    "process": "in processes of this machine, as many at a time as workers says",
     "dask:ADDRESS": "by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786",
     "submitit:FOLDER": "by SLURM, where there is none in processes of this machine; logs go to FOLDER",
     "loky:N": "in N processes of this machine",

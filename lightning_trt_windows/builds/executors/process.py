@@ -1,62 +1,44 @@
-"""Where builds run: in this process, or each in a fresh one. Anything else is an ``Executor`` that the user brings.
+"""Where builds run: in this process, or in builder processes. Anything else is an ``Executor`` that the user brings.
 
 Both are ``concurrent.futures`` executors, so that there is one way to hand a build over.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import pickle
 import queue
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
-from lightning_trt_windows.artifact.files import link_or_copy, temporary_name
+from lightning_trt_windows.artifact.files import output_errors, temporary_name
 from lightning_trt_windows.backends import builds_on_a_gpu
-from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit
-from lightning_trt_windows.builds.executors.worker import CALL, RESULT, STAGE
+from lightning_trt_windows.builds.executors.builder import IDLE_SECONDS, Builder, BuilderPool, Surroundings
+from lightning_trt_windows.builds.executors.failed_build import LOG, died, keep
+from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit, memory_taken
+from lightning_trt_windows.builds.executors.room import Room, default_workers, processor_cores
+from lightning_trt_windows.builds.executors.worker import BEGUN, RESULT, STAGE
 from lightning_trt_windows.errors import CompileError
-from lightning_trt_windows.export.job import Job, SavedProgram
+from lightning_trt_windows.export.job import Job
 
 __all__ = ["BuildProcess", "Inline"]
 
-_LOG = "log.txt"
-_LOG_TAIL = 2000
-"""Characters of the log that go into the message."""
 _LOOKS = 0.2
 """Seconds between two looks at a build's memory."""
-
-_REPRODUCE = '''"""Repeats the build that failed, with its messages: python reproduce.py"""
-
-import pickle
-from dataclasses import replace
-from pathlib import Path
-
-from lightning_trt_windows.export.pipeline import build
-
-here = Path(__file__).resolve().parent
-function, (job,) = pickle.loads((here / "call.pickle").read_bytes())
-paths = replace(job.paths, directory=here.parent)
-weights = job.program.weights and here.parent / job.program.weights.name
-program = replace(job.program, path=here / job.program.path.name, weights=weights)
-print(build(replace(job, program=program, paths=paths)))
-'''
 
 
 class Inline(Executor):
     """Runs each call at once, in this thread."""
+
+    workers = 1
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``function`` and return the finished future."""
@@ -72,174 +54,239 @@ class Inline(Executor):
 class _Build(Future[Artifact]):
     """A build that can be cancelled while it runs: its process is killed."""
 
-    process: subprocess.Popen[bytes] | None = None
-    killed = False
-    folder: Path | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.doing = ""
+        """What its process is doing."""
+        self.killed = False
+        self._builder: Builder | None = None
+        self._lock = threading.Lock()
 
     @property
-    def doing(self) -> str:
-        """What its process is doing."""
-        try:
-            return (self.folder / STAGE).read_text(encoding="utf-8") if self.folder else ""
-        except OSError:
-            return ""
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The process that works for it now."""
+        builder = self._builder
+        return builder.process if builder else None
+
+    def work_in(self, builder: Builder | None) -> None:
+        """Say which process works for it; ``None`` when it has finished, and is not to be killed for it any more."""
+        with self._lock:
+            self._builder = builder
+            if builder is None:
+                self.doing = ""
+            elif self.killed:  # between its turn and now
+                builder.kill()
 
     def cancel(self) -> bool:
         """Take it off the queue, or kill its process."""
         if super().cancel():
             return True
-        self.killed = True
-        _kill(self.process)
+        with self._lock:
+            self.killed = True
+            if self._builder is not None:
+                self._builder.kill()
         return not self.done()
 
 
 class BuildProcess(Executor):
-    """Builds jobs one after the other, each in a fresh process of low priority that sees no GPU.
+    """Builds jobs in processes of low priority that see no GPU. Each takes one job after the other.
 
     A build that crashes, is killed, or takes too long or too much memory is an exception here, and leaves its log and a
-    script that repeats it beside the artifact (``ArtifactPaths.failed``).
+    script that repeats it beside the artifact (``ArtifactPaths.failed``). Its process ends with it, and another one
+    takes the next job. A process also ends when it holds too much memory after a build, when it has had nothing to do
+    for ten minutes, and with this one.
 
     Args:
         deadline: Seconds that one build may take; ``None`` for no limit.
         memory: Gigabytes (10^9 bytes) that one build may take; ``None`` for four fifths of what is available when it
             begins.
         niceness: Added to the niceness of this process.
+        workers: Builds at a time; ``None`` for one for each 8 processor cores and 8 GB of available memory, from 1 to
+            4. One more begins only where the memory is available that it is expected to take.
     """
 
-    def __init__(self, deadline: float | None = None, memory: float | None = None, *, niceness: int = 10) -> None:
+    def __init__(
+        self,
+        deadline: float | None = None,
+        memory: float | None = None,
+        *,
+        niceness: int = 10,
+        workers: int | None = None,
+    ) -> None:
         self.deadline = deadline
         self.memory = memory
         self.niceness = niceness
+        self.workers = default_workers() if workers is None else workers
         self._queue: queue.SimpleQueue[tuple[_Build, Callable[..., Any], Job] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        """Threads that wait for a build, less the builds that wait for a thread."""
         self._builds: list[_Build] = []
         self._lock = threading.Lock()
+        self._is_shut_down = False
+        self._pool = BuilderPool()
+        self._room = Room()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queue ``function(job)``; the function is a module's, and the job can be pickled."""
+        """Queue ``function(job)``; the function is a module's, and the job can be pickled.
+
+        Raises:
+            RuntimeError: The executor has been shut down.
+        """
         (job,) = args
         build = _Build()
         with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
             self._builds = [*(b for b in self._builds if not b.done()), build]
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lightning-trt-windows", daemon=True)
-                self._thread.start()
-        self._queue.put((build, function, job))
+            self._queue.put((build, function, job))
+            self._idle -= 1
+            if self._idle < 0 and len(self._threads) < self.workers:
+                thread = threading.Thread(target=self._run, name="lightning-trt-windows", daemon=True)
+                self._threads.append(thread)
+                self._idle += 1
+                thread.start()
         return build
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the queue. With ``cancel_futures`` also kill what runs."""
+        """End the queue and the processes when all is built. With ``cancel_futures`` also kill what runs."""
         with self._lock:
-            thread, self._thread = self._thread, None
+            threads, already, self._is_shut_down = list(self._threads), self._is_shut_down, True
+            for _ in () if already else threads:
+                self._queue.put(None)
+            builds = list(self._builds)
         if cancel_futures:
-            for build in self._builds:
+            for build in builds:
                 build.cancel()
-        if thread is not None:
-            self._queue.put(None)
-            if wait:
+        self._pool.close()
+        if wait:
+            for thread in threads:
                 thread.join()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            build, function, job = item
-            if not build.set_running_or_notify_cancel():
-                continue
+        while True:
             try:
-                result = self._built(build, function, job)
-            # the thread outlives every failure; the future carries it
-            except BaseException as error:
-                build.set_exception(error)
-            else:
-                build.set_result(result)
+                item = self._queue.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                self._pool.end_idle(IDLE_SECONDS)
+                with self._lock:
+                    if self._queue.empty():  # otherwise something has come in this moment
+                        self._threads.remove(threading.current_thread())
+                        self._idle -= 1
+                        return
+                continue
+            if item is None:
+                return
+            self._build(*item)
+            del item  # a program may be large
+            with self._lock:
+                self._idle += 1
+                nothing_waits = self._queue.empty()
+            if nothing_waits:  # the training wants the memory of its GPU
+                self._pool.end_idle(with_gpus_only=True)
+
+    def _build(self, build: _Build, function: Callable[..., Any], job: Job) -> None:
+        try:
+            self._room.enter(build, job, build.cancelled)
+            if not build.set_running_or_notify_cancel():
+                return
+            result = self._built(build, function, job)
+        # the thread outlives every failure; the future carries it
+        except BaseException as error:
+            build.set_exception(error)
+        else:
+            build.set_result(result)
+        finally:
+            self._room.leave(build)
 
     def _built(self, build: _Build, function: Callable[..., Any], job: Job) -> Artifact:
         folder = job.paths.ep.with_name(temporary_name(".build"))
-        folder.mkdir()
-        build.folder = folder
+        with output_errors(folder, 0):
+            folder.mkdir()
         try:
-            (folder / CALL).write_bytes(pickle.dumps((function, (job,))))
-            with (folder / _LOG).open("wb") as log:
-                why = self._run_process(build, folder, log, sees_gpus=_needs_gpu(job))
-            outcome = _outcome(folder)
+            outcome, how = self._called(build, folder, pickle.dumps((function, (job,))), sees_gpus=_needs_gpu(job))
             if outcome is not None and outcome[0]:
                 shutil.rmtree(job.paths.failed, ignore_errors=True)
                 return outcome[1]  # type: ignore[no-any-return]  # what build gives back
             if build.killed:
                 raise CompileError("the build was cancelled")
-            kept = _keep(folder, function, job)
-            if outcome is not None:
-                raise outcome[1]
-            raise CompileError(_died(why or _how_it_ended(build.process), kept))
+            log = _log_of(folder)
+            kept = keep(folder, function, job)
+            raise outcome[1] if outcome is not None else CompileError(died(how, kept, log))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _run_process(self, build: _Build, folder: Path, log: IO[bytes], *, sees_gpus: bool) -> str:
-        """Run the worker to its end; what it was ended for, or nothing."""
-        command = [
-            sys.executable,
-            "-m",
-            "lightning_trt_windows.builds.executors.worker",
-            str(folder),
-            str(self.niceness),
-        ]
-        # TensorRT-RTX builds without a GPU, and all of its memory belongs to the training
-        hidden = {} if sees_gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        environment = {**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
-        build.process = process
-        try:
-            if build.killed:  # between its turn and now
-                _kill(process)
-            return self._watched(process)
-        finally:
-            _kill(process)
-            if process.stdin:
-                process.stdin.close()
+    def _called(
+        self, build: _Build, folder: Path, call: bytes, *, sees_gpus: bool
+    ) -> tuple[tuple[bool, Any] | None, str]:
+        """Have a builder process do ``call``.
 
-    def _watched(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait for ``process`` as long as it keeps to its limits; the one that it does not keep to, or nothing."""
-        limit = MemoryLimit(self.memory)
+        Returns:
+            ``(True, value)`` or ``(False, exception)``; or nothing and how the process ended.
+        """
+        threads = max(1, processor_cores() // self.workers) if self.workers > 1 else None
+        surroundings = Surroundings.now(self.niceness, sees_gpus=sees_gpus, threads=threads)
+        while True:
+            builder = self._pool.take(surroundings)
+            was_warm = builder is not None
+            if builder is None:
+                builder = Builder(surroundings, folder / LOG)
+            self._room.runs_in(build, builder.process.pid)
+            begun, answer, how = False, None, ""
+            try:
+                build.work_in(builder)
+                begun, answer, how = self._watched(build, builder, call, folder / LOG)
+            finally:
+                build.work_in(None)
+                if answer is None:
+                    builder.close()
+                else:
+                    self._pool.give_back(builder)
+            if answer is not None:
+                return pickle.loads(answer), ""
+            if begun or not was_warm or build.killed:
+                return None, how or _how_it_ended(builder.process)
+            # it ended while it had nothing to do, or as the call was on its way: that is not the build's fault
+
+    def _watched(self, build: _Build, builder: Builder, call: bytes, log: Path) -> tuple[bool, bytes | None, str]:
+        """Let ``builder`` do ``call`` as long as it keeps to its limits.
+
+        Returns:
+            Whether it had begun, the pickled outcome if there is one, and the limit that it did not keep to.
+        """
+        limit = MemoryLimit(self.memory, held=memory_taken(builder.process.pid))
         last = time.monotonic() + (math.inf if self.deadline is None else self.deadline)
+        begun = False
+        builder.call(call, log)
         while True:
             try:
-                process.wait(max(0.0, min(_LOOKS, last - time.monotonic())))
-            except subprocess.TimeoutExpired:
+                message = builder.messages.get(timeout=max(0.001, min(_LOOKS, last - time.monotonic())))
+            except queue.Empty:
                 if time.monotonic() >= last:
-                    return f"did not finish in {self.deadline:g} s and was ended; build_deadline gives it more time"
-                if too_much := limit.exceeded(process.pid):
-                    return too_much
-            else:
-                return ""
+                    return (
+                        True,
+                        None,
+                        f"did not finish in {self.deadline:g} s and was ended; build_deadline gives it more time",
+                    )
+                if too_much := limit.exceeded(builder.process.pid):
+                    return True, None, too_much
+                continue
+            if message is None:  # it closes its end when it ends
+                builder.process.wait()
+                return begun, None, ""
+            kind, content = message
+            begun = begun or kind == BEGUN
+            if kind == STAGE:
+                build.doing = content.decode()
+            elif kind == RESULT:
+                return True, content, ""
 
 
-def _kill(process: subprocess.Popen[bytes] | None) -> None:
-    if process is not None and process.poll() is None:
-        with contextlib.suppress(OSError):
-            process.kill()
-        process.wait()
-
-
-def _outcome(folder: Path) -> tuple[bool, Any] | None:
+def _log_of(folder: Path) -> str:
     try:
-        return pickle.loads((folder / RESULT).read_bytes())  # type: ignore[no-any-return]  # what the worker wrote
-    except FileNotFoundError:
-        return None
-
-
-def _keep(folder: Path, function: Callable[..., Any], job: Job) -> Path:
-    """Turn the folder of a failed build into what its user needs to find out why."""
-    kept = job.paths.failed
-    shutil.rmtree(kept, ignore_errors=True)
-    if isinstance(job.program, SavedProgram):
-        link_or_copy(job.program.path, folder / "program.pt2")
-        moved = replace(job, program=replace(job.program, path=Path("program.pt2")), skip_existing=False)
-    else:
-        moved = replace(job.saved(folder / "program.pt2"), skip_existing=False)
-    (folder / CALL).write_bytes(pickle.dumps((function, (moved,))))
-    (folder / "reproduce.py").write_text(_REPRODUCE, encoding="utf-8")
-    (folder / RESULT).unlink(missing_ok=True)
-    folder.rename(kept)
-    return kept
+        return (folder / LOG).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _needs_gpu(job: Job) -> bool:
@@ -247,15 +294,9 @@ def _needs_gpu(job: Job) -> bool:
     return bool(job.settings.verify) or builds_on_a_gpu(job.settings.backend)
 
 
-def _how_it_ended(process: subprocess.Popen[bytes] | None) -> str:
-    code = process.returncode if process else None
+def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
     if code is None or code >= 0:
         return f"ended with code {code} and without a result"
     memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
     return f"was ended by {signal.Signals(-code).name}{memory}"
-
-
-def _died(how: str, kept: Path) -> str:
-    log = (kept / _LOG).read_text(encoding="utf-8", errors="replace").strip()
-    tail = f". Its last words:\n{log[-_LOG_TAIL:]}" if log else ""
-    return f"the build process {how}. {kept.name}/ has its log, and reproduce.py to repeat it{tail}"

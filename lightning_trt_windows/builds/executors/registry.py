@@ -13,13 +13,19 @@ from lightning_trt_windows.errors import EnvironmentMismatchError
 __all__ = ["named_executor"]
 
 
-def named_executor(name: str, build_deadline: float | None = None, build_memory: float | None = None) -> Executor:
+def named_executor(
+    name: str,
+    build_deadline: float | None = None,
+    build_memory: float | None = None,
+    workers: int | None = None,
+) -> Executor:
     """The executor called ``name``; whoever asks shuts it down.
 
     Args:
         name: See ``EXECUTORS``.
         build_deadline: Seconds for one build, with ``process``.
         build_memory: Gigabytes for one build, with ``process``.
+        workers: Builds at a time, with ``process``; by default as many as ``default_workers`` says.
 
     Raises:
         ConfigurationError: The name means nothing.
@@ -28,7 +34,7 @@ def named_executor(name: str, build_deadline: float | None = None, build_memory:
     check_executor(name)
     kind, _, rest = name.partition(":")
     if kind == "process":
-        return BuildProcess(build_deadline, build_memory)
+        return BuildProcess(build_deadline, build_memory, workers=workers)
     if kind == "inline":
         return Inline()
     make: dict[str, Callable[[str], Executor]] = {"dask": _dask, "submitit": _submitit, "loky": _loky}
@@ -45,6 +51,11 @@ class _DaskExecutor(Executor):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._executor = client.get_executor(pure=False)
+
+    @property
+    def workers(self) -> int:
+        """Number of Dask workers at this moment."""
+        return len(self._client.processing())
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = self._executor.submit(function, *args, **kwargs)
@@ -80,5 +91,7 @@ def _loky(count: str) -> Executor:
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
             super().shutdown(wait, kill_workers=cancel_futures)
 
-    executor: Executor = LokyExecutor(int(count))
-    return executor
+    executor = LokyExecutor(int(count))
+    executor.workers = int(count)
+    made: Executor = executor
+    return made
