@@ -17,6 +17,7 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.backends.whole_sizes import in_whole_numbers
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["engine_calls", "partition"]
@@ -196,7 +197,7 @@ def _find(tensors: list[Node], symbol: sympy.Symbol) -> tuple[Node, int, int] | 
 
 def _size(graph: GraphModule, value: torch.SymInt, *, before: Node, tensors: list[Node] | None = None) -> Node | int:
     """Nodes that compute ``value`` from the sizes of tensors, inserted before ``before``."""
-    expression = value.node.expr
+    expression = in_whole_numbers(value)
     if expression.is_Integer:
         return int(expression)
     candidates = _tensors_before(graph, before) if tensors is None else tensors
