@@ -345,6 +345,20 @@ class TestRefused:
         with pytest.raises(CompileError, match="computes nothing"):
             compile_for_test(exported(nn.Identity(), torch.randn(2, 4)))
 
+    def test_size_that_depends_on_values(self) -> None:
+        """No shape has it: the message says so, and the way on that it names works."""
+
+        class Module(nn.Module):
+            def forward(self, x: Tensor, places: Tensor) -> Tensor:
+                return torch.tensor_split(x, places)[0] * 2
+
+        module, x, places = Module(), torch.randn(10, 3), torch.tensor([2, 5])
+        with pytest.raises(CompileError, match=r"depends on the values of a tensor, made by .*test_compiler\.py:"):
+            compile_for_test(exported(module, x, places))
+        options = {"torch_executed_ops": ["torch.ops.aten.slice.Tensor"]}
+        evaluated = compile_evaluated(exported(module, x, places), compile_options=options)
+        assert torch.equal(evaluated(x, places), module(x, places))
+
     def test_nothing_for_tensorrt(self) -> None:
         """Zero engines are an error, not a file: TensorRT has none of the operators."""
 
