@@ -302,7 +302,7 @@ def _difference(found: Any, wanted: Any) -> float:
 
 
 def _computed_in(graphs: Sequence[GraphModule]) -> frozenset[str]:
-    """Floating types that operators in ``graphs`` compute in, casts apart: with ``precision="bf16"`` not the outputs'."""
+    """Floating types that operators in ``graphs`` compute in, casts apart; with ``precision`` not those of outputs."""
     nodes = (node for module in graphs for node in module.graph.nodes if node.op == "call_function")
     leaves = (value for node in nodes if node.target not in _CASTS for value in _leaves(node.meta.get("val")))
     return frozenset(

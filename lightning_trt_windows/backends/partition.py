@@ -239,8 +239,8 @@ def _refuse_size_of_values(graph: GraphModule, symbol: sympy.Symbol) -> None:
     where = f", made by {operator_name(maker)}{model_line(maker)}" if maker is not None else ""
     raise CompileError(
         f"the size {symbol} depends on the values of a tensor{where}, and crosses an engine's border, where only "
-        "tensors pass. Give forward such sizes as numbers (split points, lengths), which are fixed when it is exported, "
-        "or leave the operators that take them to PyTorch, as compile_options={'torch_executed_ops': "
+        "tensors pass. Give forward such sizes as numbers (split points, lengths), fixed when it is exported, or leave "
+        "the operators that take them to PyTorch, as compile_options={'torch_executed_ops': "
         "['torch.ops.aten.slice.Tensor']} does for a split"
     )
 

@@ -111,6 +111,6 @@ def _function(expression: Any, symbol: Any) -> Any:
 def _refusal(part: Any, why: str) -> str:
     return (
         f"the size {part} is computed in floating numbers, crosses an engine's border, and cannot be computed there in "
-        f"integers: {why}. Compute sizes in integers (3 * n // 2 in place of math.floor(1.5 * n)), fix the size that varies, "
-        "or give an interpolation its output size"
+        f"integers: {why}. Compute sizes in integers (3 * n // 2 in place of math.floor(1.5 * n)), fix the size that "
+        "varies, or give an interpolation its output size"
     )
