@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "IOPrecision", "Precision"]
+__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "Format", "IOPrecision", "Precision"]
 
 BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
+Format = Literal["ep", "onnx"]
 Precision = Literal["32", "16", "bf16"]
 IOPrecision = Literal["module", "engine"]
 
@@ -26,6 +27,10 @@ class ExportSettings:
         ConfigurationError: A value outside its choices.
     """
 
+    formats: tuple[Format, ...] = ("ep",)
+    """``"ep"``, the artifact that ``load`` takes, is always among them. ``"onnx"`` adds a model for ONNX Runtime and
+    Windows ML and the engine that it names, where the whole program runs in engines; where it does not, the artifact is
+    complete without it, and a warning and a note in the manifest name the operators. Needs the package ``onnx``."""
     backend: BackendName = "auto"
     """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
     precision: Precision | None = None
@@ -56,6 +61,11 @@ class ExportSettings:
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
     def __post_init__(self) -> None:
+        formats = self.formats
+        if isinstance(formats, str) or "ep" not in formats or not set(formats) <= set(get_args(Format)):
+            raise ConfigurationError(f"formats must be ['ep'] or ['ep', 'onnx'], got {formats!r}")
+        # in one order: the same request has the same fingerprint
+        object.__setattr__(self, "formats", tuple(one for one in get_args(Format) if one in formats))
         for name, choices in (
             ("backend", get_args(BackendName)),
             ("precision", (None, *get_args(Precision))),

@@ -108,6 +108,11 @@ class ArtifactPaths:
         return self._file("json.sig")
 
     @property
+    def bench(self) -> Path:
+        """What ``bench`` measured; optional, and no part of the artifact: figures are of one machine."""
+        return self._file("bench.json")
+
+    @property
     def log(self) -> Path:
         """The log of an export that failed."""
         return self._file("log")
@@ -118,9 +123,18 @@ class ArtifactPaths:
         return self._file("failed")
 
     @property
-    def optional(self) -> tuple[Path, ...]:
-        """What an artifact may have besides its ``.ep`` and its manifest."""
-        return self.golden, self.signature
+    def onnx(self) -> Path:
+        """The model for ONNX Runtime; optional."""
+        return self._file("onnx")
+
+    def onnx_files(self, engines: int) -> tuple[Path, ...]:
+        """Name the model for ONNX Runtime and then the engines that it names, of which there are ``engines``."""
+        endings = ["engine"] if engines == 1 else [f"engine_{number}.engine" for number in range(engines)]
+        return self.onnx, *map(self._file, endings)
+
+    def optional(self, engines: int) -> tuple[Path, ...]:
+        """Name what an artifact with so many engines may have besides its ``.ep`` and its manifest."""
+        return self.golden, self.signature, *self.onnx_files(engines)
 
     @property
     def name(self) -> str:

@@ -121,6 +121,8 @@ def _summary(manifest: Manifest, headers: Mapping[str, EngineHeader]) -> Iterato
         yield "numbers", str(manifest.check)
     if manifest.golden:
         yield "goldens", f"{manifest.golden.file} ({readable_size(manifest.golden.size)})"
+    if manifest.onnx:
+        yield "ONNX", ", ".join(f"{record.file} ({readable_size(record.size)})" for record in manifest.onnx)
     yield (
         "export took",
         f"{timings.capture:.1f} s capture, {timings.compile:.1f} s compile, {timings.write:.1f} s write",

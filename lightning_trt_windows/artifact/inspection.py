@@ -14,6 +14,7 @@ from lightning_trt_windows.artifact.description import Description, as_text, des
 from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.onnx_files import onnx_issues
 from lightning_trt_windows.artifact.outline import ENGINE
 from lightning_trt_windows.errors import ArtifactError
 
@@ -76,7 +77,8 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
 
     Args:
         path: Either of the two files.
-        check: Also read the whole ``.ep`` and compare it and each engine with the hashes in the manifest.
+        check: Also read the whole ``.ep`` and compare it, each engine, and the ONNX model if there is one, with the
+            hashes in the manifest.
 
     Returns:
         What is known about it; what is wrong with its ``.ep`` is in ``Inspection.issues``.
@@ -98,6 +100,8 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
                 issues += _content_issues(artifact.manifest, file) if check else ()
     except OSError as error:
         issues.append(why_not_read(error, artifact.path))
+    if check:
+        issues += onnx_issues(artifact)
     return Inspection(artifact, sizes, headers, check, tuple(issues))
 
 

@@ -294,6 +294,8 @@ class Manifest(_Record):
     ep: FileRecord
     golden: FileRecord | None = field(default=None, metadata={schema.SINCE: 1})
     """Inputs and outputs that were recorded at the export; ``None`` where none were."""
+    onnx: tuple[FileRecord, ...] = field(default=(), metadata={schema.SINCE: 2})
+    """The model for ONNX Runtime, and then the engines that it names; empty where none was made."""
     inputs: tuple[InputRecord, ...]
     """In the order in which the program takes them."""
     outputs: tuple[OutputRecord, ...]
@@ -314,6 +316,11 @@ class Manifest(_Record):
     """Whatever the user attached."""
     notes: tuple[str, ...] = ()
     """Sentences: what was decided or given up during the export."""
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """All files that it lists, the ``.ep`` first."""
+        return (self.ep, *([self.golden] if self.golden else []), *self.onnx)
 
     def to_dict(self) -> dict[str, Any]:
         """As ``_Record`` does, with the keys that its version has."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from lightning_trt_windows.artifact.manifest import CheckRecord, OperatorCounts, Target
+    from lightning_trt_windows.backends.binding_names import ProgramNames
     from lightning_trt_windows.backends.engine import Engine
     from lightning_trt_windows.backends.number_check import Boundary
     from lightning_trt_windows.backends.samples import Samples
@@ -81,6 +82,7 @@ class Backend(Protocol):
         *,
         twin: bool = False,
         samples: Samples | None = None,
+        names: ProgramNames | None = None,
     ) -> CompiledProgram:
         """Compile ``program``, whose graph is consumed.
 
@@ -89,6 +91,8 @@ class Backend(Protocol):
             settings: What the user chose.
             twin: Build for this machine's own system instead of Windows, where engines for Windows cannot run here.
             samples: Inputs to check the numbers at before engines are built; ``None`` checks nothing.
+            names: What the program calls its inputs and outputs, and so what engines call their bindings; ``None``
+                leaves them upstream's names.
 
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.

@@ -23,6 +23,7 @@ from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, lower
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble
+from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
@@ -84,6 +85,7 @@ def compile_program(
     device_record: Callable[[Engine], tuple[str, bool]],
     platform: str = WINDOWS,
     samples: Samples | None = None,
+    names: ProgramNames | None = None,
 ) -> Build:
     """Compile ``program`` (consumed) into engines and what stays in PyTorch.
 
@@ -96,12 +98,15 @@ def compile_program(
         device_record: Gives upstream's device field and hardware-compatible flag for an engine.
         platform: What the engines are for, as upstream's C++ writes it.
         samples: Inputs to check the numbers at; ``None`` checks nothing.
+        names: What bindings are called by; ``None`` leaves them upstream's names.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
     """
     ranges = promised_ranges(program)
     quantizers_run_on_cpus()
+    # once in a process, and so not among what is taken back below
+    register_converters(blocks)
     with quiet() as log, cpu_convolution_heuristics_off(), own_converters(blocks):
         try:
             check = None
@@ -112,7 +117,7 @@ def compile_program(
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
             parted, engines, notes, wrong = _build_all(
-                blocks, lowered, settings, configure, ranges, only_in_torch, check
+                blocks, lowered, settings, configure, ranges, only_in_torch, check, names
             )
         except CompileError as error:
             _add_log(error, log)
@@ -152,7 +157,6 @@ def compile_program(
 
 
 def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
-    register_converters(blocks)
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
     with _failures_explained(program), recurrent_nets_kept_whole():
@@ -194,6 +198,7 @@ def _build_all(
     ranges: Ranges,
     only_in_torch: frozenset[str],
     check: NumberCheck | None,
+    names: ProgramNames | None,
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
@@ -206,11 +211,12 @@ def _build_all(
         parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
         if check is not None:
             check.run_partitions(parted)
+        called = {} if names is None else binding_names(parted, names)
+        engines: dict[str, Engine] = {}
         try:
-            engines = {
-                str(call.target): build_engine(blocks, str(call.target), graph, settings, configure, ranges, check)
-                for call, graph in engine_calls(parted)
-            }
+            for call, graph in engine_calls(parted):
+                name = str(call.target)
+                engines[name] = build_engine(blocks, name, graph, settings, configure, ranges, check, called.get(name))
         except WrongNumbersError as failure:
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
                 raise CompileError(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
+from lightning_trt_windows.backends.binding_names import BindingNames
 from lightning_trt_windows.backends.number_check import NumberCheck
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
 from lightning_trt_windows.backends.rewrites.results import as_traced
@@ -56,6 +57,7 @@ def build_engine(
     configure: Configure,
     ranges: Ranges,
     check: NumberCheck | None = None,
+    names: BindingNames | None = None,
 ) -> Engine:
     """Convert ``graph`` and build it.
 
@@ -67,6 +69,7 @@ def build_engine(
         configure: Entered with TensorRT's ``IBuilderConfig`` around the build.
         ranges: Of the symbols, as they were captured; they become the profile.
         check: Compares the network with the partition before the engine is built.
+        names: What the bindings are called; ``None`` leaves them upstream's names.
 
     Raises:
         ConverterError: A node's converter raised.
@@ -82,6 +85,7 @@ def build_engine(
             output_dtypes=blocks.infer_module_output_dtypes(graph, truncate_double=settings.truncate_double),
             compilation_settings=settings,
         )
+        interpreter.binding_names = names
         try:
             interpreter._construct_trt_network_def()
         # converters raise whatever they meet: TypeError, ValueError, AssertionError, RuntimeError ...
@@ -132,7 +136,7 @@ def _said(errors: list[str]) -> str:
 @functools.cache
 def _interpreter_class(blocks: Upstream) -> Any:
     class Interpreter(blocks.TRTInterpreter):  # type: ignore[misc, name-defined]  # the base is imported lazily
-        """Upstream's interpreter, which blames the right node, and gives each output a tensor of its own.
+        """Upstream's interpreter, which blames the right node, names bindings, and gives outputs tensors of their own.
 
         Upstream skips a network tensor that is marked as output a second time (one tensor returned twice, a reshape
         that changes nothing), so that the engine has fewer outputs than the graph and the last come back unwritten.
@@ -144,6 +148,7 @@ def _interpreter_class(blocks: Upstream) -> Any:
             super().__init__(*args, **kwargs)
             self.tensors_of: dict[str, list[Any]] = {}
             """Node to the network's tensors that it became."""
+            self.binding_names: BindingNames | None = None
 
         def run_node(self, node: Any) -> Any:
             result = as_traced(blocks, self.ctx.net, node, super().run_node(node))
@@ -156,6 +161,12 @@ def _interpreter_class(blocks: Upstream) -> Any:
                     len(value.shape)
             return result
 
+        def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+            # upstream names inputs, and the shapes of the profile, by the target
+            names = self.binding_names
+            name = target if names is None else names.inputs[len(self._input_names)]
+            return super().placeholder(name, args, kwargs)
+
         def output(self, target: Any, args: Any, kwargs: Any) -> Any:
             values = args[0] if isinstance(args[0], (tuple, list)) else (args[0],)
             seen: set[str] = set()
@@ -167,6 +178,12 @@ def _interpreter_class(blocks: Upstream) -> Any:
                         tensor = self.ctx.net.add_identity(value).get_output(0)
                     seen.add(tensor.name)
                 own.append(tensor)
-            return super().output(target, (tuple(own),), kwargs)
+            results = super().output(target, (tuple(own),), kwargs)
+            if self.binding_names is not None:
+                for number, (tensor, name) in enumerate(zip(results, self.binding_names.outputs, strict=True)):
+                    tensor.name = name
+                    # TensorRT keeps the name that was there where another tensor of the network has this one
+                    self._output_names[number] = tensor.name
+            return results
 
     return Interpreter

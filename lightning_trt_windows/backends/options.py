@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_trt_windows.errors import ConfigurationError, did_you_mean
+from lightning_trt_windows._compat.bindings import installed_version
+from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError, did_you_mean
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["NEVER", "changed_options", "check_options", "precision_options"]
+__all__ = ["NEVER", "changed_options", "check_formats", "check_options", "precision_options"]
 
 _OURS = "set by this package"
 _CROSS = "cross compilation for Windows cannot use it"
@@ -81,6 +82,26 @@ def check_options(
             problems.append(f"{key}: not an option of Torch-TensorRT {version}{hint}")
     if problems:
         raise ConfigurationError(f"compile_options for backend {backend}:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+def check_formats(settings: ExportSettings, backend: str) -> None:
+    """Refuse a format that cannot be written, before anything is compiled.
+
+    Raises:
+        ConfigurationError: ``onnx`` with engines that ONNX Runtime does not take.
+        EnvironmentMismatchError: ``onnx``, and the package of that name is not installed.
+    """
+    if "onnx" not in settings.formats:
+        return
+    if backend != "tensorrt_rtx":
+        raise ConfigurationError(
+            f"formats: ONNX Runtime takes compiled engines of TensorRT-RTX, and the backend is {backend}. Leave out "
+            "'onnx', or use backend='tensorrt_rtx'"
+        )
+    if not installed_version("onnx"):
+        raise EnvironmentMismatchError(
+            "formats: writing 'onnx' needs the package onnx: pip install 'lightning-trt-windows[onnx]'"
+        )
 
 
 def precision_options(settings: ExportSettings) -> dict[str, str]:

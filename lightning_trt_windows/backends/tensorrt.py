@@ -17,9 +17,16 @@ from torch.export import ExportedProgram
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
 from lightning_trt_windows.artifact.manifest import TWIN
 from lightning_trt_windows.backends import CompiledProgram
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.backends.compiler import LINUX, WINDOWS, compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.options import (
+    NEVER,
+    changed_options,
+    check_formats,
+    check_options,
+    precision_options,
+)
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
 from lightning_trt_windows.backends.windows_builder import BuildGpu, build_gpu, check_machine, check_resource
@@ -65,6 +72,7 @@ class TensorRT:
             version=blocks.version,
         )
         _check_values(settings, gpu)
+        check_formats(settings, self.name)
 
     def compile(
         self,
@@ -73,6 +81,7 @@ class TensorRT:
         *,
         twin: bool = False,
         samples: Samples | None = None,
+        names: ProgramNames | None = None,
     ) -> CompiledProgram:
         """See ``Backend``."""
         self.check(settings)
@@ -88,6 +97,7 @@ class TensorRT:
             device_record=functools.partial(_device_record, gpu, everywhere),
             platform=LINUX if twin else WINDOWS,
             samples=samples,
+            names=names,
         )
         return CompiledProgram(
             backend=self.name,

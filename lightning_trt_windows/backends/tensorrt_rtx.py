@@ -11,9 +11,16 @@ from torch.export import ExportedProgram
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
 from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.backends import CompiledProgram
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.backends.compiler import compile_program
 from lightning_trt_windows.backends.engine import Engine
-from lightning_trt_windows.backends.options import NEVER, changed_options, check_options, precision_options
+from lightning_trt_windows.backends.options import (
+    NEVER,
+    changed_options,
+    check_formats,
+    check_options,
+    precision_options,
+)
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.settings import ExportSettings
@@ -62,6 +69,7 @@ class TensorRTRTX:
             version=blocks.version,
         )
         _capabilities(blocks, settings.compute_capabilities)
+        check_formats(settings, self.name)
 
     def compile(
         self,
@@ -70,6 +78,7 @@ class TensorRTRTX:
         *,
         twin: bool = False,
         samples: Samples | None = None,
+        names: ProgramNames | None = None,
     ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
@@ -99,6 +108,7 @@ class TensorRTRTX:
             configure=configure,
             device_record=_device_record,
             samples=samples,
+            names=names,
         )
         return CompiledProgram(
             backend=self.name,

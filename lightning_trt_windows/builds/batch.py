@@ -23,6 +23,7 @@ from lightning_trt_windows.discovery.discover import Discovered, discover
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.onnx_format import warned_without_onnx
 from lightning_trt_windows.export.pipeline import existing, observer_of_checkpoint, rebuilt, settings_of
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.destination import Destination
@@ -317,9 +318,13 @@ class _Work:
         try:
             if isinstance(result, Exception):
                 raise result
-            self._done(Export(item.place, raise_if_failed(item.destination.finished(result)), existed=False))
+            self._done(Export(item.place, self._checked(item, result), existed=False))
         except Exception as error:
             self.exports.failures.append(Failure(item.place, error))
+
+    @staticmethod
+    def _checked(item: _Item, artifact: Artifact) -> Artifact:
+        return raise_if_failed(warned_without_onnx(item.destination.finished(artifact)))
 
     def _done(self, export: Export) -> None:
         self.exports.made.append(export)

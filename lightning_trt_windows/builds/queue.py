@@ -156,7 +156,8 @@ def remove_artifact(checkpoint: Path) -> bool:
     with contextlib.suppress(OSError):
         paths.log.unlink()
     try:
-        record = read_artifact(paths.ep).manifest.checkpoint
+        manifest = read_artifact(paths.ep).manifest
+        record = manifest.checkpoint
     except ArtifactError:
         return False
     if record is None or record.file != windows_name(checkpoint.name):
@@ -165,6 +166,6 @@ def remove_artifact(checkpoint: Path) -> bool:
         remove_manifest(paths)  # first: without it the rest is no artifact
     except LightningTrtError:
         return False
-    for path in (paths.ep, paths.golden):
+    for path in (paths.ep, *paths.optional(len(manifest.engines))):
         path.unlink(missing_ok=True)
     return True

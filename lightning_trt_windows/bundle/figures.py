@@ -83,11 +83,18 @@ def _seen(sizes: Mapping[int, int], outside: Sequence[int]) -> str:
     return f"{text}; outside the range: {', '.join(map(str, sorted(outside)[:5]))}" if outside else text
 
 
-def shares(label: str, parts: Sequence[tuple[str, float, str]]) -> str:
-    """A bar divided among ``parts``, each with its name, its amount and the text for the legend."""
-    kinds = ("one", "two", "three")
+def shares(label: str, parts: Sequence[tuple[str, float, str]], kinds: Sequence[str] = ("one", "two", "three")) -> str:
+    """A bar divided among ``parts``, each with its name, its amount and the text for the legend.
+
+    Args:
+        label: What is divided.
+        parts: At most as many as there are ``kinds``.
+        kinds: Their colours, as classes of the style sheet.
+    """
     bar = "".join(
-        f'<span class="{kind}" style="flex:{amount:g}"></span>' for kind, (_, amount, _) in zip(kinds, parts) if amount
+        f'<span class="{kind}" style="flex:{amount:g}" title="{escape(name)}: {escape(text)}"></span>'
+        for kind, (name, amount, text) in zip(kinds, parts)
+        if amount
     )
     legend = "".join(
         f'<li><span class="key {kind}"></span>{escape(name)}: {escape(text)}</li>'

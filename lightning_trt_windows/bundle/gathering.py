@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from lightning_trt_windows.artifact.artifact import Artifact, artifact_issues, read_artifact
 from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.onnx_files import onnx_issues
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.storage.run_index import Order, best_of, last_of, order_of
 
@@ -44,10 +45,11 @@ class Gathered:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The ``.ep``, the manifest, and goldens and signature where there are any."""
+        """The ``.ep``, the manifest, and goldens, ONNX model and signature where there are any."""
         paths = self.artifact.paths
         golden = [paths.golden] if self.manifest.golden else []
-        return (paths.ep, paths.manifest, *golden, *([paths.signature] if self.signed else []))
+        model = paths.onnx_files(len(self.manifest.engines))[: len(self.manifest.onnx)]
+        return (paths.ep, paths.manifest, *golden, *model, *([paths.signature] if self.signed else []))
 
     @property
     def signed(self) -> bool:
@@ -106,6 +108,7 @@ def gather(
             try:
                 artifact = read_artifact(manifest_path)
                 wrong = [*artifact_issues(artifact, content=content), *golden_issues(artifact, content=content)]
+                wrong += onnx_issues(artifact, content=content)
             except ArtifactError as error:
                 wrong = list(error.issues)
             if not wrong:

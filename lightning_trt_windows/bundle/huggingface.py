@@ -98,7 +98,7 @@ def _members(selection: Selection, *, engines: bool) -> Iterator[Member]:
     yield text_member("config.json", _config(selection.items))
     yield text_member("requirements-windows.txt", selection.requirements())
     # the Hub keeps these with Git LFS, whatever their size
-    patterns = ("*.ep", "*.engine", "*.safetensors")
+    patterns = ("*.ep", "*.engine", "*.onnx", "*.safetensors")
     yield text_member(".gitattributes", "".join(f"{p} filter=lfs diff=lfs merge=lfs -text\n" for p in patterns))
 
 

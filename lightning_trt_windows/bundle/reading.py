@@ -181,9 +181,8 @@ def _list_issues(contents: _Contents, infos: Mapping[str, zipfile.ZipInfo]) -> I
 def _artifact_issues(item: BundledArtifact, contents: _Contents) -> Iterator[str]:
     """The manifest speaks of the file beside it."""
     folder, _, name = item.ep.rpartition("/")
-    records = [(item.ep, item.manifest.ep)]
-    if golden := item.manifest.golden:
-        records.append((f"{folder}/{golden.file}", golden))
+    _, *others = item.manifest.files
+    records = [(item.ep, item.manifest.ep), *((f"{folder}/{record.file}", record) for record in others)]
     for place, record in records:
         listed = contents.files.get(place)
         if record is item.manifest.ep and record.file != name:

@@ -43,7 +43,7 @@ class Selection:
         """The files of the artifacts, under the names that they have in a bundle."""
         for item, folder in self.items:
             manifest = item.manifest
-            known = {record.file: record for record in (manifest.ep, manifest.golden) if record}
+            known = {record.file: record for record in manifest.files}
             for path in item.files:
                 record = known.get(path.name)
                 size, sha256 = (record.size, record.sha256) if record else (path.stat().st_size, sha256_of(path))

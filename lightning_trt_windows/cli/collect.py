@@ -37,10 +37,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "report",
         parents=[common],
-        help="write a page about a run's artifacts, for a browser",
-        description="Write a page about the artifacts in and below RUN_DIR that loads nothing from elsewhere.",
+        help="write a page about artifacts, for a browser",
+        description="Write a page about the artifacts in and below each PATH that loads nothing from elsewhere.",
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="directory with artifacts in or below it")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="directory with artifacts in or below it, its URL, or an .ep"
+    )
     parser.add_argument("--out", default="report.html", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--which", choices=get_args(Which), default="all", help="default: %(default)s")
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged artifacts out")
@@ -64,7 +66,7 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    path = report(arguments.run_dir, arguments.out, which=arguments.which, skip_damaged=arguments.skip_damaged)
+    path = report(arguments.paths, arguments.out, which=arguments.which, skip_damaged=arguments.skip_damaged)
     if arguments.json:
         print_json({"file": path.name, "size": path.stat().st_size})
     else:

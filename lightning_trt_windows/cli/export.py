@@ -42,6 +42,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--method", default="forward", metavar="NAME", help="method or submodule to export (default: %(default)s)")
     add("--extra", metavar="FILE", help="JSON object for the manifest, such as class names, mean and std")
     add("--output", metavar="DIR", help="where the artifact goes (default: beside the checkpoint)")
+    add(
+        "--formats",
+        default=",".join(defaults.formats),
+        metavar="ep,onnx",
+        help="what is written: ep, or ep,onnx for a model for ONNX Runtime beside it (default: %(default)s)",
+    )
     add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
     add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
     add(
@@ -98,6 +104,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "method": arguments.method,
         "extra": extra,
         "trust_checkpoint": arguments.trust_checkpoint,
+        "formats": tuple(part.strip() for part in arguments.formats.split(",")),
         "backend": arguments.backend,
         "precision": arguments.precision,
         "io_precision": arguments.io_precision,

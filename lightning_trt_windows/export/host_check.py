@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.backends import Backend, CompiledProgram
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.export.saved_program import load_program, save_program
 from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.progress.events import stage
@@ -41,6 +42,7 @@ def verified_by_twin(
     program: io.BytesIO,
     settings: ExportSettings,
     backend: Backend,
+    names: ProgramNames,
     write: Callable[[CompiledProgram, ArtifactPaths], Artifact],
 ) -> Artifact:
     """Compile and write a twin of ``artifact``, verify it, and note in the manifest of ``artifact`` what came of it.
@@ -50,12 +52,13 @@ def verified_by_twin(
         program: What ``copied_for_twin`` kept.
         settings: Of the artifact; they ask for verification.
         backend: The one that built.
+        names: What the program calls its inputs and outputs.
         write: Writes a compiled program with its goldens.
     """
     stage("twin", artifact.path.name)
     program.seek(0)
     with tempfile.TemporaryDirectory() as folder:
         with random_state_kept():
-            compiled = backend.compile(load_program(program), settings, twin=True)
+            compiled = backend.compile(load_program(program), settings, twin=True, names=names)
         twin = write(compiled, ArtifactPaths.of(Path(folder) / artifact.path.name))
         return verified(artifact, settings.verify, twin=twin)

@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, InputRecord, OutputRecord
+from lightning_trt_windows.artifact.onnx_files import onnx_issues
 from lightning_trt_windows.checkpoints.reader import CheckpointFile, FileHash, read_weights
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, UnsupportedFormatError
 from lightning_trt_windows.export.saved_program import load_program, save_program
@@ -210,9 +211,10 @@ def existing_artifact(paths: ArtifactPaths, fingerprint: str) -> Artifact | None
     try:
         artifact = read_artifact(paths.ep)
         complete = artifact.path.stat().st_size == artifact.manifest.ep.size
+        missing = list(onnx_issues(artifact, content=False))
     except (ArtifactError, UnsupportedFormatError, OSError):
         return None
-    return artifact if complete and matches(artifact, fingerprint) else None
+    return artifact if complete and matches(artifact, fingerprint) and not missing else None
 
 
 def is_of(artifact: Artifact, sha256: str) -> bool:

@@ -31,6 +31,7 @@ from lightning_trt_windows.artifact.manifest import (
 from lightning_trt_windows.artifact.payload_writer import Joined, join_payloads
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.backends import CompiledProgram, get_backend
+from lightning_trt_windows.backends.binding_names import ProgramNames
 from lightning_trt_windows.capture.constraint_fixes import Suggestion
 from lightning_trt_windows.capture.goldens import Recorded, record_goldens
 from lightning_trt_windows.capture.io_precision import with_io_precision
@@ -53,6 +54,7 @@ from lightning_trt_windows.export.job import (
     matches,
 )
 from lightning_trt_windows.export.number_samples import samples_of
+from lightning_trt_windows.export.onnx_format import warned_without_onnx, with_onnx
 from lightning_trt_windows.export.written_check import check_written
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
@@ -107,7 +109,7 @@ def export_module(
     options = RangeOptions.of(ranges)
     discovered = discover(module, inputs=inputs, datamodule=datamodule, method=method, options=options)
     job = prepare(module, discovered, ArtifactPaths.of(path), chosen, method=method, extra=extra)
-    return raise_if_failed(build(job))
+    return raise_if_failed(warned_without_onnx(build(job)))
 
 
 def export_checkpoint(
@@ -154,7 +156,7 @@ def export_checkpoint(
     )
     destination = Destination.of(place, output)
     job = prepare(module, discovered, destination.paths, chosen, method=method, extra=extra, checkpoint=read.record())
-    return raise_if_failed(destination.finished(build(job)))
+    return raise_if_failed(warned_without_onnx(destination.finished(build(job))))
 
 
 def prepare(
@@ -230,13 +232,14 @@ def build(job: Job) -> Artifact:
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
+    names = ProgramNames(tuple(i.name for i in job.inputs), tuple(o.name for o in job.outputs))
     # lowering and converters draw numbers, and would lower what autocast makes of it
     with log_beside(job.paths), random_state_kept(), outside_of_steps():
-        compiled = backend.compile(program, job.settings, samples=samples_of(job))
+        compiled = backend.compile(program, job.settings, samples=samples_of(job), names=names)
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once
-        return verified_by_twin(artifact, spare, job.settings, backend, write)
+        return verified_by_twin(artifact, spare, job.settings, backend, names, write)
     return verified(artifact, job.settings.verify) if job.settings.verify else artifact
 
 
@@ -246,6 +249,8 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
     # from here to the last line there is no artifact of this name: an older manifest must not vouch for a newer .ep
     remove_manifest(job.paths)
     stage("write", job.paths.ep.name)
+    # nor may a model that an earlier export left pass for one of these weights
+    job.paths.onnx.unlink(missing_ok=True)
     try:
         ep, joined = _write_program(job.paths.ep, compiled)
         timings = Timings(
@@ -257,11 +262,14 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
         if compiled.check is not None:
             check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
         manifest = replace(manifest, golden=recorded.write(job.paths.golden))
+        if "onnx" in job.settings.formats:
+            manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest))
         write_manifest(job.paths.manifest, manifest)
     except BaseException:
         # an .ep without a manifest is no artifact, and only takes space
-        with contextlib.suppress(OSError):
-            job.paths.ep.unlink()
+        for path in (job.paths.ep, *job.paths.onnx_files(len(compiled.engines))):
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise
     return Artifact(path=job.paths.ep, manifest=manifest)
 
@@ -313,13 +321,16 @@ def _of_twin(job: Job, source: CheckpointFile | None) -> Artifact | None:
 
 def _shared(theirs: Artifact, job: Job, record: CheckpointRecord) -> Artifact:
     remove_manifest(job.paths)
+    job.paths.onnx.unlink(missing_ok=True)
     link_or_copy(theirs.path, job.paths.ep)
     ep = replace(theirs.manifest.ep, file=job.paths.ep.name)
     golden = theirs.manifest.golden
     if golden is not None:
         link_or_copy(theirs.paths.golden, job.paths.golden)
         golden = replace(golden, file=job.paths.golden.name)
-    manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden)
+    manifest = replace(theirs.manifest, checkpoint=record, ep=ep, golden=golden, onnx=())
+    if theirs.manifest.onnx:  # a model names the file of its engine, so that of another name is another model
+        manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest))
     write_manifest(job.paths.manifest, manifest)
     return Artifact(path=job.paths.ep, manifest=manifest)
 

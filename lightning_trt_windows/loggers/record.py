@@ -43,7 +43,8 @@ class LoggedArtifact:
     def files(self) -> list[Path]:
         """The ``.ep``, its manifest and what else belongs to it; of an artifact elsewhere none (``artifact.url``)."""
         paths = self.artifact.paths
-        own = (paths.ep, paths.manifest, paths.golden)
+        model = paths.onnx_files(len(self.artifact.manifest.engines)) if self.artifact.manifest.onnx else ()
+        own = (paths.ep, paths.manifest, paths.golden, *model)
         return [path for path in own if path.is_file()] if self.artifact.url is None else []
 
     @property

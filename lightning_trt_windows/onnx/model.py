@@ -2,15 +2,17 @@
 
 The node's attributes are those that ONNX Runtime documents for models compiled ahead of time
 (https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html): ``embed_mode`` 0 names a file beside the
-model, 1 holds the engine itself. Values have the names that ``forward`` gives them; where an engine's binding has
-another name, an ``Identity`` stands between.
+model, 1 holds the engine itself. Values have the names of the engines' bindings, which are those that ``forward`` gives
+them (``backends.binding_names``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_trt_windows.artifact.artifact import Artifact, check_artifact, read_artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.files import atomic_file
-from lightning_trt_windows.artifact.manifest import InputRecord, Manifest, OutputRecord
+from lightning_trt_windows.artifact.manifest import InputRecord, OutputRecord
 from lightning_trt_windows.artifact.outline import EngineCall, Origin, Outline, read_constant, read_outline
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.onnx.providers import PROVIDER, PROVIDER_DISTRIBUTION, provider_versions
@@ -84,18 +86,19 @@ def write_onnx(
     folder = Path(directory) if directory is not None else artifact.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     stem = artifact.path.name.removesuffix(".ep")
-    names = _engine_names(stem, artifact.manifest)
+    target, *engines = artifact.paths.onnx_files(len(artifact.manifest.engines))
+    names = [engine.name for engine in engines]
     model = _Writer(artifact, outline, names, embed).model(stem)
-    path = folder / f"{stem}.onnx"
+    path = folder / target.name
     # the model names its engines, so it must not be there before they are
     path.unlink(missing_ok=True)
     written = []
     if not embed:
         for engine, plan in _plans(artifact):
-            target = folder / names[engine]
-            with atomic_file(target) as out:
+            beside = folder / names[engine]
+            with atomic_file(beside) as out:
                 out.write(plan)
-            written.append(target)
+            written.append(beside)
     with atomic_file(path) as out:
         out.write(model.SerializeToString())
     return OnnxModel(path, tuple(written))
@@ -122,12 +125,6 @@ def _check(artifact: Artifact, outline: Outline, embed: bool) -> None:
         )
 
 
-def _engine_names(stem: str, manifest: Manifest) -> list[str]:
-    if len(manifest.engines) == 1:
-        return [f"{stem}.engine"]
-    return [f"{stem}.engine_{number}.engine" for number in range(len(manifest.engines))]
-
-
 def _plans(artifact: Artifact) -> Iterator[tuple[int, memoryview]]:
     """Number and bytes of each engine; one is in memory at a time."""
     with EpFile(artifact.path) as file:
@@ -146,7 +143,11 @@ def _onnx_needed() -> Iterator[None]:
 
 
 class _Writer:
-    """Builds the graph; values of the program are called as the manifest calls them."""
+    """Builds the graph; values have the names of the bindings that they enter and leave engines by.
+
+    Between an engine and the border of the graph no node may stand: ONNX Runtime (seen: 1.30, 1.32) removes an
+    ``Identity`` there and renames what the engine's node takes or gives, which the provider looks up in the engine.
+    """
 
     def __init__(self, artifact: Artifact, outline: Outline, names: list[str], embed: bool) -> None:
         self._artifact = artifact
@@ -163,19 +164,19 @@ class _Writer:
         with _onnx_needed():
             from onnx import helper
         plans = dict(_plans(self._artifact)) if self._embed else {}
-        for number, given in enumerate(self._manifest.inputs):
-            self._values[Origin("input", number)] = given.name
-        direct = self._direct_names()
+        self._name_bindings()
+        inputs = [self._input_name(number, record) for number, record in enumerate(self._manifest.inputs)]
+        outputs = self._output_names()
         for call in self._outline.calls:
-            self._call(call, direct, plans.get(call.engine))
-        for number, (record, origin) in enumerate(zip(self._manifest.outputs, self._outline.outputs)):
-            if direct.get(number) is None:
-                self._nodes.append(helper.make_node("Identity", [self._value(origin)], [record.name]))
+            self._call(call, set(outputs), plans.get(call.engine))
+        for name_of_output, origin in zip(outputs, self._outline.outputs):
+            if (value := self._value(origin)) != name_of_output:
+                self._nodes.append(helper.make_node("Identity", [value], [name_of_output]))
         graph = helper.make_graph(
             self._nodes,
             name,
-            [_input_info(record) for record in self._manifest.inputs],
-            [_output_info(record) for record in self._manifest.outputs],
+            [_input_info(called, record) for called, record in zip(inputs, self._manifest.inputs)],
+            [_output_info(called, record) for called, record in zip(outputs, self._manifest.outputs)],
             initializer=list(self._initializers.values()),
             value_info=self._between,
         )
@@ -183,43 +184,58 @@ class _Writer:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         model.producer_name = "lightning-trt-windows"
         model.producer_version = self._manifest.versions.get("lightning-trt-windows", "")
-        helper.set_model_props(model, self._properties())
+        helper.set_model_props(model, self._properties(inputs, outputs))
         return model
 
-    def _direct_names(self) -> dict[int, tuple[int, int]]:
-        """Outputs of the program whose name an engine's binding already has, so that no Identity is needed."""
-        taken: dict[int, tuple[int, int]] = {}
-        for number, (record, origin) in enumerate(zip(self._manifest.outputs, self._outline.outputs)):
-            if origin.kind == "engine":
-                binding = self._manifest.engines[origin.index].outputs[origin.output]
-                key = origin.index, origin.output
-                if binding == record.name and key not in taken.values():
-                    taken[number] = key
-        return taken
+    def _name_bindings(self) -> None:
+        """Call each value as the bindings that it passes.
 
-    def _call(self, call: EngineCall, direct: dict[int, tuple[int, int]], plan: memoryview | None) -> None:
+        Raises:
+            ConfigurationError: They are called differently, or as those of another value.
+        """
+        for call in self._outline.calls:
+            record = self._manifest.engines[call.engine]
+            results = [Origin("engine", call.engine, number) for number in range(len(record.outputs))]
+            for origin, binding in [*zip(call.inputs, record.inputs), *zip(results, record.outputs)]:
+                if self._values.setdefault(origin, binding) != binding:
+                    self._refuse(f"one value enters or leaves engines as {self._values[origin]!r} and as {binding!r}")
+        for name, count in Counter(self._values.values()).items():
+            if count > 1:
+                self._refuse(f"{count} values enter or leave engines as {name!r}")
+
+    def _refuse(self, why: str) -> None:
+        raise ConfigurationError(
+            f"{self._artifact.path.name} cannot become an ONNX model: {why}, and values of a model have one name each. "
+            "Artifacts that were exported before bindings had the program's names are like that: export it anew"
+        )
+
+    def _input_name(self, number: int, record: InputRecord) -> str:
+        return self._values.setdefault(Origin("input", number), self._free(record.name))
+
+    def _output_names(self) -> list[str]:
+        """Names of the graph's outputs: the binding's where an engine gives the value, once for each value."""
+        names: list[str] = []
+        for record, origin in zip(self._manifest.outputs, self._outline.outputs):
+            direct = self._values[origin] if origin.kind == "engine" else ""
+            names.append(direct if direct and direct not in names else self._free(record.name, names))
+        return names
+
+    def _free(self, name: str, also: Sequence[str] = ()) -> str:
+        """``name``, or with a number behind it where another value is called so."""
+        taken = {*self._values.values(), *also}
+        numbered = (f"{name}.{number}" for number in itertools.count(1))
+        return next(one for one in itertools.chain([name], numbered) if one not in taken)
+
+    def _call(self, call: EngineCall, outputs: set[str], plan: memoryview | None) -> None:
         from onnx import helper
 
         record = self._manifest.engines[call.engine]
-        clashes = {item.name for item in self._manifest.inputs} | {item.name for item in self._manifest.outputs}
-        inputs = []
-        for origin, binding in zip(call.inputs, record.inputs):
-            value = self._value(origin)
-            if value != binding:
-                if binding in clashes or binding in self._values.values():
-                    self._refuse_clash(record.name, binding)
-                self._nodes.append(helper.make_node("Identity", [value], [binding]))
-            inputs.append(binding)
-        for number, binding in enumerate(record.outputs):
-            is_direct = (call.engine, number) in direct.values()
-            if not is_direct and (binding in clashes or binding in self._values.values()):
-                self._refuse_clash(record.name, binding)
-            self._values[Origin("engine", call.engine, number)] = binding
-            if not is_direct:  # the node's own schema leaves the type of what it gives open
-                self._between.append(_info(binding, call.output_types[number], None))
+        for binding, dtype in zip(record.outputs, call.output_types):
+            if binding not in outputs:  # the node's own schema leaves the type of what it gives open
+                self._between.append(_info(binding, dtype, None))
         node = helper.make_node(
             "EPContext",
-            inputs,
+            [self._value(origin) for origin in call.inputs],
             list(record.outputs),
             name=f"engine_{call.engine}",
             domain="com.microsoft",
@@ -234,17 +250,12 @@ class _Writer:
         )
         self._nodes.append(node)
 
-    def _refuse_clash(self, engine: str, binding: str) -> None:
-        raise ConfigurationError(
-            f"{self._artifact.path.name} cannot become an ONNX model: the engine {engine} calls a binding {binding!r}, "
-            "and the program calls another value so. Exported anew with this version, bindings have the program's names"
-        )
-
     def _value(self, origin: Origin) -> str:
-        if origin.kind == "constant" and origin not in self._values:
-            name = f"constant.{origin.name}"
-            self._initializers[name] = self._constant(origin.name, name)
-            self._values[origin] = name
+        """What the value is called; a constant is put into the graph when it is asked for first."""
+        if origin.kind == "constant":
+            name = self._values.setdefault(origin, self._free(f"constant.{origin.name}"))
+            if name not in self._initializers:
+                self._initializers[name] = self._constant(origin.name, name)
         return self._values[origin]
 
     def _constant(self, stored: str, name: str) -> TensorProto:
@@ -255,12 +266,16 @@ class _Writer:
             raise ArtifactError(self._artifact.path, [f"its constant {stored!r} has the type {constant.dtype}"])
         return helper.make_tensor(name, _TYPES[constant.dtype], constant.shape, constant.content, raw=True)
 
-    def _properties(self) -> dict[str, str]:
+    def _properties(self, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
         """What an application asks for at run time: ranges by input, versions, and where the model is from."""
         properties = {}
-        for record in self._manifest.inputs:
+        for name, record in zip(inputs, self._manifest.inputs):
             for bound in ("min", "opt", "max"):
-                properties[f"{record.name}.{bound}"] = ",".join(str(size) for size in getattr(record, bound))
+                properties[f"{name}.{bound}"] = ",".join(str(size) for size in getattr(record, bound))
+        program = [*(record.name for record in self._manifest.inputs), *(o.name for o in self._manifest.outputs)]
+        for name, in_program in zip((*inputs, *outputs), program):
+            if name != in_program:
+                properties[f"{name}.in_program"] = in_program
         version = self._manifest.versions.get("tensorrt-rtx", "")
         properties["tensorrt_rtx"] = version
         properties["execution_provider"] = PROVIDER
@@ -272,13 +287,13 @@ class _Writer:
         return properties
 
 
-def _input_info(record: InputRecord) -> ValueInfoProto:
+def _input_info(name: str, record: InputRecord) -> ValueInfoProto:
     shape = [symbol or size for symbol, size in zip(record.symbols, record.min)]
-    return _info(record.name, record.dtype, shape)
+    return _info(name, record.dtype, shape)
 
 
-def _output_info(record: OutputRecord) -> ValueInfoProto:
-    return _info(record.name, record.dtype, list(record.shape))
+def _output_info(name: str, record: OutputRecord) -> ValueInfoProto:
+    return _info(name, record.dtype, list(record.shape))
 
 
 def _info(name: str, dtype: str, shape: list[Any] | None) -> ValueInfoProto:

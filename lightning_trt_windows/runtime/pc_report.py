@@ -19,6 +19,7 @@ from lightning_trt_windows._compat.bindings import DISTRIBUTIONS, installed_bind
 from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.inspection import inspect
+from lightning_trt_windows.artifact.onnx_files import onnx_issues
 from lightning_trt_windows.errors import EnvironmentMismatchError, LightningTrtError
 from lightning_trt_windows.runtime.environment import Machine, mismatches, newest_cuda_of_driver
 
@@ -184,8 +185,10 @@ def _tensorrt(machine: Machine, backend: str) -> str:
 def _against(artifact: Artifact, machine: Machine) -> Iterator[Finding]:
     """Whether the artifact is whole, and how this machine differs from what it needs."""
     inspection = inspect(artifact.path, check=True)
-    if inspection.issues:
-        yield from (Finding("artifact", False, issue) for issue in inspection.issues)
+    # a model for ONNX Runtime that was left behind is nothing that loading the artifact needs
+    left_behind = set(onnx_issues(artifact, content=False))
+    if issues := [issue for issue in inspection.issues if issue not in left_behind]:
+        yield from (Finding("artifact", False, issue) for issue in issues)
         return
     found = list(mismatches(artifact, machine, inspection.headers))
     yield from (Finding("artifact", not mismatch.fatal, str(mismatch)) for mismatch in found)

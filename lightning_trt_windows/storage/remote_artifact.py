@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, check_artifact, parse_manifest
 from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of, temporary_directory
@@ -48,10 +49,9 @@ class RemoteArtifact:
         """The manifest."""
         return self.directory.child(self.names.manifest.name)
 
-    @property
-    def optional(self) -> list[RemoteFile]:
-        """What an artifact may have besides its ``.ep`` and its manifest."""
-        return [self.directory.child(path.name) for path in self.names.optional]
+    def optional(self, manifest: Manifest) -> list[RemoteFile]:
+        """What an artifact of this manifest may have besides its ``.ep`` and its manifest."""
+        return [self.directory.child(path.name) for path in self.names.optional(len(manifest.engines))]
 
     def read(self) -> Artifact:
         """What its manifest says; the ``.ep`` stays where it is, and only its size is looked at.
@@ -81,7 +81,8 @@ class RemoteArtifact:
         target = self.manifest
         try:
             target.remove()  # an older one must not vouch for a newer .ep
-            for path in (local.ep, *(path for path in local.optional if path.is_file())):
+            optional = local.optional(len(artifact.manifest.engines))
+            for path in (local.ep, *(path for path in optional if path.is_file())):
                 target = self.directory.child(path.name)
                 target.upload(path)
             target = self.manifest
@@ -108,7 +109,7 @@ class RemoteArtifact:
             return False
         self.manifest.remove()  # first: without it the rest is no artifact
         self.ep.remove()
-        for file in self.optional:
+        for file in self.optional(manifest):
             file.remove()
         return True
 
@@ -121,7 +122,7 @@ class RemoteArtifact:
         found = self.read()
         try:
             self.ep.download(directory / self.ep.name)
-            for file in self.optional:
+            for file in self.optional(found.manifest):
                 if file.size() is not None:
                     file.download(directory / file.name)
             self.manifest.download(directory / self.manifest.name)

@@ -22,7 +22,7 @@ from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
-from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
+from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, Precision
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.doctor import installed_versions
@@ -77,6 +77,8 @@ class WindowsExport(Callback):
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
         check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
             second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
+        formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
+            where the whole program runs in engines; where it does not, a warning says so.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -126,6 +128,7 @@ class WindowsExport(Callback):
         golden: bool = False,
         verify: bool | Literal["auto"] = False,
         check: Literal["auto", "full", False] = "auto",
+        formats: tuple[Format, ...] = ("ep",),
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
@@ -219,7 +222,8 @@ class WindowsExport(Callback):
         try:
             backend = get_backend(self.settings.backend)
             # names can only be checked against upstream itself, whose import takes seconds
-            if self.settings.compile_options or self.settings.compute_capabilities:
+            unusual = self.settings.compile_options or self.settings.compute_capabilities
+            if unusual or "onnx" in self.settings.formats:
                 backend.check(self.settings)
             rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
             rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.onnx_files import why_no_onnx
 from lightning_trt_windows.builds.queue import Failure
 from lightning_trt_windows.progress.display import Display, first_words, summary_row
 from lightning_trt_windows.storage.remote_file import RemoteFile
@@ -58,8 +60,13 @@ class Outcomes(Listener):
         """Keep it, and say what its manifest notes. One that verification found wrong is a failure too."""
         for artifacts in (self.artifacts, self.new_artifacts):
             artifacts[:] = [a for a in artifacts if a.path != artifact.path] + [artifact]
+        missing = why_no_onnx(artifact)
         for note in artifact.manifest.notes:
-            rank_zero_info(f"WindowsExport: {note}")
+            if note != missing:
+                rank_zero_info(f"WindowsExport: {note}")
+        if missing:
+            with contextlib.suppress(Exception):  # of those who turn warnings into errors
+                rank_zero_warn(f"WindowsExport: {artifact.path.name} is complete. {missing}")
         rank_zero_info(f"WindowsExport: {artifact}")
         if error := failure_of(artifact):
             source = artifact.manifest.checkpoint

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lightning_trt_windows.runtime.loaded import LoadedModule
 
-__all__ = ["Bench", "Point", "batch_symbol", "bench", "bench_path", "write_bench"]
+__all__ = ["Bench", "Point", "batch_symbol", "bench", "write_bench"]
 
 FORMAT_VERSION = "1.0"
 _SEED = 0
@@ -144,7 +144,7 @@ def bench(
     if reference is not None:
         sides["eager"] = _eager(loaded, reference)
     if onnx is not None:
-        sides["onnxruntime"] = _onnxruntime(Path(onnx), loaded)
+        sides["onnxruntime"] = _onnxruntime(Path(onnx))
     points: list[Point] = []
     for batch in sizes:
         points += _measured(loaded, clock, sides, batch, max(calls, 1))
@@ -168,19 +168,13 @@ def batch_symbol(manifest: Manifest) -> str | None:
     return "batch" if "batch" in named else next(iter(named), None)
 
 
-def bench_path(artifact: Artifact) -> Path:
-    """Where the figures of ``artifact`` are kept: ``NAME.windows.bench.json``."""
-    ep = artifact.path
-    return ep.with_name(ep.name.removesuffix(".ep") + ".bench.json")
-
-
 def write_bench(artifact: Artifact, found: Bench) -> Path:
     """Write the figures beside ``artifact``, for ``report``.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    path = bench_path(artifact)
+    path = artifact.paths.bench
     with atomic_file(path) as file:
         file.write((json.dumps(found.to_dict(), indent=2) + "\n").encode())
     return path
@@ -308,15 +302,14 @@ def _eager(loaded: LoadedModule, reference: Callable[..., Any]) -> Callable[[Seq
     return call
 
 
-def _onnxruntime(path: Path, loaded: LoadedModule) -> Callable[[Sequence[torch.Tensor]], Any]:
+def _onnxruntime(path: Path) -> Callable[[Sequence[torch.Tensor]], Any]:
     from lightning_trt_windows.onnx.session import open_session
 
     session = open_session(path)
-    names = [record.name for record in loaded.manifest.inputs]
-    outputs = [record.name for record in loaded.manifest.outputs]
+    names = [given.name for given in session.get_inputs()]
 
     def call(tensors: Sequence[torch.Tensor]) -> Any:
-        return session.run(outputs, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
+        return session.run(None, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
 
     return call
 

@@ -105,7 +105,8 @@ class TestContent:
         assert stand_in.artifact.manifest.outputs[0].name == "output.0"
         sources = [output["from"] for output in described["outputs"]]
         assert sources[0] == sources[3]
-        assert set(sources[0]) == {"engine", "binding"}
+        assert sources[0] == {"engine": 0, "binding": "output.0"}
+        assert described["inputs"][0]["bindings"] == [{"engine": 0, "binding": "x"}]
         assert sources[1] == {"input": "x"}
         assert set(sources[2]) == {"constant"}
         assert sources[4] == {"pytorch": "aten.special_airy_ai.default"}

@@ -157,6 +157,22 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         report(tmp_path / "empty", out)
 
 
+def test_several_places(run: Path, tmp_path: Path) -> None:
+    """Directories and files, in the order given, named by their directories; a chart where scores can be compared."""
+    for step, score in ((3, 0.5), (9, 0.7)):
+        put(tmp_path / "other", f"step={step}", step=step, score=score)
+    single = tmp_path / "run" / "last.windows.ep"
+    out = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "other"), str(single), "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    names = re.findall(r'<h2 id="heading-\d+">([^<]+)</h2>', page)
+    assert names == ["other/step=3.windows.ep", "other/step=9.windows.ep", "last.windows.ep"]
+    assert "val_acc: 0.7  at step 9" in page
+    assert report([single], out).read_text(encoding="utf-8").count("<article") == 1
+    with pytest.raises(ConfigurationError, match="none was given"):
+        report([], out)
+
+
 class TestInABrowser:
     """Headless Chromium; ``.ci/run`` sees to it that there is one."""
 

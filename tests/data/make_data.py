@@ -32,6 +32,10 @@ def main() -> None:
     newer = dataclasses.replace(
         first,
         golden=FileRecord(file="tiny.windows.golden.safetensors", size=1234, sha256="d" * 64),
+        onnx=(
+            FileRecord(file="tiny.windows.onnx", size=1000, sha256="e" * 64),
+            FileRecord(file="tiny.windows.engine", size=first.engines[0].size, sha256=first.engines[0].sha256),
+        ),
         checkpoint=dataclasses.replace(first.checkpoint, scores=(Score(monitor="val_loss", mode="min", value=-0.25),)),
         inputs=(dataclasses.replace(x, multiple_of=(1, 1), source=source),),
         operators=OperatorCounts(tensorrt=5, pytorch=1),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ import torch
 
 __all__ = ["Work", "main"]
 
+_GRACE = 25.0
+"""Seconds that an item which was begun may take beyond the time for all."""
 Work = Callable[[], list[dict[str, Any]]]
 """Gives the records of one item."""
 
@@ -45,18 +49,21 @@ def main(
     if arguments.part is not None:
         _one_part(arguments, chosen)
         return None
-    files = [arguments.out.with_suffix(f".{part}.jsonl") for part in range(arguments.workers)]
+    folder = Path(tempfile.mkdtemp())
+    files = [folder / f"{part}.jsonl" for part in range(arguments.workers)]
     started = []
     for part, file in enumerate(files):
-        file.unlink(missing_ok=True)
         own = ["--part", f"{part}/{len(files)}", "--out", str(file)]
         started.append(subprocess.Popen([sys.executable, sys.argv[0], *sys.argv[1:], *own]))
+    end = time.monotonic() + arguments.seconds + _GRACE
     for process in started:
-        process.wait()
+        try:
+            process.wait(max(end - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()  # what it has written down counts
     records = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
     arguments.out.write_text("".join(json.dumps(record) + "\n" for record in records))
-    for file in files:
-        file.unlink(missing_ok=True)
+    shutil.rmtree(folder)
     return records
 
 
@@ -67,6 +74,8 @@ def _one_part(
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    # what PyTorch was compiled against may not be what is installed; its own kernels serve as well
+    torch.backends.cudnn.enabled = False
     part, parts = (int(number) for number in arguments.part.split("/"))
     end = time.monotonic() + arguments.seconds
     with arguments.out.open("a") as out:

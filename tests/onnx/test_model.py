@@ -20,9 +20,10 @@ from support.outlines import EnginesOnly, Several
 from support.paths import DATA
 from support.stand_in import StandIn, export_for_test
 
-from lightning_trt_windows import write_onnx
+from lightning_trt_windows import InputSpec, write_onnx
 from lightning_trt_windows.artifact.artifact import read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import sha256_of
+from lightning_trt_windows.artifact.outline import EngineCall, Origin, Outline
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.onnx import model as writing
@@ -57,6 +58,41 @@ def computed(model: Path, stand_in: StandIn, inputs: dict[str, Any]) -> dict[str
                 attribute.s = b""
     evaluator = ReferenceEvaluator(loaded, new_ops=[EPContext])
     return dict(zip((output.name for output in loaded.graph.output), evaluator.run(None, inputs)))
+
+
+def optimized_bindings(model: onnx.ModelProto, folder: Path) -> tuple[list[str], list[str]]:
+    """What the only engine takes and gives after ONNX Runtime has optimized the model, in the order before.
+
+    ONNX Runtime on the CPU has no ``EPContext``: nodes of ONNX that take and give the same values stand in its place.
+    """
+    types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "EPContext":
+            nodes.append(node)
+            continue
+        shapes = [f"shape.{number}" for number in range(len(node.input))]
+        for name, shape in zip(node.input, shapes):
+            nodes.append(onnx.helper.make_node("Shape", [name], [shape], name=shape))
+        nodes.append(onnx.helper.make_node("Concat", shapes, ["shapes"], axis=0))
+        for number, name in enumerate(node.output):
+            is_int64 = types[name] == onnx.TensorProto.INT64
+            operator, attributes = ("Neg", {}) if is_int64 else ("Cast", {"to": types[name]})
+            nodes.append(onnx.helper.make_node(operator, ["shapes"], [name], name=f"out.{number}", **attributes))
+    replaced = onnx.ModelProto()
+    replaced.CopyFrom(model)
+    del replaced.graph.node[:]
+    replaced.graph.node.extend(nodes)
+    for value in [*replaced.graph.value_info, *replaced.graph.output]:
+        value.type.tensor_type.ClearField("shape")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(replaced.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = {node.name: node for node in onnx.load(folder / "optimized.onnx").graph.node}
+    taken = [found[name].input[0] for name in sorted(found) if name.startswith("shape.")]
+    given = [found[name].output[0] for name in sorted(found) if name.startswith("out.")]
+    return taken, given
 
 
 class TestModel:
@@ -98,18 +134,64 @@ class TestModel:
         assert context[:4] == b"vtrt"
         assert len(context) == read_artifact(DATA / "tiny.windows.ep").manifest.engines[0].size
 
-    def test_names_ranges_and_versions_travel(self, tmp_path: Path) -> None:
+    def test_names_ranges_and_versions_travel(self, engines_only: tuple[EnginesOnly, StandIn], tmp_path: Path) -> None:
         """Inputs have the names of ``forward``, dynamic axes those of the manifest."""
-        model = onnx.load(write_onnx(DATA / "tiny.windows.ep", tmp_path).path)
+        artifact = engines_only[1].artifact
+        model = onnx.load(write_onnx(artifact, tmp_path).path)
         onnx.checker.check_model(model)
-        (given,) = model.graph.input
-        assert given.name == "input"
-        assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["batch", 4]
-        assert [output.name for output in model.graph.output] == ["output"]
+        assert [given.name for given in model.graph.input] == ["ids", "image", "unused"]
+        shape = model.graph.input[1].type.tensor_type.shape
+        assert [d.dim_param or d.dim_value for d in shape.dim] == [artifact.manifest.inputs[1].symbols[0], 3, 4]
+        assert [output.name for output in model.graph.output] == [o.name for o in artifact.manifest.outputs]
         properties = {item.key: item.value for item in model.metadata_props}
-        assert (properties["input.min"], properties["input.opt"], properties["input.max"]) == ("1,4", "4,4", "8,4")
+        assert [properties[f"image.{bound}"] for bound in ("min", "opt", "max")] == ["1,3,4", "4,3,4", "8,3,4"]
+        assert properties["tensorrt_rtx"] == artifact.manifest.versions["tensorrt-rtx"]
+        assert not [key for key in properties if key.endswith(".in_program")]
+
+    def test_bindings_of_other_names(self, tmp_path: Path) -> None:
+        """An artifact of before bindings had the program's names: the model has the bindings' names, and says whose."""
+        model = onnx.load(write_onnx(DATA / "tiny.windows.ep", tmp_path).path)
+        assert [node.op_type for node in model.graph.node] == ["EPContext"]
+        assert ([i.name for i in model.graph.input], [o.name for o in model.graph.output]) == (["input_1"], ["output0"])
+        properties = {item.key: item.value for item in model.metadata_props}
+        assert (properties["input_1.in_program"], properties["output0.in_program"]) == ("input", "output")
+        assert properties["input_1.max"] == "8,4"
         assert properties["execution_provider_versions"] == "0.4.0"
-        assert properties["tensorrt_rtx"] == "1.6.1.120"
+
+    def test_an_output_called_as_an_input(self, tmp_path: Path) -> None:
+        """Values of a model have one name each."""
+
+        class Single(torch.nn.Module):
+            def forward(self, output: torch.Tensor) -> torch.Tensor:
+                return output * 2
+
+        stand_in = export_for_test(Single(), {"output": InputSpec((2, 4))}, tmp_path / "single.windows.ep")
+        model = write_onnx(stand_in.artifact)
+        onnx.checker.check_model(onnx.load(model.path))
+        given = torch.randn(2, 4)
+        (found,) = computed(model.path, stand_in, {"output": given.numpy()}).items()
+        assert found[0] == stand_in.artifact.manifest.engines[0].outputs[0] != "output"
+        np.testing.assert_allclose(found[1], given.numpy() * 2)
+
+    def test_onnx_runtime_leaves_the_bindings_their_names(
+        self, engines_only: tuple[EnginesOnly, StandIn], tmp_path: Path
+    ) -> None:
+        """Its optimizer removes nodes; the provider finds bindings by what the engine's node takes and gives."""
+        model = onnx.load(write_onnx(engines_only[1].artifact, tmp_path).path)
+        (context,) = (node for node in model.graph.node if node.op_type == "EPContext")
+        engine = engines_only[1].artifact.manifest.engines[0]
+        assert (tuple(context.input), tuple(context.output)) == (engine.inputs, engine.outputs)
+        assert optimized_bindings(model, tmp_path) == (list(engine.inputs), list(engine.outputs))
+
+    def test_the_optimizer_is_seen_to_rename(self, tmp_path: Path) -> None:
+        """The check that the one above relies on: with an ``Identity`` between, names are not kept."""
+        model = onnx.load(write_onnx(DATA / "tiny.windows.ep", tmp_path).path)
+        assert optimized_bindings(model, tmp_path) == (["input_1"], ["output0"])
+        model.graph.output[0].name = "output"
+        model.graph.node.append(onnx.helper.make_node("Identity", ["output0"], ["output"]))
+        info = onnx.helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, None)
+        model.graph.value_info.append(info)
+        assert optimized_bindings(model, tmp_path) == (["input_1"], ["output"])
 
     def test_onnx_runtime_reads_it(self, tmp_path: Path) -> None:
         """Up to where the execution provider is needed, which it names."""
@@ -136,6 +218,22 @@ class TestRefusals:
         write_manifest(tmp_path / "tiny.windows.json", dataclasses.replace(manifest, backend=backend))
         with pytest.raises(ConfigurationError, match='export with backend="tensorrt_rtx"'):
             write_onnx(tmp_path / "tiny.windows.ep")
+
+    def test_values_that_cannot_have_one_name(self) -> None:
+        """Engines of before: two give another value under one name, or take one under two."""
+        artifact = read_artifact(DATA / "tiny.windows.ep")
+        (engine,) = artifact.manifest.engines
+        engines = engine, dataclasses.replace(engine, name="second")
+        two = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, engines=engines))
+        given, between = Origin("input", 0), Origin("engine", 0, 0)
+        calls = EngineCall(0, (given,), ("float32",)), EngineCall(1, (given,), ("float32",))
+        outline = Outline(calls, (Origin("engine", 1, 0),), ())
+        with pytest.raises(ConfigurationError, match=r"2 values enter or leave engines as 'output0'.*export it"):
+            writing._Writer(two, outline, ["a", "b"], False).model("m")
+        calls = calls[0], EngineCall(1, (between,), ("float32",))
+        outline = Outline(calls, (Origin("engine", 1, 0),), ())
+        with pytest.raises(ConfigurationError, match="one value enters or leaves engines as 'output0' and"):
+            writing._Writer(two, outline, ["a", "b"], False).model("m")
 
     def test_too_large_to_embed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two gigabytes are the end of a model; beside it an engine may be larger."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -36,8 +35,14 @@ def own_converters(blocks: Upstream) -> Iterator[None]:
         )
         # the first that takes a node converts it
         replaced[target] = [own, *registry.get(target, ())]
-    with mock.patch.dict(registry, replaced):
+    before = {target: registry[target] for target in replaced if target in registry}
+    registry.update(replaced)
+    try:
         yield
+    finally:
+        for target in replaced:
+            del registry[target]
+        registry.update(before)
 
 
 class _Network:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_iter
 
+from lightning_trt_windows._compat.recurrent import RECURRENT_OPERATORS
 from lightning_trt_windows.backends.rewrites.sizes import numbers_of_sizes
 
 __all__ = ["draws_random_numbers", "of_types_without_engines"]
@@ -44,6 +45,9 @@ def draws_random_numbers(node: Node) -> bool:
     if target is torch.ops.aten.scaled_dot_product_attention.default:
         probability = node.args[_DROPOUT] if len(node.args) > _DROPOUT else node.kwargs.get("dropout_p", 0.0)
         return bool(probability)
+    if target in RECURRENT_OPERATORS:
+        dropout, train = node.args[5:7]
+        return bool(dropout and train)
     return torch.Tag.nondeterministic_seeded in target.tags
 
 
