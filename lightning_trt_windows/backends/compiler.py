@@ -202,7 +202,8 @@ def _build_all(
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
-            "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do"
+            "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do. An "
+            "assignment to the whole of a tensor (x[:] = 0.0) makes it a constant"
         )
     kept_in_torch: dict[str, str] = {}
     wrong: list[LeftToPyTorch] = []

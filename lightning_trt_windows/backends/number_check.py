@@ -35,6 +35,7 @@ __all__ = ["Boundary", "NumberCheck", "WrongNumbersError", "describe"]
 
 _LOCAL = {torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative norm by which one node may differ; 1e-3 in every other type."""
+_CASTS = {torch.ops.aten._to_copy.default}
 _NODE_SECONDS = 60.0
 """How long the search for a node may take."""
 
@@ -134,10 +135,13 @@ class NumberCheck:
                 raise CompileError(f"the engine {name} could not run: {error}") from error
             found = [evaluation.values[output] for output in names[1]]
             worst = max((_difference(ours, theirs) for ours, theirs in zip(found, boundary.outputs)), default=0.0)
-            allowed = max((_allowed(theirs) for theirs in boundary.outputs if isinstance(theirs, Tensor)), default=1e-3)
+            low = _computed_in([graph])
+            allowed = max(
+                (_allowed(theirs, low) for theirs in boundary.outputs if isinstance(theirs, Tensor)), default=1e-3
+            )
             if worst > allowed:
                 self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
-                if worst > _most(boundary.outputs):
+                if worst > _most(boundary.outputs, low):
                     raise CompileError(
                         f"the engine {name} would compute something else than the module: relative error {worst:.1e} "
                         f"at the sizes {boundary.sample.name} ({_sizes(boundary.sample)}), and no single operator "
@@ -186,6 +190,7 @@ class NumberCheck:
     def _compare_lowered(self, parted: GraphModule, sample: Sample, values: Sequence[Any]) -> None:
         errors: dict[str, float] = {}
         returned = _returned(parted)
+        low = _computed_in([module for module in parted.modules() if isinstance(module, GraphModule)])
         for number, (found, wanted) in enumerate(zip(values, sample.wanted, strict=True)):
             if not isinstance(wanted, Tensor):
                 continue
@@ -196,7 +201,7 @@ class NumberCheck:
                 )
             error = _difference(found, wanted)
             errors[str(number)] = error
-            if error > max(_most([found]), _most([wanted])):
+            if error > _most([found, wanted], low):
                 node = returned[number] if number < len(returned) else None
                 line = model_line(node) if isinstance(node, Node) else ""
                 raise CompileError(
@@ -296,15 +301,28 @@ def _difference(found: Any, wanted: Any) -> float:
     return relative_norm(found, wanted) if bool(usable.all()) else relative_norm(found[usable], wanted[usable])
 
 
-def _allowed(wanted: Tensor) -> float:
-    kind = str(wanted.dtype).removeprefix("torch.")
-    return TOLERANCES.get(kind, 1e-3 if wanted.is_floating_point() else 0.0)
+def _computed_in(graphs: Sequence[GraphModule]) -> frozenset[str]:
+    """Floating types that operators in ``graphs`` compute in, casts apart; with ``precision`` not those of outputs."""
+    nodes = (node for module in graphs for node in module.graph.nodes if node.op == "call_function")
+    leaves = (value for node in nodes if node.target not in _CASTS for value in _leaves(node.meta.get("val")))
+    return frozenset(
+        str(value.dtype).removeprefix("torch.")
+        for value in leaves
+        if isinstance(value, Tensor) and value.is_floating_point()
+    )
 
 
-def _most(values: Sequence[Any]) -> float:
+def _allowed(wanted: Tensor, computed_in: frozenset[str]) -> float:
+    if not wanted.is_floating_point():
+        return 1e-3 if wanted.is_complex() else 0.0
+    kinds = {str(wanted.dtype).removeprefix("torch."), *computed_in}
+    return max(TOLERANCES.get(kind, 1e-3) for kind in kinds)
+
+
+def _most(values: Sequence[Any], computed_in: frozenset[str]) -> float:
     """What rounding alone may come to in a deep network: ten times what is usual, nothing where types are exact."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    return max((10 * _allowed(value) for value in tensors), default=0.0) or 0.01
+    return max((10 * _allowed(value, computed_in) for value in tensors), default=0.0) or 0.01
 
 
 def _leaves(value: Any) -> list[Any]:

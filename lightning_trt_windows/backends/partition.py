@@ -15,8 +15,11 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
+from lightning_trt_windows.backends.nodes import model_line, operator_name
+from lightning_trt_windows.backends.whole_sizes import in_whole_numbers
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["engine_calls", "partition"]
@@ -153,6 +156,7 @@ def _pass_in(
     """Give ``engine`` one more tensor input, one that has ``symbol`` among its sizes."""
     found = _find(_tensors_before(parent, call), symbol)
     if found is None:
+        _refuse_size_of_values(parent, symbol)
         raise CompileError(
             f"the size {symbol} crosses from PyTorch into the engine {call.target}, and no tensor before it has that "
             "size. Please report the model; until then keep the operator that makes the size in PyTorch with "
@@ -196,7 +200,7 @@ def _find(tensors: list[Node], symbol: sympy.Symbol) -> tuple[Node, int, int] | 
 
 def _size(graph: GraphModule, value: torch.SymInt, *, before: Node, tensors: list[Node] | None = None) -> Node | int:
     """Nodes that compute ``value`` from the sizes of tensors, inserted before ``before``."""
-    expression = value.node.expr
+    expression = in_whole_numbers(value)
     if expression.is_Integer:
         return int(expression)
     candidates = _tensors_before(graph, before) if tensors is None else tensors
@@ -213,6 +217,7 @@ def _size(graph: GraphModule, value: torch.SymInt, *, before: Node, tensors: lis
 def _symbol(graph: GraphModule, tensors: list[Node], symbol: sympy.Symbol) -> Node:
     found = _find(tensors, symbol)
     if found is None:
+        _refuse_size_of_values(graph, symbol)
         raise CompileError(
             f"the size {symbol} crosses an engine's border and no tensor has it. Please report the model"
         )
@@ -222,6 +227,22 @@ def _symbol(graph: GraphModule, tensors: list[Node], symbol: sympy.Symbol) -> No
         node = graph.graph.call_function(operator.floordiv, (node, factor))
     _fill_values(node)
     return node
+
+
+def _refuse_size_of_values(graph: GraphModule, symbol: sympy.Symbol) -> None:
+    """Refuse a size that is read from a tensor's values: no shape has it, and engines take tensors only."""
+    if not symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT)):
+        return
+    nodes = [node for module in graph.modules() if isinstance(module, GraphModule) for node in module.graph.nodes]
+    makers = (node for node in nodes if symbol in (node.meta.get("unbacked_bindings") or {}))
+    maker = next(makers, None)
+    where = f", made by {operator_name(maker)}{model_line(maker)}" if maker is not None else ""
+    raise CompileError(
+        f"the size {symbol} depends on the values of a tensor{where}, and crosses an engine's border, where only "
+        "tensors pass. Give forward such sizes as numbers (split points, lengths), fixed when it is exported, or leave "
+        "the operators that take them to PyTorch, as compile_options={'torch_executed_ops': "
+        "['torch.ops.aten.slice.Tensor']} does for a split"
+    )
 
 
 def _fill_values(node: Node) -> None:

@@ -107,8 +107,9 @@ class Evaluator:
                 self._warn(f"the binding {name!r} takes {wanted}, it was given {value.dtype}")
                 value = value.to(wanted)
             values[name] = value
+        values.update((name, value) for name, value in inputs.items() if name in self._producer)
         with torch.no_grad():
-            self._run(outputs, values, frozenset(outputs) | frozenset(self._inputs))
+            self._run(outputs, values, frozenset(outputs) | frozenset(self._inputs) | frozenset(inputs))
         return Evaluation({name: values[name] for name in outputs}, tuple(self._warnings))
 
     def _run(self, targets: Iterable[str], values: dict[str, Tensor], kept: frozenset[str]) -> None:

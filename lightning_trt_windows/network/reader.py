@@ -60,7 +60,7 @@ class Network:
         """Compute tensors of the network on the CPU.
 
         Args:
-            inputs: Value of each input binding.
+            inputs: Value of each input binding, and of any tensor in between that is not to be computed.
             outputs: Names of tensors, of any in the network; by default those of the output bindings. Only what they
                 need is computed.
             seconds: How long it may take.

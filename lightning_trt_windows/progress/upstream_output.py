@@ -127,9 +127,24 @@ def quiet() -> Iterator[list[str]]:
                 show(message, category, *place, **more)
 
         warnings.showwarning = showwarning
-        for name in _LOGGERS:
+        for name in (*_LOGGERS, *_with_handlers_of_their_own()):
             stack.enter_context(_collected(logging.getLogger(name), take))
         yield lines
+
+
+def _with_handlers_of_their_own() -> list[str]:
+    """Loggers below upstream's that do not hand on what they are told.
+
+    ``torch._subclasses.fake_tensor`` is one: where a lowering pass fails and another way is taken, it prints a
+    traceback of a hundred lines. Structured traces (``TORCH_TRACE``) go to a file and stay as they are.
+    """
+    below = tuple(f"{name}." for name in _LOGGERS)
+    known = list(logging.root.manager.loggerDict.items())
+    return [
+        name
+        for name, logger in known
+        if name.startswith(below) and name != "torch.__trace" and isinstance(logger, logging.Logger) and logger.handlers
+    ]
 
 
 @contextlib.contextmanager
@@ -145,6 +160,10 @@ def _collected(logger: logging.Logger, take: Callable[[str], None]) -> Iterator[
                         handler.handle(record)
                 if propagate and logger.parent:
                     logger.parent.callHandlers(record)
+            elif record.levelno < logging.WARNING and not propagate:
+                # asked for by TORCH_LOGS
+                for handler in handlers:
+                    handler.handle(record)
             elif record.levelno >= logging.WARNING:
                 take(f"{record.levelname} {record.name}: {record.getMessage()}")
 

@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
+from support.evaluating import compile_evaluated
 from support.simulation import Simulated, compile_for_test
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -344,6 +345,39 @@ class TestRefused:
         """Zero engines are an error, not a file: nothing is computed."""
         with pytest.raises(CompileError, match="computes nothing"):
             compile_for_test(exported(nn.Identity(), torch.randn(2, 4)))
+
+    def test_everything_assigned(self) -> None:
+        """A constant beside what an engine computes is an output like others; alone it is nothing to compute."""
+
+        class Module(nn.Module):
+            def __init__(self, both: bool) -> None:
+                super().__init__()
+                self.both = both
+
+            def forward(self, x: Tensor) -> Any:
+                y = x.clone()
+                y[:] = 0.0
+                return (y * 1, x * 2) if self.both else y * 1
+
+        x = torch.randn(2, 4)
+        with pytest.raises(CompileError, match=r"outputs are its inputs or constants.*\(x\[:\] = 0\.0\)"):
+            compile_for_test(exported(Module(False), x, dims=(None,)))
+        evaluated = compile_evaluated(exported(Module(True), x, dims=(None,)))
+        torch.testing.assert_close(evaluated(x), Module(True)(x))
+
+    def test_size_that_depends_on_values(self) -> None:
+        """No shape has it: the message says so, and the way on that it names works."""
+
+        class Module(nn.Module):
+            def forward(self, x: Tensor, places: Tensor) -> Tensor:
+                return torch.tensor_split(x, places)[0] * 2
+
+        module, x, places = Module(), torch.randn(10, 3), torch.tensor([2, 5])
+        with pytest.raises(CompileError, match=r"depends on the values of a tensor, made by .*test_compiler\.py:"):
+            compile_for_test(exported(module, x, places, dims=(None, None)))
+        options = {"torch_executed_ops": ["torch.ops.aten.slice.Tensor"]}
+        evaluated = compile_evaluated(exported(module, x, places, dims=(None, None)), compile_options=options)
+        assert torch.equal(evaluated(x, places), module(x, places))
 
     def test_nothing_for_tensorrt(self) -> None:
         """Zero engines are an error, not a file: TensorRT has none of the operators."""

@@ -177,6 +177,40 @@ def test_what_is_not_a_number_in_the_module_is_said(tmp_path: Path) -> None:
     assert "4 of 8 values of output 0 are NaN or infinite in the module as well" in check.not_checked[0]
 
 
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 1e-3), ("16", 1e-4)])
+def test_rounding_of_a_low_precision_is_no_error(tmp_path: Path, precision: Any, least: float) -> None:
+    """Outputs stay in float32, and are as far from the module's as the type that the engine computes in."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(64, 64), nn.GELU())]
+    spec = {"input": InputSpec((BATCH, 64))}
+    path = tmp_path / "m.windows.ep"
+    artifact = export_module(nn.Sequential(*layers).eval(), spec, path, precision=precision, check="full")
+    check = artifact.manifest.check
+    assert check is not None
+    assert (check.left_to_pytorch, artifact.manifest.fallback_ops) == ((), ())
+    assert max(max(sizes.lowered, sizes.engines) for sizes in check.compared) > least
+
+
+def test_a_node_is_judged_by_what_it_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not by the rounding of all before it: where no node is at fault, none is blamed."""
+    blamed: list[str] = []
+    real = NumberCheck._blame
+
+    def blame(self: NumberCheck, *args: Any) -> None:
+        blamed.append("asked")
+        real(self, *args)
+
+    monkeypatch.setattr(NumberCheck, "_blame", blame)
+    monkeypatch.setattr(number_check, "_allowed", lambda *_: 1e-4)
+    monkeypatch.setattr(number_check, "_most", lambda *_: 1.0)
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(64, 64), nn.GELU())]
+    spec = {"input": InputSpec((BATCH, 64))}
+    artifact = export_module(nn.Sequential(*layers).eval(), spec, tmp_path / "m.windows.ep", precision="bf16")
+    assert blamed
+    assert artifact.manifest.fallback_ops == ()
+
+
 def test_it_can_be_switched_off(tmp_path: Path) -> None:
     """Then the manifest has no record of it."""
     artifact = export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep", check=False)

@@ -99,6 +99,15 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return chosen
 
 
+def _numbers_of_tasks() -> dict[tuple[str, str, str], int]:
+    """By suite, type and sizes, how many tasks there are."""
+    found: dict[tuple[str, str, str], int] = {}
+    for suite, _, dtype, _ in tasks():
+        for mode in ("static",) if suite == "pairs" else MODES:
+            found[suite, dtype, mode] = found.get((suite, dtype, mode), 0) + 1
+    return found
+
+
 def _task(suite: str, dtype: str, item: Any, mode: str, arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     try:
@@ -169,19 +178,23 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--part", default="0/1", help="which part of how many this process does")
     parser.add_argument("--fresh", action="store_true", help="forget what was found before")
+    parser.add_argument("--no-run", action="store_true", help="write the page from what was found before")
     parser.add_argument("only", nargs="*", help="names of operators")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
-    records = run(arguments) if arguments.workers < 2 else _in_processes(arguments)
+    if arguments.no_run:
+        records = list(_read(arguments.results).values())
+    else:
+        records = run(arguments) if arguments.workers < 2 else _in_processes(arguments)
     counts: dict[str, int] = {}
     for record in records:
         for sample in record["samples"]:
             counts[sample["outcome"]] = counts.get(sample["outcome"], 0) + 1
     print(", ".join(f"{outcome} {count}" for outcome, count in sorted(counts.items())))
     if arguments.page and arguments.part == "0/1":
-        write_page(arguments.page, records)
+        write_page(arguments.page, records, _numbers_of_tasks())
     return int(any(counts.get(outcome) for outcome in ("wrong", "exception")))
 
 

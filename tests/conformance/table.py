@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 
 __all__ = ["write_page"]
 
-_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "wrong", "exception", "time", "unevaluated")
+_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated")
 _TITLES = {
     "engine": "right in an engine",
     "pytorch": "right in PyTorch",
     "refused": "refused",
     "random": "random",
     "capture": "captured otherwise",
+    "open": "left open",
     "wrong": "wrong",
     "exception": "exception",
     "time": "too slow",
@@ -29,10 +30,17 @@ _SUITES = {
     "pairs": "Pairs of types",
     "assignments": "Assignments to slices",
 }
+_SIZES = {"static": "fixed", "first": "first varies", "last": "last varies"}
 
 
-def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write the tables of all ``records`` to ``path``."""
+def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tuple[str, str, str], int]) -> None:
+    """Write the tables of all ``records`` to ``path``.
+
+    Args:
+        path: The page.
+        records: What was found.
+        tasks: By suite, type and sizes, how many operators or modules there are in all.
+    """
     records = list(records)
     lines = [
         "# Conformance",
@@ -43,7 +51,10 @@ def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
         "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
         "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
         "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
-        "2 and more; the check of every export refuses such a module.",
+        "2 and more; the check of every export refuses such a module. *Left open*: the sample is right but for the",
+        "place of NaN among numbers, which TensorRT does not define.",
+        "",
+        _coverage(records, tasks),
         "",
         f"PyTorch {torch.__version__.partition('+')[0]}.",
         "",
@@ -55,16 +66,34 @@ def write_page(path: Path, records: Iterable[dict[str, Any]]) -> None:
     totals: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         totals[record["suite"], record["dtype"], record["mode"]].update(s["outcome"] for s in record["samples"])
-    sizes = {"static": "fixed", "first": "first varies", "last": "last varies"}
     for (suite, dtype, mode), counts in totals.items():
         if counts:
             cells = " | ".join(str(counts[c]) for c in _COLUMNS)
-            lines.append(f"| {_SUITES[suite]} | {dtype} | {sizes[mode]} | {sum(counts.values())} | {cells} |")
+            lines.append(f"| {_SUITES[suite]} | {dtype} | {_SIZES[mode]} | {sum(counts.values())} | {cells} |")
     for suite, title in _SUITES.items():
         lines += _suite(title, [record for record in records if record["suite"] == suite])
     random = {r["name"] for r in records if r.get("random") or any(s["outcome"] == "random" for s in r["samples"])}
     lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in sorted(random)) or "None.", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _coverage(records: list[dict[str, Any]], tasks: Mapping[tuple[str, str, str], int]) -> str:
+    """Which part of the databases the records are of, in a sentence each."""
+    done = Counter((record["suite"], record["dtype"], record["mode"]) for record in records)
+    samples = sum(len(record["samples"]) for record in records)
+
+    def named(key: tuple[str, str, str]) -> str:
+        suite, dtype, mode = key
+        what = _SUITES[suite].lower()
+        return f"{what} ({_SIZES[mode]})" if suite == "pairs" else f"{what} in {dtype} ({_SIZES[mode]})"
+
+    whole = [named(key) for key, count in tasks.items() if done[key] >= count]
+    part = [f"{done[key]} of {count} {named(key)}" for key, count in tasks.items() if 0 < done[key] < count]
+    none = [named(key) for key in tasks if not done[key]]
+    sentences = [f"The tables hold {samples} samples, of {sum(done.values())} out of {sum(tasks.values())} runs."]
+    for title, parts in (("Run in full", whole), ("In part", part), ("Not run yet", none)):
+        sentences += [f"{title}: {', '.join(parts)}."] if parts else []
+    return " ".join(sentences)
 
 
 def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
@@ -77,7 +106,7 @@ def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
                 reasons[record["name"]][_cell(sample.get("reason", ""))] += 1
     if not counts:
         return []
-    shown = _COLUMNS[:6]
+    shown = _COLUMNS[:7]
     lines = ["", f"## {title}", "", f"| name | {' | '.join(_TITLES[c] for c in shown)} | why not |"]
     lines.append(f"| --- | {' | '.join('---' for _ in shown)} | --- |")
     for name in sorted(counts):

@@ -263,3 +263,18 @@ def test_a_binding_of_another_type_is_noted() -> None:
     network = made(lambda net, given: first(net.add_unary(given[0], trt.UnaryOperation.ABS)), ROWS)
     evaluation = network.evaluate({"x0": ROWS.double()})
     assert any("takes torch.float32, it was given torch.float64" in warning for warning in evaluation.warnings)
+
+
+def test_a_given_tensor_is_not_computed() -> None:
+    """What follows is computed of it, and what comes before is not."""
+    names: list[str] = []
+
+    def build(net: Any, given: list[Any]) -> Any:
+        doubled = net.add_elementwise(given[0], given[0], trt.ElementWiseOperation.SUM).get_output(0)
+        names.append(doubled.name)
+        return net.add_unary(doubled, trt.UnaryOperation.NEG).get_output(0)
+
+    network, x = made(build, torch.tensor([1.0, 2.0])), torch.tensor([1.0, 2.0])
+    (output,) = network.outputs
+    assert network.evaluate({"x0": x}).values[output].tolist() == [-2.0, -4.0]
+    assert network.evaluate({"x0": x, names[0]: x * 5}).values[output].tolist() == [-5.0, -10.0]

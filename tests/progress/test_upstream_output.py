@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from support.evaluating import compile_evaluated
 from support.lightning_models import Data, Regression, Untraceable
+from torch import Tensor, nn
 
 from lightning_trt_windows import export_module
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
@@ -63,6 +66,22 @@ class TestQuiet:
             logging.getLogger("my.app").warning("of the app")
         assert lines == ["WARNING torch_tensorrt.some.part: mine 1"]
         assert [record.getMessage() for record in caplog.records] == ["yours", "of the app"]
+
+    def test_loggers_with_handlers_of_their_own(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """They do not hand on what they are told: a lowering pass that fails prints nothing (``fft2``)."""
+
+        class Spectrum(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.fft.fft2(x).real * 2
+
+        before = logging.getLogger("torch._subclasses.fake_tensor").handlers[:]
+        with quiet() as lines:
+            logging.getLogger("torch._subclasses.fake_tensor").error("mine")
+        assert lines == ["ERROR torch._subclasses.fake_tensor: mine"]
+        compiled = compile_evaluated(torch.export.export(Spectrum(), (torch.randn(2, 8, 8),), strict=False))
+        assert "aten._fft_c2c.default" in compiled.compiled.fallback_ops
+        assert capfd.readouterr().err == ""
+        assert logging.getLogger("torch._subclasses.fake_tensor").handlers == before
 
     def test_standard_error(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         """What this thread prints to stderr is kept for the log, what others print appears."""

@@ -52,13 +52,14 @@ def with_indices_from_the_start(module: GraphModule) -> None:
             continue
         source, indices = value_of(node.args[0]), list(node.args[1])  # type: ignore[arg-type]
         axis = 0
+        computed = _counted_with_a_size_that_varies(module, source, indices)
         insert = Insertion(module, node)
         for position, index in enumerate(indices):
             value = value_of(index)
             if isinstance(value, Tensor) and value.dtype is torch.bool:
                 axis += value.dim()
                 continue
-            if isinstance(value, Tensor) and not _not_negative(module, index):
+            if isinstance(value, Tensor) and (computed or not _not_negative(module, index)):
                 indices[position] = _from_the_start(insert, node.args[0], source, index, axis)
                 changed = True
             axis += 1
@@ -67,6 +68,16 @@ def with_indices_from_the_start(module: GraphModule) -> None:
     if changed:
         module.graph.lint()
         module.recompile()
+
+
+def _counted_with_a_size_that_varies(module: GraphModule, source: Tensor, indices: list[Any]) -> bool:
+    """Whether several constant indices meet axes that vary: upstream then counts with -1 for the size of such an axis.
+
+    An index that is computed, be it by a comparison with 0, has it read the size when the engine runs.
+    """
+    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    constant = all(isinstance(index, Node) and constant_of(module, index) is not None for _, index in given)
+    return len(given) > 1 and constant and any(isinstance(source.shape[axis], torch.SymInt) for axis, _ in given)
 
 
 def _selected_from_the_start(module: GraphModule, node: Node) -> bool:

@@ -126,6 +126,9 @@ def _rsqrt(x: Tensor) -> Tensor:
 
 def _power(x: Tensor, exponent: Any) -> Any:
     """Whole powers of integers by multiplication: TensorRT's power is of floating numbers."""
+    if x.dtype is torch.bool and type(exponent) is bool:
+        # True where the exponent is False: 0 ** 0 is 1
+        return x.clone() if exponent else torch.ones_like(x)
     if x.is_floating_point() or x.is_complex() or type(exponent) is not int or not 1 <= exponent <= 8:
         return NotImplemented
     x = x if x.dtype is not torch.bool else x.to(torch.int64)
@@ -133,6 +136,16 @@ def _power(x: Tensor, exponent: Any) -> Any:
     for _ in range(exponent - 1):
         result = result * x
     return result.clone() if exponent == 1 else result
+
+
+def _ldexp(x: Tensor, exponent: Tensor) -> Any:
+    """The power of two is in the type of the exponent, before the product is promoted, as in PyTorch.
+
+    Whole exponents of floating numbers PyTorch adds to theirs, past what a power of two can be: that stays there.
+    """
+    if x.is_floating_point() and not exponent.is_floating_point():
+        return NotImplemented
+    return x * torch.pow(2.0, exponent)
 
 
 def _bitwise(operator: Any) -> Any:
@@ -190,6 +203,7 @@ POINTWISE = {
     aten.reciprocal.default: _reciprocal,
     aten.rsqrt.default: _rsqrt,
     aten.pow.Tensor_Scalar: _power,
+    aten.ldexp.Tensor: _ldexp,
 }
 """Operator to its decomposition; ``NotImplemented`` leaves a case as it is."""
 for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):

@@ -167,7 +167,8 @@ def _avg_pool(
     divisor_override: Any,
     axes: int,
 ) -> Any:
-    if not ceil_mode and divisor_override is None:
+    # PyTorch divides integers as integers, and TensorRT has no average of them
+    if not x.is_floating_point() or (not ceil_mode and divisor_override is None):
         return NotImplemented
     kernel = _per_axis(kernel, axes)
     stride, padding = _per_axis(stride, axes, kernel), _per_axis(padding, axes)

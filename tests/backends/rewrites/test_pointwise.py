@@ -70,3 +70,19 @@ def test_grids_in_low_precision(low: torch.dtype) -> None:
 
     exact = sampled(x.float(), grid.float())
     torch.testing.assert_close(compile_module(sampled, x, grid)(x, grid).float(), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_powers_of_two() -> None:
+    """In the type of the exponent: bfloat16 rounds them before they meet float32."""
+    exponent, may = X.bfloat16(), ("aten.ldexp.Tensor",)
+    check_values(lambda x, e: (torch.ldexp(x, e), torch.ldexp(x.half(), e)), X, exponent)
+    check_values(torch.ldexp, torch.arange(20).reshape(4, 5), exponent)
+    check_values(lambda x, i: torch.ldexp(x * 2, i) * 2, X.half(), torch.arange(20).reshape(4, 5), fallback=may)
+
+
+def test_powers_of_flags() -> None:
+    """A flag to the power of a flag is a flag."""
+    may = ("aten.clone.default",)
+    check_values(
+        lambda x: (x**True, x**False, (x**2) + 1, torch.pow(x, True) & x), X > 0, dims=({0: BATCH},), fallback=may
+    )

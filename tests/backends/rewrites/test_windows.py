@@ -86,3 +86,12 @@ def test_pooling_of_other_axes() -> None:
 def test_channel_shuffle() -> None:
     """A reshape and a transposition."""
     check_values(nn.ChannelShuffle(2), torch.randn(2, 6, 4, 4), dims=({0: BATCH},))
+
+
+def test_averages_of_integers() -> None:
+    """PyTorch divides them as integers, which TensorRT does not."""
+    numbers = torch.randint(-50, 50, (2, 3, 9, 8))
+    may = ("aten.avg_pool2d.default",)
+    check_values(lambda x: (F.avg_pool2d(x, 3, 1, 1, True, False, 2), x * 0.5), numbers, fallback=may)
+    check_values(lambda x: (F.avg_pool1d(x[0], 6, 3, 2, True), x * 0.5), numbers, fallback=may)
+    check_values(lambda x: (F.avg_pool2d(x, 2), x * 0.5), numbers, fallback=may)
