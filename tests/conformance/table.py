@@ -52,7 +52,8 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
         "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
         "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
         "2 and more; the check of every export refuses such a module. *Left open*: the sample is right but for the",
-        "place of NaN among numbers, which TensorRT does not define.",
+        "place of NaN among numbers, which TensorRT does not define. The check that every export makes of itself is off",
+        "here: it leaves to PyTorch, or refuses, what is *wrong* in these tables at a size that it looks at.",
         "",
         _coverage(records, tasks),
         "",
@@ -82,14 +83,17 @@ def _coverage(records: list[dict[str, Any]], tasks: Mapping[tuple[str, str, str]
     done = Counter((record["suite"], record["dtype"], record["mode"]) for record in records)
     samples = sum(len(record["samples"]) for record in records)
 
-    def named(key: tuple[str, str, str]) -> str:
-        suite, dtype, mode = key
-        what = _SUITES[suite].lower()
-        return f"{what} ({_SIZES[mode]})" if suite == "pairs" else f"{what} in {dtype} ({_SIZES[mode]})"
+    def named(keys: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Operators in float32 (fixed, first varies), and so on."""
+        modes: dict[str, list[str]] = defaultdict(list)
+        for suite, dtype, mode in keys:
+            what = _SUITES[suite].lower()
+            modes[what if suite == "pairs" else f"{what} in {dtype}"].append(_SIZES[mode])
+        return [what if len(of) == len(_SIZES) else f"{what} ({', '.join(of)})" for what, of in modes.items()]
 
-    whole = [named(key) for key, count in tasks.items() if done[key] >= count]
-    part = [f"{done[key]} of {count} {named(key)}" for key, count in tasks.items() if 0 < done[key] < count]
-    none = [named(key) for key in tasks if not done[key]]
+    whole = named(key for key, count in tasks.items() if done[key] >= count)
+    part = [f"{done[key]} of {count} {named([key])[0]}" for key, count in tasks.items() if 0 < done[key] < count]
+    none = named(key for key in tasks if not done[key])
     sentences = [f"The tables hold {samples} samples, of {sum(done.values())} out of {sum(tasks.values())} runs."]
     for title, parts in (("Run in full", whole), ("In part", part), ("Not run yet", none)):
         sentences += [f"{title}: {', '.join(parts)}."] if parts else []
