@@ -29,8 +29,9 @@ from lightning_trt_windows._compat.torch import paths_of_exports
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.builds.mentioned import mentioned
 from lightning_trt_windows.discovery.discover import call_arguments
-from lightning_trt_windows.modules.containers import map_leaves, register_containers
+from lightning_trt_windows.modules.containers import map_leaves
 from lightning_trt_windows.modules.dtypes import tensor_bytes
+from lightning_trt_windows.modules.registration import register_containers
 from lightning_trt_windows.modules.state import as_it_was, attributes_kept, exported_part, original
 
 __all__ = ["Execution", "execute", "guarded", "seeded", "weights_of"]
