@@ -72,7 +72,8 @@ def _quotient(part: Any, size: torch.SymInt) -> Any:
     if len(symbols) != 1:
         raise CompileError(_refusal(part, f"it is made of {len(symbols)} sizes"))
     symbol = symbols[0]
-    bounds = size.node.shape_env.var_to_range.get(symbol)
+    environment: Any = size.node.shape_env
+    bounds: Any = environment.var_to_range.get(symbol)
     try:
         lowest, highest = int(bounds.lower), int(bounds.upper)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
