@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
+from support.tested_in import TESTED_IN
 
 import lightning_trt_windows
 
@@ -271,3 +273,17 @@ def test_every_public_name_is_there() -> None:
     assert set(lightning_trt_windows.__all__) <= set(dir(lightning_trt_windows))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lightning_trt_windows.nothing  # noqa: B018 -- the access is what is tested
+
+
+def test_every_module_has_a_test_file() -> None:
+    """Of its own name in the same room, or one that a table names."""
+
+    def own(module: str) -> Path:
+        place = Path(module)
+        return TESTS / place.parent / f"test_{place.name.removeprefix('_')}"
+
+    without = {
+        name for name in MODULES if Path(name).name not in ("__init__.py", "__main__.py") and not own(name).exists()
+    }
+    assert without == set(TESTED_IN), sorted(without ^ set(TESTED_IN))
+    assert [file for file in TESTED_IN.values() if not (TESTS / file).exists()] == []
