@@ -13,7 +13,7 @@ from lightning_trt_windows.discovery.axes import Axis, Group, Sample, group_axes
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError, ShapeDiscoveryError
 
-__all__ = ["EXAMPLE", "MOST_SIZES", "Ranges", "counted", "derive_ranges"]
+__all__ = ["EXAMPLE", "MOST_SIZES", "Ranges", "UnseenSymbolError", "counted", "derive_ranges"]
 
 EXAMPLE = "example"
 """Stage of what was not seen in any loader."""
@@ -75,6 +75,10 @@ def derive_ranges(
     return Ranges(tuple(groups), tuple(notes))
 
 
+class UnseenSymbolError(ShapeDiscoveryError):
+    """An option is about a symbol that nothing has shown yet; later calls may."""
+
+
 def _check_options(options: RangeOptions, groups: Sequence[Group]) -> None:
     known = {name for group in groups for name in group.names}
     for option in ("static", "dynamic", "caps"):
@@ -83,7 +87,7 @@ def _check_options(options: RangeOptions, groups: Sequence[Group]) -> None:
                 listed = ", ".join(dict.fromkeys([g.name for g in groups if g.name] + sorted(known)))
                 if re.fullmatch(r"batch|dim\d+", name):
                     # a symbol stands for what varies, and more calls may show that
-                    raise ShapeDiscoveryError(f"RangeOptions.{option}: nothing seen is {name!r}; known are {listed}")
+                    raise UnseenSymbolError(f"RangeOptions.{option}: nothing seen is {name!r}; known are {listed}")
                 raise ConfigurationError(f"RangeOptions.{option}: no dimension {name!r}; known are {listed}")
     for group in groups:
         static, dynamic = group.names & set(options.static), group.names & set(options.dynamic)

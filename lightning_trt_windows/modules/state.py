@@ -42,9 +42,11 @@ def original(module: nn.Module) -> nn.Module:
 def has_forward(module: nn.Module) -> bool:
     """Whether ``module`` computes anything when it is called: somebody has written a ``forward``."""
     forward = vars(module).get("forward", getattr(type(module), "forward", None))
-    return getattr(forward, "__qualname__", "") not in _NO_FORWARD
+    from_a_base = str(getattr(forward, "__module__", "")).partition(".")[0] in _BASES
+    return not (from_a_base and getattr(forward, "__qualname__", "") in _NO_FORWARD)
 
 
+_BASES = ("torch", "lightning", "pytorch_lightning", "lightning_fabric")
 _NO_FORWARD = ("_forward_unimplemented", "Module.forward", "LightningModule.forward")
 """What the base classes have in its place, by name: there are two LightningModules."""
 

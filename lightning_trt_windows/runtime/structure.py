@@ -167,7 +167,7 @@ class Structure:
             raise ConfigurationError(f"the argument {argument.name!r} is missing; forward is {self._signature()}")
         value = given[argument.name]
         try:
-            leaves = [value] if argument.spec.is_leaf() else argument.spec.flatten_up_to(value)
+            leaves = [value] if argument.spec.is_leaf() else argument.spec.flatten_up_to(_plain(value, argument.spec))
         except ValueError as error:
             raise ConfigurationError(
                 f"{argument.name} has another structure than it had at the export: {error}"
@@ -211,6 +211,22 @@ def arguments_of(
         arguments.append(Argument(name, spec, count == 0, tuple(value for _, value in own)))
         position += spec.num_leaves
     return arguments, len(_children(positional))
+
+
+def _plain(value: Any, spec: TreeSpec) -> Any:
+    """``value`` with dicts for objects where the program takes dicts: a batch class is given as its fields."""
+    if spec.is_leaf() or spec.type is None:
+        return value
+    if spec.type is not dict:
+        fits = type(value) in (list, tuple) and spec.type is type(value) and len(value) == len(_children(spec))
+        return type(value)(map(_plain, value, _children(spec))) if fits else value
+    names = list(spec.context)
+    if not isinstance(value, Mapping):
+        if any(not isinstance(name, str) or not hasattr(value, name) for name in names):
+            return value
+        value = {name: getattr(value, name) for name in names}
+    inner = dict(zip(names, _children(spec)))
+    return {key: _plain(item, inner[key]) if key in inner else item for key, item in value.items()}
 
 
 def _children(spec: TreeSpec) -> list[TreeSpec]:

@@ -18,6 +18,7 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.discovery.discover import Discovered
+from lightning_trt_windows.discovery.ranges import UnseenSymbolError
 from lightning_trt_windows.errors import (
     ConfigurationError,
     LightningTrtError,
@@ -154,6 +155,7 @@ class Preflight:
         except LightningTrtError as error:
             # before the first step nothing has been seen
             unseen = isinstance(error, ShapeDiscoveryError) and moment == PREFLIGHT[0]
+            unseen |= isinstance(error, UnseenSymbolError)
             if unseen or str(error) == self._told:
                 return
             self._told = str(error)

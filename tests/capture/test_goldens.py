@@ -105,7 +105,7 @@ def test_the_manifest_has_their_hash(reader: tuple[nn.Module, Artifact]) -> None
     elsewhere = dataclasses.replace(
         artifact, manifest=dataclasses.replace(artifact.manifest, golden=dataclasses.replace(record, file="other.json"))
     )
-    with pytest.raises(ArtifactError, match=r"describes other\.json, those of this artifact are called"):
+    with pytest.raises(ArtifactError, match=r"describes other\.json, and of this artifact it is called"):
         read_goldens(elsewhere)
 
 

@@ -86,7 +86,6 @@ TESTED_IN = {
     "loggers/wandb.py": "loggers/test_loggers.py",
     "modules/dtypes.py": "capture/test_program.py",
     "modules/numbers.py": "verification/test_verify.py",
-    "modules/state.py": "capture/test_program.py",
     "network/call.py": "network/test_layers.py",
     "network/errors.py": "network/test_layers.py",
     "network/evaluate.py": "network/test_layers.py",
