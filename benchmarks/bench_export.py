@@ -91,7 +91,7 @@ def upstream(checkpoint: Path) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from support import upstream_reference
 
-    torch_tensorrt = upstream_reference.import_mended()
+    torch_tensorrt = upstream_reference.import_fixed()
 
     def whole() -> dict[str, Any]:
         module = Classifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()

@@ -91,7 +91,7 @@ def upstream(name: str, path: Path) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from support import upstream_reference
 
-    torch_tensorrt = upstream_reference.import_mended()
+    torch_tensorrt = upstream_reference.import_fixed()
     program = capture(model(name), INPUTS).program
     compiled = upstream_reference.cross_compile(torch_tensorrt, program)
     del program

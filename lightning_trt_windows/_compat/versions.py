@@ -23,7 +23,7 @@ class Workaround:
     since: str
     """First minor in which it was seen, as ``"2.11"``: the oldest supported one where it has always been there."""
     until: str | None
-    """First minor in which it was seen mended; ``None`` while none is."""
+    """First minor in which it was seen fixed; ``None`` while none is."""
     reason: str
     """What goes wrong without the workaround."""
     link: str

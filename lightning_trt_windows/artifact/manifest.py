@@ -153,13 +153,14 @@ class InputRecord(_Record):
             return
         for axis, (low, opt, high, symbol) in enumerate(zip(self.min, self.opt, self.max, self.symbols)):
             if not low <= opt <= high:
-                yield f"axis {axis}: wants min <= opt <= max, got {low}, {opt}, {high}"
+                yield f"axis {axis}: expected min <= opt <= max, got {low}, {opt}, {high}"
             elif symbol is None and low != high:
                 yield f"axis {axis}: is static (its symbol is null) and yet {low} to {high}"
         for axis, step in enumerate(self.multiple_of):
             sizes = self.min[axis], self.opt[axis], self.max[axis]
             if not step or any(size % step for size in sizes):
-                yield f"axis {axis}: wants multiples of multiple_of, which is {step}, got {', '.join(map(str, sizes))}"
+                found = ", ".join(map(str, sizes))
+                yield f"axis {axis}: expected multiples of multiple_of, which is {step}, got {found}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ class DimRange:
                 raise ConfigurationError(f"DimRange.{field} must be a whole number, got {value!r}")
         if not 1 <= self.min <= self.opt <= self.max:
             raise ConfigurationError(
-                f"DimRange wants 1 <= min <= opt <= max, got min={self.min}, opt={self.opt}, max={self.max}"
+                f"DimRange: expected 1 <= min <= opt <= max, got min={self.min}, opt={self.opt}, max={self.max}"
             )
         if self.multiple_of < 1:
             raise ConfigurationError(f"DimRange.multiple_of must be at least 1, got {self.multiple_of}")
@@ -119,7 +119,7 @@ class InputSpec:
         if self.values is not None:
             low, high = self.values
             if low > high:
-                raise ConfigurationError(f"InputSpec.values wants (lowest, highest), got {self.values!r}")
+                raise ConfigurationError(f"InputSpec.values: expected (lowest, highest), got {self.values!r}")
             object.__setattr__(self, "values", (low, high))
 
     def at(self, bound: str) -> tuple[int, ...]:

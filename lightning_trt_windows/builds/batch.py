@@ -237,7 +237,7 @@ class _Work:
         folder = self._folder_for(place)
         try:
             checkpoint, named = local_file(place, trusted=self._source.trusted, directory=folder)
-            if checkpoint in self._items:  # a directory of parts, and the file that was made of it
+            if checkpoint in self._items:  # a sharded checkpoint, and the file that was made of it
                 return
             destination = Destination.of(named, self._output, staging=folder)
             item = _Item(place, checkpoint, destination, folder)

@@ -72,7 +72,7 @@ def requirements(
         "# What the artifacts of this bundle run with on Windows, in the versions they were made with:",
         f"#   py -{python or PYTHONS[1]} -m venv .venv",
         r"#   .venv\Scripts\python -m pip install -r requirements-windows.txt",
-        f"# Any Python from {PYTHONS[0]} to {PYTHONS[-1]} will do.",
+        f"# Any Python from {PYTHONS[0]} to {PYTHONS[-1]} is supported.",
         *_remarks(pins),
         f"--extra-index-url {_INDEX.format(build)}",
         *[f"--extra-index-url {_NVIDIA}"] * any(pin.startswith("tensorrt==") for pin in pins),

@@ -52,7 +52,7 @@ def report(
     """
     given = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
     if not given:
-        raise ConfigurationError("report wants the directory of a run, or the file of an artifact; none was given")
+        raise ConfigurationError("report needs the directory of a run, or the file of an artifact; none was given")
     items: list[Gathered] = []
     names: list[str] = []
     for number, place in enumerate(given):

@@ -15,7 +15,7 @@ __all__ = ["local_file", "one_file"]
 
 
 def one_file(path: Path, *, trusted: bool) -> Path:
-    """``path``; for a directory of parts the file that is made of them, beside it. It is made once.
+    """``path``; for a sharded checkpoint the file that is made of it, beside it. It is made once.
 
     Args:
         path: A checkpoint.

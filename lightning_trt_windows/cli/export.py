@@ -57,7 +57,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="types of floating-point inputs and outputs: the module's, or that of --precision (default: %(default)s)",
     )
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
-    add("--min-block-size", type=int, default=defaults.min_block_size, metavar="N", help="operators worth an engine")
+    add(
+        "--min-block-size",
+        type=int,
+        default=defaults.min_block_size,
+        metavar="N",
+        help="minimum number of operators in a TensorRT subgraph",
+    )
     add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
     add(
         "--check",

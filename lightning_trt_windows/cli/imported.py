@@ -18,7 +18,7 @@ def imported(path: str, option: str) -> Any:
     """Import ``pkg.mod:Name`` or ``path/to/file.py:Name``."""
     place, colon, name = path.rpartition(":")
     if not (colon and place and name.isidentifier()):
-        raise ConfigurationError(f"{option} wants pkg.mod:Class or path/to/file.py:Class, got {path!r}")
+        raise ConfigurationError(f"{option}: expected pkg.mod:Class or path/to/file.py:Class, got {path!r}")
     module = _from_file(Path(place), option) if place.endswith(".py") else _from_name(place, option)
     if not hasattr(module, name):
         raise ConfigurationError(f"{option}: {place} has no {name!r}{did_you_mean(name, vars(module))}")

@@ -35,7 +35,7 @@ def parse_input(text: str) -> tuple[str, InputSpec]:
     """
     found = re.fullmatch(r"\s*([A-Za-z_][\w.]*)\s*=\s*(\w+)\s*\[(.*)\]\s*", text)
     if not found:
-        raise ConfigurationError(f"--input wants {INPUT_HELP}; got {text!r}")
+        raise ConfigurationError(f"--input: expected {INPUT_HELP}; got {text!r}")
     name, dtype, sizes = found.groups()
     try:
         shape = tuple(parse_axis(size.strip()) for size in sizes.split(",")) if sizes.strip() else ()
@@ -94,7 +94,7 @@ def json_object(file: str | None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"--extra {file}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigurationError(f"--extra {file} is no JSON: {error}") from error
+        raise ConfigurationError(f"--extra {file} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"--extra wants a JSON object, {file} holds {type(value).__name__}")
+        raise ConfigurationError(f"--extra: expected a JSON object, {file} holds {type(value).__name__}")
     return value

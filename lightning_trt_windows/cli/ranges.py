@@ -57,7 +57,7 @@ def _assignments(option: str, texts: list[str], example: str) -> list[tuple[str,
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
             raise ConfigurationError(
-                f"{option} wants a dimension and its size, as {option} x.2={example}; got {text!r}"
+                f"{option}: expected a dimension and its size, as {option} x.2={example}; got {text!r}"
             )
         if name in found:
             raise ConfigurationError(f"{option} {text}: {name} is given twice")

@@ -165,7 +165,7 @@ def _complete(mapped: Mapped, signature: Signature, method: str) -> Mapped:
     missing = [name for name in required(signature) if name not in mapped.arguments]
     if missing:
         raise ShapeDiscoveryError(
-            f"{described(signature, method)} wants {', '.join(missing)} too, and the batch has nothing left for it"
+            f"{described(signature, method)} also needs {', '.join(missing)}, and the batch has nothing left for it"
         )
     return mapped
 

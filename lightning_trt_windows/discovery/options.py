@@ -76,7 +76,7 @@ class RangeOptions:
         if value is None:
             return cls()
         if not isinstance(value, Mapping):
-            raise ConfigurationError(f"ranges wants RangeOptions(...), got {value!r}")
+            raise ConfigurationError(f"ranges: expected RangeOptions(...), got {value!r}")
         known = [f.name for f in fields(cls)]
         if unknown := [str(name) for name in value if name not in known]:
             hint = did_you_mean(unknown[0], known, f"known are {', '.join(known)}")

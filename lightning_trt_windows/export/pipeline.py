@@ -130,7 +130,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: A ``.ckpt`` file that Lightning wrote, or the URL of one (``s3://...``). With ``trust_checkpoint``
-            also a directory of parts, as FSDP and ModelParallel write them: one file is made of it, beside it.
+            also a sharded checkpoint, a directory as FSDP and ModelParallel write it: one file is made of it beside it.
         module_class: The LightningModule's class; built from the hyperparameters in the checkpoint.
         datamodule: A LightningDataModule, or its class, to take shape ranges from; by default they are those that the
             checkpoint carries, if ``WindowsExport`` took part in its training.

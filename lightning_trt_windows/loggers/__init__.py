@@ -105,7 +105,7 @@ class ArtifactLogging:
                 self._tell(logger, adapter.log_files, record)
 
     def on_removed(self, name: str) -> None:
-        """The artifact that was called ``name`` is there no longer. What a logger has of it stays."""
+        """The artifact that was called ``name`` was deleted. What a logger has of it stays."""
         self._later.pop(name, None)
 
     def finish(self, judged: Callable[[LoggedArtifact], LoggedArtifact]) -> None:

@@ -71,7 +71,7 @@ class WindowsExport(Callback):
         io_precision: What floating-point inputs and outputs of artifacts are: ``"module"``, as the module has them, or
             ``"engine"``, the type that ``precision`` names.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
-        min_block_size: Smallest number of operators worth an engine.
+        min_block_size: Minimum number of operators in a TensorRT subgraph.
         golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.

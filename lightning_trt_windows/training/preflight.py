@@ -65,7 +65,7 @@ def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None
             "it. Train without the callback, and export checkpoints afterwards with: lightning-trt-windows export "
             "CHECKPOINT --module package.module:Class. Those of one file are the simplest "
             "(FSDPStrategy(state_dict_type='full'), ModelParallelStrategy(save_distributed_checkpoint=False)); "
-            "of a directory of parts the command makes one file, with --trust-checkpoint"
+            "of a sharded checkpoint the command makes one file, with --trust-checkpoint"
         )
     if trainer.world_size > 1 and when == "checkpoint" and executor == "inline":
         raise ConfigurationError(

@@ -58,7 +58,7 @@ def test_a_version_is_cut_to_its_minor(version: str | None, cut: tuple[int, int]
 
 
 def test_an_interval_ends_before_its_second_bound() -> None:
-    """The release that is mended does not need the workaround."""
+    """The release that is fixed does not need the workaround."""
     known = next(iter(WORKAROUNDS.values()))
     fields = {name: getattr(known, name) for name in ("upstream", "reason", "link", "test", "delete")}
     workaround = Workaround(since="2.11", until="2.13", **fields)

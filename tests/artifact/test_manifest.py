@@ -91,8 +91,8 @@ def test_keys_that_came_later_are_unknown_to_an_older_version() -> None:
 @pytest.mark.parametrize(
     ("steps", "issue"),
     [
-        ([3, 4], "axis 0: wants multiples of multiple_of, which is 3, got 1, 4, 8"),
-        ([0, 4], "axis 0: wants multiples of multiple_of, which is 0, got 1, 4, 8"),
+        ([3, 4], "axis 0: expected multiples of multiple_of, which is 3, got 1, 4, 8"),
+        ([0, 4], "axis 0: expected multiples of multiple_of, which is 0, got 1, 4, 8"),
         ([1], RANKS),
     ],
 )
@@ -215,8 +215,8 @@ def test_ordinary_names_are_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "issue"),
     [
-        ("min", [5, 4], "axis 0: wants min <= opt <= max, got 5, 4, 8"),
-        ("max", [3, 4], "axis 0: wants min <= opt <= max, got 1, 4, 3"),
+        ("min", [5, 4], "axis 0: expected min <= opt <= max, got 5, 4, 8"),
+        ("max", [3, 4], "axis 0: expected min <= opt <= max, got 1, 4, 3"),
         ("min", [1, 3], "axis 1: is static (its symbol is null) and yet 3 to 4"),
         ("opt", [4], RANKS),
         ("symbols", ["batch"], RANKS),

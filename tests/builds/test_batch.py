@@ -260,7 +260,7 @@ class TestCommand:
 @pytest.mark.parametrize("name", ["", "spark", "dask", "dask:", "process:3", "loky:many", "loky:0", "submitit"])
 def test_names_of_executors(name: str) -> None:
     """A name that means nothing is refused with those that do."""
-    with pytest.raises(ConfigurationError, match=r"executor must be one of|wants a number"):
+    with pytest.raises(ConfigurationError, match=r"executor must be one of|expected a number"):
         check_executor(name)
 
 

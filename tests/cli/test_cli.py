@@ -205,7 +205,7 @@ def test_inputs_that_exclude_each_other_are_refused(
 
 def test_a_class_is_named_with_its_module(capsys: pytest.CaptureFixture[str]) -> None:
     """Both ways are shown."""
-    assert "wants pkg.mod:Class or path/to/file.py:Class" in failure(capsys, "export", "x.ckpt", "--module", "Net")
+    assert "expected pkg.mod:Class or path/to/file.py:Class" in failure(capsys, "export", "x.ckpt", "--module", "Net")
 
 
 def test_a_module_that_is_not_there_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ def test_a_required_argument_that_was_never_seen(tmp_path: Path) -> None:
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             return x * mask
 
-    assert "forward(x, mask) wants mask too" in refused(Two(), Data((torch.zeros(8, 4),)), tmp_path)
+    assert "forward(x, mask) also needs mask" in refused(Two(), Data((torch.zeros(8, 4),)), tmp_path)
     with pytest.raises(ShapeDiscoveryError, match="nothing tells the shape of mask"):
         export_module(Two(), {"x": InputSpec((8, 4))}, tmp_path / "m.windows.ep")
 
@@ -148,5 +148,5 @@ def test_data_outside_what_is_declared() -> None:
 
 def test_a_range_that_is_none(tmp_path: Path) -> None:
     """Is refused where it is written."""
-    with pytest.raises(ConfigurationError, match=r"DimRange wants 1 <= min <= opt <= max, got min=4, opt=2, max=8"):
+    with pytest.raises(ConfigurationError, match=r"DimRange: expected 1 <= min <= opt <= max, got min=4, opt=2, max=8"):
         InputSpec((DimRange(4, 2, 8), 4))

@@ -534,8 +534,8 @@ def test_batches_are_mapped_to_the_signature(forward: Any, batch: Any, names: li
 @pytest.mark.parametrize(
     ("forward", "batch", "message"),
     [
-        (lambda a, b: a, T, r"forward\(a, b\) wants b too"),
-        (lambda a, b: a, (T,), r"forward\(a, b\) wants b too"),
+        (lambda a, b: a, T, r"forward\(a, b\) also needs b"),
+        (lambda a, b: a, (T,), r"forward\(a, b\) also needs b"),
         (lambda a, b: a, {"c": T, "d": T}, "a batch with the entries c, d does not fit"),
         (lambda *args: args, (T, U), r"forward\(\*args\) does not say what it takes"),
         (lambda a: a, (), "nothing in it"),

@@ -102,7 +102,7 @@ def test_a_symbol_that_has_not_been_seen_yet_does_not_stop_the_preflight(tmp_pat
     ("ranges", "message"),
     [
         ({"margins": 0.1}, r"RangeOptions has no option 'margins'; did you mean 'margin'\?"),
-        ("0.1", r"ranges wants RangeOptions\(\.\.\.\), got '0\.1'"),
+        ("0.1", r"ranges: expected RangeOptions\(\.\.\.\), got '0\.1'"),
         ({"caps": ["x.2"]}, r"caps is a mapping by dimension, got \['x\.2'\]"),
         ({"same": ["x.2", "x.3"]}, r"same is a list of lists of axes"),
         ({"dynamic": {"x.2": {"low": 1}}}, r"dynamic\['x\.2'\]: .*'low'"),
@@ -217,10 +217,10 @@ def test_options_of_ranges_are_written_compactly() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--cap", "x.2", r"--cap wants a dimension and its size, as --cap x\.2=8; got 'x\.2'"),
+        ("--cap", "x.2", r"--cap: expected a dimension and its size, as --cap x\.2=8; got 'x\.2'"),
         ("--cap", "x.2=many", r"--cap x\.2=many: a size is a whole number"),
         ("--dynamic", "x.2=8", r"--dynamic x\.2=8: one size is --static, a range is MIN\.\.OPT\.\.MAX"),
-        ("--dynamic", "x.2=8..4..2", r"--dynamic x\.2=8\.\.4\.\.2: DimRange wants 1 <= min <= opt <= max"),
+        ("--dynamic", "x.2=8..4..2", r"--dynamic x\.2=8\.\.4\.\.2: DimRange: expected 1 <= min <= opt <= max"),
         ("--margin", "2", r"margin is a fraction from 0 to below 1, got 2\.0"),
         ("--max-batches", "0", r"max_batches is a whole number from 1, got 0"),
     ],

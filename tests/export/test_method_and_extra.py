@@ -81,7 +81,7 @@ def test_the_command_takes_a_method_and_extra_values(checkpoint: Path, capsys: p
     manifest = json.loads(checkpoint.with_name("m.windows.json").read_text(encoding="utf-8"))
     assert next(record["name"] for record in manifest["inputs"]) == "batch.0"
     assert manifest["extra"] == EXTRA
-    for text, message in (("[1]", "wants a JSON object"), ("{", "is no JSON")):
+    for text, message in (("[1]", "expected a JSON object"), ("{", "is not valid JSON")):
         extra.write_text(text, encoding="utf-8")
         assert main([*command, "--extra", str(extra)]) == 2
         assert message in capsys.readouterr().err

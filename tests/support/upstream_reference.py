@@ -28,7 +28,7 @@ from torch.utils._sympy.value_ranges import bound_sympy
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.capture.program import capture
 
-__all__ = ["MODELS", "Model", "cross_compile", "import_mended", "save"]
+__all__ = ["MODELS", "Model", "cross_compile", "import_fixed", "save"]
 
 BATCH = DimRange(1, 4, 16, name="batch")
 
@@ -121,7 +121,7 @@ class _HostRuntime:
         return _HostEngine(plan)
 
 
-def import_mended() -> Any:
+def import_fixed() -> Any:
     """Import ``torch_tensorrt`` without a GPU and patch what keeps cross compilation from working."""
     warnings.filterwarnings("ignore")
     if not torch.cuda.is_available():
@@ -191,7 +191,7 @@ def _upstream_inputs(torch_tensorrt: Any, program: ExportedProgram) -> Any:
 
 def main() -> None:
     """Compile every model."""
-    torch_tensorrt = import_mended()
+    torch_tensorrt = import_fixed()
     for name, model in MODELS.items():
         compiled = cross_compile(torch_tensorrt, model.program(), **model.options)
         save(compiled, str(Path(sys.argv[1]) / f"{name}.ep"))

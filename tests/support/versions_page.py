@@ -88,7 +88,7 @@ def _workarounds() -> str:
     lines = [_line(("in", "from", "until", "what goes wrong without", "goes when")), _line(["---"] * 5)]
     for workaround in sorted(workarounds().values(), key=lambda w: (w.upstream, w.since, w.link)):
         reason = f"{workaround.reason} [Upstream]({workaround.link})"
-        until = workaround.until or "not mended"
+        until = workaround.until or "not fixed"
         lines.append(_line((workaround.upstream, workaround.since, until, reason, workaround.delete)))
     return "\n".join((*lines, ""))
 

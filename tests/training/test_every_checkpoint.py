@@ -350,5 +350,5 @@ def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
     class Trainer:
         strategy = FSDPStrategy()
 
-    with pytest.raises(ConfigurationError, match="of a directory of parts the command makes one file"):
+    with pytest.raises(ConfigurationError, match="of a sharded checkpoint the command makes one file"):
         check_strategy(Trainer(), when="train_end", executor="process")

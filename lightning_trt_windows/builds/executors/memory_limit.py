@@ -41,7 +41,7 @@ class MemoryLimit:
             return ""
         allowed = "" if self._told else ", four fifths of what was free when it began"
         return (
-            f"took {readable_size(taken)} of memory, may take {readable_size(self.bytes)}{allowed}, and was ended; "
+            f"took {readable_size(taken)} of memory, may take {readable_size(self.bytes)}{allowed}, and was killed; "
             "build_memory allows it more"
         )
 

@@ -27,4 +27,4 @@ def check_executor(name: str) -> None:
     if kind not in takes or bool(takes[kind]) != bool(rest) or (colon and not rest):
         raise ConfigurationError(f"executor must be one of {', '.join(EXECUTORS)}, got {name!r}")
     if kind == "loky" and not (rest.isdigit() and int(rest)):
-        raise ConfigurationError(f"loky:N wants a number of processes, got {name!r}")
+        raise ConfigurationError(f"loky:N: expected a number of processes, got {name!r}")

@@ -266,7 +266,7 @@ class BuildProcess(Executor):
                     return (
                         True,
                         None,
-                        f"did not finish in {self.deadline:g} s and was ended; build_deadline gives it more time",
+                        f"did not finish in {self.deadline:g} s and was killed; build_deadline gives it more time",
                     )
                 if too_much := limit.exceeded(builder.process.pid):
                     return True, None, too_much
@@ -299,4 +299,4 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
     if code is None or code >= 0:
         return f"ended with code {code} and without a result"
     memory = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
-    return f"was ended by {signal.Signals(-code).name}{memory}"
+    return f"was killed by {signal.Signals(-code).name}{memory}"
