@@ -22,7 +22,7 @@ help: ## say what there is
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
 	@echo "make conformance  PyTorch's operator and module databases; writes docs/conformance.md (within two hours)"
-	@echo "make conformance-tenth  a fixed tenth of them (within three minutes)"
+	@echo "make conformance-tenth  a fixed tenth of them (about seven minutes)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
