@@ -37,10 +37,10 @@ _SOURCE = "https://github.com/pytorch/TensorRT/blob/v2.14.0/py/torch_tensorrt/dy
 _TEST = "test_converters.py::test_upstream_still_computes_something_else"
 
 
-def _wrong(reason: str, place: str, rewrite: str) -> Workaround:
+def _wrong(reason: str, place: str, rewrite: str, since: str = "2.11") -> Workaround:
     return Workaround(
         upstream="torch-tensorrt",
-        since="2.11",
+        since=since,
         until=None,
         reason=reason,
         link=_SOURCE + place,
@@ -71,6 +71,7 @@ CAUSAL_MASK_IS_LOWER_RIGHT = _wrong(
     "With another number of queries than keys the causal mask is aligned with the last ones. It becomes a mask.",
     "conversion/impl/attention.py#L314",
     "rewrites/attention.py",
+    since="2.14",  # 2.12 is right, or refused for another reason; 2.13 was not tried
 )
 NEGATIVE_INDICES_ARE_FLATTENED = _wrong(
     "Indices of several axes are flattened into one, so that -1 at run time is the last row of the element "
@@ -100,6 +101,7 @@ INDEX_COPY_COUNTS_FROM_THE_FRONT = _wrong(
     "if it were written in place. They become 'index_put' and a choice.",
     "conversion/impl/index_copy.py#L144",
     "rewrites/assignment.py",
+    since="2.14",  # 2.12 is right, or refused for another reason; 2.13 was not tried
 )
 LOG_SOFTMAX_UNDERFLOWS = _wrong(
     "The logarithm of a softmax is -inf from -104 on. It is computed of differences.",
@@ -165,6 +167,7 @@ FFTS_FAIL_TO_LOWER = _wrong(
     "The pass that makes real numbers of complex ones fails on chains of FFTs. They stay in PyTorch then.",
     "lowering/passes/complex_decomposition_adapter.py#L102",
     "rewrites/in_torch.py",
+    since="2.14",  # 2.12 is right, or refused for another reason; 2.13 was not tried
 )
 FLOAT64_BECOMES_FLOAT32 = _wrong(
     "Parts in float64 are computed in float32, and outputs come back as float32. They stay in PyTorch unless "

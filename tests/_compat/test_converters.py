@@ -110,8 +110,10 @@ def test_upstream_still_computes_something_else(name: str) -> None:
     """Without the rewrite the result is wrong, or there is none; with it, it is what eager gives."""
     function, args, dims = CASES[name]
     args = tuple(arg.clone() for arg in args)
-    assert differences(compile_module(function, *args, dims=dims), function, *args) == []
     workaround = getattr(converters, name)
+    if name == "FFTS_FAIL_TO_LOWER" and not workaround.needed_by(compat.upstream().version):
+        pytest.skip("older releases lower complex numbers wrongly, and they are refused")
+    assert differences(compile_module(function, *args, dims=dims), function, *args) == []
     if not workaround.needed_by(compat.upstream().version):
         return
     if name == "EMPTY_TENSORS_WANT_A_GPU" and torch.cuda.is_available():
