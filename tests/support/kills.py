@@ -21,6 +21,8 @@ from typing import Any
 from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.artifact.files import sha256_of
 
+TESTS = Path(__file__).resolve().parents[1]
+
 TRAIN = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -46,7 +48,7 @@ FAILURES = 7
 
 def train(directory: Path, epochs: int, *, resume: bool = False) -> subprocess.Popen[Any]:
     """A training of its own, which has begun when this returns."""
-    code = TRAIN.format()
+    code = TRAIN.format(tests=str(TESTS), directory=str(directory), epochs=epochs, resume=resume, failures=FAILURES)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -266,7 +266,7 @@ def test_killed_parent(tmp_path: Path, busy: bool, forked: bool) -> None:
     assert parent.stdout is not None
     printed = [int(parent.stdout.readline()) for _ in range(1 + forked)]
     (builder_process,) = [
-        child for child in psutil.Process(parent.pid).children() if "worker" in " ".join(child.cmdline())
+        child for child in psutil.Process(parent.pid).children() if "executors.worker" in " ".join(child.cmdline())
     ]
     assert builder_process.pid in printed
     parent.kill()
