@@ -142,10 +142,11 @@ class NumberCheck:
             if worst > allowed:
                 self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
                 if worst > _most(boundary.outputs, low):
+                    undefined = "".join(f"; {warning}" for warning in evaluation.warnings)
                     raise CompileError(
                         f"the engine {name} would compute something else than the module: relative error {worst:.1e} "
                         f"at the sizes {boundary.sample.name} ({_sizes(boundary.sample)}), and no single operator "
-                        "shows it. check=False exports it all the same; please report the model"
+                        f"shows it{undefined}. check=False exports it all the same; please report the model"
                     )
             sample = boundary.sample.name
             self.engine_errors[sample] = max(worst, self.engine_errors.get(sample, 0.0))

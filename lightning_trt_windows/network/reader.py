@@ -40,11 +40,6 @@ class Network:
     weights: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def layer_kinds(self) -> tuple[str, ...]:
-        """Kinds of layers that are in it, each once."""
-        return tuple(sorted({step.kind for step in self.steps}))
-
-    @property
     def tensors(self) -> tuple[str, ...]:
         """Names of all tensors that layers give."""
         return tuple(name for step in self.steps for name in step.outputs)
