@@ -272,7 +272,11 @@ def _since(item: Field[Any]) -> int:
 
 
 def parse_json(document: str, place: Place) -> Any:
-    """Parse strictly: no repeated keys, no NaN, nothing deeper or longer than Python can hold."""
+    """Parse strictly: no repeated keys, no NaN, nothing deeper or longer than Python can hold.
+
+    Returns:
+        What ``json.loads`` gives; ``None`` where a fault was noted in ``place``.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key in repeated(key for key, _ in pairs):

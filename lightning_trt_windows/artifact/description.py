@@ -58,6 +58,9 @@ def described(
         headers: What each engine says about itself, by name of the engine.
         checked: Whether content was compared with the hashes in the manifest.
         issues: All that was found to be wrong.
+
+    Returns:
+        The description, for ``as_text`` or a page.
     """
     glance = "none" if checked else "none at a glance; --check compares every byte"
     sections = [

@@ -62,6 +62,9 @@ class EpFile:
     def sha256(self) -> str:
         """Compute the SHA-256 of the file, in hexadecimal.
 
+        Returns:
+            The hash.
+
         Raises:
             OSError: The file cannot be read.
         """
@@ -102,6 +105,9 @@ class EpFile:
             manifest: The manifest beside it.
             content: Whether to compare every byte by the hash.
 
+        Returns:
+            The sentences; none where the file is what the manifest says.
+
         Raises:
             OSError: The file cannot be read.
         """
@@ -123,6 +129,9 @@ class EpFile:
     def headers(self, engines: Iterable[EngineRecord]) -> dict[str, EngineHeader]:
         """Read what engines say about themselves, by name, as far as the format of their headers is known.
 
+        Returns:
+            The headers, by name of the engine.
+
         Raises:
             ArtifactError: What stands there is not base64.
         """
@@ -131,6 +140,9 @@ class EpFile:
 
     def head(self, engine: EngineRecord) -> bytes:
         """Read the first bytes of ``engine``, enough for ``read_header``.
+
+        Returns:
+            The bytes.
 
         Raises:
             ArtifactError: What stands there is not base64.
@@ -141,6 +153,9 @@ class EpFile:
     def engine(self, engine: EngineRecord) -> memoryview:
         """Read the bytes of ``engine`` into memory of their own.
 
+        Returns:
+            The bytes, writable.
+
         Raises:
             ArtifactError: What stands there is not base64 of the size that the manifest gives.
         """
@@ -149,6 +164,9 @@ class EpFile:
 
     def engine_pieces(self, engine: EngineRecord) -> Iterator[bytes | bytearray]:
         """Read the bytes of ``engine`` piece by piece, nothing before and nothing after them.
+
+        Returns:
+            The pieces, in order.
 
         Raises:
             ArtifactError: What stands there is not base64 of the size that the manifest gives.
@@ -162,6 +180,9 @@ class EpFile:
         Args:
             member: Its name in the archive.
             engines: Token and record of each engine in it.
+
+        Returns:
+            The pieces, in order.
 
         Raises:
             ArtifactError: The archive's directory points at something that is not this member.
@@ -180,6 +201,9 @@ class EpFile:
 
 def zip_members(path: Path) -> list[zipfile.ZipInfo]:
     """Read the directory of a zip archive; no member is read.
+
+    Returns:
+        Its entries, in the order of the directory.
 
     Raises:
         ArtifactError: It does not exist, cannot be read or is not a zip archive.

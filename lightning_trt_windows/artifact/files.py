@@ -65,6 +65,9 @@ class HashingFile:
     def write(self, data: Buffer) -> int:
         """Write all of ``data``.
 
+        Returns:
+            The number of bytes.
+
         Raises:
             OutputError: The operating system refused.
         """
@@ -156,6 +159,9 @@ def link_or_copy(source: Path, path: Path) -> None:
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file, in hexadecimal, reading it in pieces.
 
+    Returns:
+        64 hexadecimal digits.
+
     Raises:
         OSError: The file cannot be read.
     """
@@ -166,6 +172,9 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def sha256_of_stream(stream: FileIO | BufferedReader) -> str:
     """Compute the SHA-256 of what ``stream`` holds from its position to its end, in hexadecimal.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         OSError: The stream cannot be read.

@@ -332,6 +332,9 @@ class Manifest(_Record):
     def from_json(cls, text: str, where: str) -> Manifest:
         """Read and check; ``where`` names the file in messages.
 
+        Returns:
+            The manifest.
+
         Raises:
             ArtifactError: All that is wrong, each issue with its key path.
             UnsupportedFormatError: The major format version is another.
@@ -344,7 +347,14 @@ class Manifest(_Record):
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Manifest:
-        """Like ``from_json``, from what ``json.loads`` gives."""
+        """Like ``from_json``, from what ``json.loads`` gives.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ArtifactError: The values are not those of a manifest; the error lists every fault.
+        """
         minor = _minor(data, where)
         place = Place(lenient=minor > _MINOR, minor=minor)
         manifest = schema.reader_of(cast("Any", cls))(data, place)
@@ -354,6 +364,9 @@ class Manifest(_Record):
 
     def to_json(self) -> str:
         """The text of the file, to be encoded as UTF-8; always of the version ``FORMAT_VERSION``.
+
+        Returns:
+            The JSON text.
 
         Raises:
             ArtifactError: The values make no manifest that could be read back.

@@ -35,6 +35,9 @@ def patiently(operation: Callable[[], _Result], path: Path, *, replaces: bool = 
         path: The file.
         replaces: Whether it writes over ``path`` or deletes it, rather than reads it.
 
+    Returns:
+        The result of the first call that succeeded.
+
     Raises:
         OSError: Whatever the last call raised.
     """
@@ -55,6 +58,9 @@ def is_open_elsewhere(error: OSError, path: Path, *, replaces: bool = False) -> 
         error: As it was caught.
         path: The file that was to be read or replaced.
         replaces: Whether it was to be replaced or deleted, in a folder that can be written.
+
+    Returns:
+        ``False`` on systems other than Windows.
     """
     if sys.platform != "win32" or not isinstance(error, PermissionError):
         return False

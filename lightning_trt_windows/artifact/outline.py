@@ -138,6 +138,9 @@ def read_document(artifact: Artifact, file: EpFile) -> dict[str, Any]:
         artifact: The artifact.
         file: Its ``.ep``.
 
+    Returns:
+        The document as ``json.loads`` gives it.
+
     Raises:
         ArtifactError: An engine of the manifest is elsewhere, or the JSON is too large for a graph.
         ValueError: It is not JSON, or of a version of the schema that is not read here. Others where it is damaged.
@@ -242,6 +245,9 @@ class Constant:
 
 def read_constant(artifact: Artifact, name: str) -> Constant:
     """Read the constant ``name`` of an outline of ``artifact``.
+
+    Returns:
+        Its shape, its type and its content.
 
     Raises:
         ArtifactError: The archive has no such tensor, or it is not a plain one.

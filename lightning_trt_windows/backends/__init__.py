@@ -94,6 +94,9 @@ class Backend(Protocol):
             names: What the program calls its inputs and outputs, and so what engines call their bindings; ``None``
                 leaves them upstream's names.
 
+        Returns:
+            The program with its engines, and what was noted on the way.
+
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.
         """
@@ -113,6 +116,9 @@ def builds_on_a_gpu(name: str) -> bool:
 
 def get_backend(name: str) -> Backend:
     """The backend called ``name``; ``auto`` is the installed one.
+
+    Returns:
+        The backend.
 
     Raises:
         EnvironmentMismatchError: It is not installed, or not in a state to work.

@@ -46,6 +46,9 @@ def assemble(
         source: The captured program; gives the input and output structure and the ranges.
         parted: The partitioned graph; consumed.
         fields: Record of each engine, by the name of its partition.
+
+    Returns:
+        The program, which upstream's loader reads too.
     """
     for call, graph in engine_calls(parted):
         _insert_engine(blocks, parted, call, _output_values(graph), fields[call.target])  # type: ignore[index]

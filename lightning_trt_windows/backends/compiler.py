@@ -100,6 +100,9 @@ def compile_program(
         samples: Inputs to check the numbers at; ``None`` checks nothing.
         names: What bindings are called by; ``None`` leaves them upstream's names.
 
+    Returns:
+        The engines and the program around them.
+
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
     """

@@ -227,6 +227,9 @@ class NumberCheck:
         Args:
             mode: What the user asked for.
             left_to_pytorch: Operators that were found to be converted wrongly.
+
+        Returns:
+            The record for the manifest.
         """
         compared = (
             CheckedSizes(

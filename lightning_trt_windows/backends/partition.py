@@ -36,6 +36,9 @@ def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch
         settings: Upstream's ``CompilationSettings``.
         kept_in_torch: Names of nodes that TensorRT must not take.
 
+    Returns:
+        The partitioned graph.
+
     Raises:
         CompileError: ``require_full_compilation`` was asked for and something cannot run in TensorRT.
     """

@@ -82,6 +82,9 @@ class TensorRTRTX:
     ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
+        Returns:
+            The program with its engines.
+
         Raises:
             ConfigurationError: ``twin`` was asked for.
         """

@@ -46,8 +46,11 @@ def check_machine() -> None:
 def build_gpu() -> BuildGpu:
     """The GPU that builds, which is the first one that is visible.
 
+    Returns:
+        Its name and its compute capability.
+
     Raises:
-        EnvironmentMismatchError: There is none.
+        EnvironmentMismatchError: There is no visible CUDA device.
     """
     import torch
 

@@ -74,6 +74,9 @@ class Tracer:
             module: The module; it comes back exactly as it was.
             discover: Gives the ranges, as far as they are known.
             step: Number of optimizer steps that have been taken.
+
+        Returns:
+            What has to be known of the module later on.
         """
         try:
             found = discover()
@@ -99,6 +102,9 @@ class Tracer:
             checkpoint: The file.
             snapshot: What ``module`` was like when it was saved.
             twins: Checkpoints of the same step, whose artifacts may serve.
+
+        Returns:
+            The job, with its program in a file.
 
         Raises:
             LightningTrtError: There are no ranges, the checkpoint cannot be read or does not fit, or the module cannot

@@ -40,6 +40,9 @@ def article(artifact: Artifact, name: str, roles: Sequence[str], number: int, fi
         roles: ``last``, ``best by val_acc``.
         number: Of the artifact on the page, from 0.
         figures: Gives each figure its number.
+
+    Returns:
+        The HTML.
     """
     manifest = artifact.manifest
     parts = [

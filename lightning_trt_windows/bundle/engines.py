@@ -41,6 +41,9 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
 def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes | bytearray]:
     """Read the bytes of one engine, nothing before and nothing after them.
 
+    Returns:
+        The pieces, in order.
+
     Raises:
         ArtifactError: There is no base64 text where the manifest says.
     """

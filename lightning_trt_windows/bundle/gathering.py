@@ -94,6 +94,9 @@ def gather(
         leave_out: A directory that is not searched: where the result goes.
         needs_some: Whether finding none is an error.
 
+    Returns:
+        The artifacts, and what was left out.
+
     Raises:
         ConfigurationError: A directory is not there, or there is no artifact in any.
         ArtifactError: What is wrong with all that are damaged.
@@ -128,6 +131,9 @@ def gather(
 
 def chosen(gathering: Gathering, which: Which) -> tuple[Gathered, ...]:
     """The best or the last of each folder, or all.
+
+    Returns:
+        The chosen ones, in the order of ``gathering``.
 
     Raises:
         ConfigurationError: No manifest tells which one is the best.

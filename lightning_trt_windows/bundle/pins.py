@@ -54,6 +54,9 @@ def requirements(
         goldens: Whether there are goldens to verify with.
         signatures: Whether there are signatures to check.
 
+    Returns:
+        The text of the file.
+
     Raises:
         ConfigurationError: No environment can have what all of them need.
     """

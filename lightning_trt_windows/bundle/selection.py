@@ -52,6 +52,9 @@ class Selection:
     def requirements(self) -> str:
         """The text of ``requirements-windows.txt``.
 
+        Returns:
+            The text of the file.
+
         Raises:
             ConfigurationError: No single environment can run all of the artifacts.
         """
@@ -71,6 +74,9 @@ def select(run_dir: RunDirectories, which: Which, *, skip_damaged: bool, leave_o
         which: ``"best"`` or ``"last"`` of each directory that holds artifacts, or ``"all"``.
         skip_damaged: Leave damaged artifacts out rather than raise.
         leave_out: A directory that is not searched: where the result goes.
+
+    Returns:
+        The chosen artifacts, and what was left out.
 
     Raises:
         ConfigurationError: There is no directory or no artifact, or nothing tells the best.

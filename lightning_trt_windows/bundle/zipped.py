@@ -109,6 +109,9 @@ def _read(member: Member) -> Iterator[bytes | bytearray | memoryview]:
 def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
     """The files in an archive by name, none of which would leave the folder it is unpacked to.
 
+    Returns:
+        Entries of the archive, by name.
+
     Raises:
         ArtifactError: Not a zip, or with names that do not belong into a bundle; all of them.
     """
@@ -139,6 +142,9 @@ def _name_issues(infos: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
 def content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     """The content of a member in pieces.
 
+    Returns:
+        The pieces, in order.
+
     Raises:
         ArtifactError: It is damaged.
     """
@@ -166,6 +172,9 @@ def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, st
         path: The archive.
         folder: Made where it is missing.
         hashes: Size and SHA-256 of every file that may be in it.
+
+    Returns:
+        The files that were written.
 
     Raises:
         ArtifactError: A name that would leave the folder, a file that is not listed or differs.

@@ -55,6 +55,9 @@ class Recorded:
     def write(self, path: Path) -> FileRecord | None:
         """Write the goldens to ``path``, or remove older ones from there, which are of another artifact.
 
+        Returns:
+            The record for the manifest; ``None`` where no goldens were to be recorded.
+
         Raises:
             OutputError: Neither can be done.
         """

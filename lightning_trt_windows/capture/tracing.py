@@ -68,6 +68,9 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
     What the usual trace fixes, another one may leave free: at other sizes, or following Python's own code rather than
     running it, which understands ``len`` and assertions. Such a trace counts where it computes what the module does.
 
+    Returns:
+        The program, and what was found out about its dimensions.
+
     Raises:
         DimensionError: Some dimension is less free than declared, however it is traced.
         CaptureError: It cannot be traced; the message names the line.

@@ -81,6 +81,9 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         path: A ``.ckpt`` file.
         trusted: Allow the file to run code while it is read, as pickle does. Only for files you made yourself.
 
+    Returns:
+        What the checkpoint holds.
+
     Raises:
         CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
     """
@@ -127,6 +130,9 @@ def read_weights(path: Path) -> Checkpoint:
     Objects that are neither tensors nor plain values become empty stand-ins, and nothing of them is imported: this
     reads files of the user's own classes where those classes are not there. File and hash are of the same moment, also
     when the name is given to another file meanwhile.
+
+    Returns:
+        What the checkpoint holds, other objects than tensors and plain values left empty.
 
     Raises:
         CheckpointError: Missing, damaged or not a Lightning checkpoint.
@@ -209,6 +215,9 @@ class CheckpointFile:
 
     def read(self, *, trusted: bool) -> Checkpoint:
         """Read the checkpoint with the objects that it holds, as ``read_checkpoint`` does.
+
+        Returns:
+            What the checkpoint holds.
 
         Raises:
             CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
@@ -317,6 +326,9 @@ def in_need_of_trust(path: Path, error: pickle.UnpicklingError) -> CheckpointErr
 
 def step_of(path: Path) -> int:
     """Number of optimizer steps that a checkpoint of this run had taken; its weights are not read where that suffices.
+
+    Returns:
+        The number of steps.
 
     Raises:
         CheckpointError: Missing, damaged or not a Lightning checkpoint.

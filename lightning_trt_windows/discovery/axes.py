@@ -110,6 +110,9 @@ def group_axes(
         same: Axes that are said to have equal sizes, beyond what the calls show.
         dynamic: Axes that are said to be dynamic, whether or not they varied.
 
+    Returns:
+        The groups.
+
     Raises:
         ConfigurationError: ``same`` names an axis that is not there, or axes of different sizes.
     """

@@ -71,6 +71,9 @@ class Discovered:
             symbol: Name of a dynamic dimension.
             change: Gives a range, or a size to make the dimension static.
             because: Why, for the manifest.
+
+        Returns:
+            A copy, with a note of the change.
         """
         axes = set(self._axes(symbol))
         changed: set[str] = set()
@@ -129,6 +132,9 @@ def discover(
         observer: What was seen while training.
         method: The method that is exported, or a submodule.
         options: How ranges are derived from what was seen, and how many batches are looked at.
+
+    Returns:
+        The inputs, and where each range comes from.
 
     Raises:
         ShapeDiscoveryError: No evidence for an argument, or contradictory evidence.

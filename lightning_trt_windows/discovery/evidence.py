@@ -74,6 +74,9 @@ def derive(
         loader_sizes: Likewise.
         options: Likewise.
 
+    Returns:
+        The inputs with their ranges, and where each range comes from.
+
     Raises:
         ShapeDiscoveryError: The calls contradict each other, or hold something that cannot be an input.
     """

@@ -33,6 +33,9 @@ class CheckpointSource:
     def hyperparameters(self, checkpoint: Path) -> Mapping[str, Any]:
         """Read what the module of ``checkpoint`` is built with.
 
+        Returns:
+            The hyperparameters, by the keys that Lightning gives them.
+
         Raises:
             CheckpointError: The file is missing, damaged, or not a checkpoint of Lightning.
         """
@@ -43,6 +46,9 @@ class CheckpointSource:
 
     def module(self, checkpoint: Path) -> tuple[Any, Any]:
         """Build the module of ``checkpoint``, and the datamodule to take ranges from.
+
+        Returns:
+            The module, and the datamodule or ``None``.
 
         Raises:
             CheckpointError: They cannot be built from what the checkpoint holds.
@@ -56,6 +62,9 @@ class CheckpointSource:
 
     def discover(self, checkpoint: Path, module: Any, datamodule: Any, options: ExportOptions) -> Discovered:
         """Find the inputs of ``module``: what the datamodule shows, or without one what ``checkpoint`` carries.
+
+        Returns:
+            The inputs, and where each range comes from.
 
         Raises:
             ShapeDiscoveryError: Neither tells what the module takes.

@@ -54,6 +54,9 @@ def verified_by_twin(
         backend: The one that built.
         names: What the program calls its inputs and outputs.
         write: Writes a compiled program with its goldens.
+
+    Returns:
+        The artifact with the verdict in its manifest.
     """
     stage("twin", artifact.path.name)
     program.seek(0)

@@ -86,8 +86,18 @@ def export_module(
         extra: JSON values for the manifest, such as class names.
         **settings: Fields of ``ExportSettings``.
 
+    Returns:
+        The artifact.
+
     Raises:
-        LightningTrtError: See ``lightning_trt_windows.errors``.
+        ConfigurationError: A setting or an option is unknown, has a value outside its choices, or names what the module
+            does not have.
+        EnvironmentMismatchError: No backend is installed, or a package has a version that does not fit.
+        ShapeDiscoveryError: Nothing tells the shape of an input, or the evidence contradicts itself.
+        CaptureError: ``torch.export`` cannot capture the module.
+        CompileError: TensorRT builds no engine, or one that would compute something else than the module.
+        OutputError: The files cannot be written.
+        VerificationError: With ``verify``: the artifact does not compute what the module does.
     """
     options = ExportOptions.of({"inputs": inputs, "ranges": ranges, "method": method, "extra": extra, **settings})
     discovered = options.discover(module, datamodule=datamodule)
@@ -123,8 +133,19 @@ def export_checkpoint(
         trust_checkpoint: Allow the checkpoint to run code while it is read. Only for files you made yourself.
         **settings: Fields of ``ExportSettings``.
 
+    Returns:
+        The artifact.
+
     Raises:
-        LightningTrtError: See ``lightning_trt_windows.errors``.
+        ConfigurationError: A setting or an option is unknown, has a value outside its choices, or names what the module
+            does not have.
+        EnvironmentMismatchError: No backend is installed, or a package has a version that does not fit.
+        ShapeDiscoveryError: Nothing tells the shape of an input, or the evidence contradicts itself.
+        CaptureError: ``torch.export`` cannot capture the module.
+        CompileError: TensorRT builds no engine, or one that would compute something else than the module.
+        CheckpointError: The checkpoint cannot be read, or its weights do not fit the module.
+        OutputError: The files cannot be written.
+        VerificationError: With ``verify``: the artifact does not compute what the module does.
     """
     options = ExportOptions.of({"inputs": inputs, "ranges": ranges, "method": method, "extra": extra, **settings})
     source = CheckpointSource(module_class, datamodule, trusted=trust_checkpoint)
@@ -150,7 +171,7 @@ def export_from(
         The artifact.
 
     Raises:
-        LightningTrtError: See ``lightning_trt_windows.errors``.
+        LightningTrtError: As ``export_checkpoint`` raises it.
     """
     file, place = local_file(place_of(checkpoint), trusted=source.trusted)
     read = read_checkpoint(file, trusted=source.trusted)
@@ -180,8 +201,11 @@ def prepare(
         checkpoint: Where the weights are from.
         on_captured: Is shown the program as the module has it, before settings change its inputs and outputs.
 
+    Returns:
+        The job, with its program in memory.
+
     Raises:
-        CaptureError: It cannot be captured.
+        CaptureError: ``torch.export`` cannot capture the module.
     """
     started = time.perf_counter()
     stage("capture", paths.ep.name)
@@ -206,7 +230,19 @@ def prepare(
 
 
 def build(job: Job) -> Artifact:
-    """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one."""
+    """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one.
+
+    Args:
+        job: What to build, where, and with which settings.
+
+    Returns:
+        The artifact, or the one that was there already and is the same.
+
+    Raises:
+        CheckpointError: The checkpoint that the job takes its weights from cannot be read, or does not fit the program.
+        CompileError: TensorRT builds no engine, or one that would compute something else than the module.
+        OutputError: The files cannot be written.
+    """
     with job.source() as source:
         if job.skip_existing and (artifact := reused(job, source)):
             return artifact

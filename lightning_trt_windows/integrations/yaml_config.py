@@ -21,6 +21,9 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
         path: A YAML file, or ``None``.
         asked_by: What named the file; leads the messages.
 
+    Returns:
+        The callback.
+
     Raises:
         ConfigurationError: The file cannot be read, is no YAML, or holds what the callback does not take.
     """
@@ -39,6 +42,9 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
 
 def read_settings(path: Path, where: str) -> dict[str, Any]:
     """Arguments of ``WindowsExport`` out of a YAML file; an empty file has none.
+
+    Returns:
+        The arguments, by name.
 
     Raises:
         ConfigurationError: As above.

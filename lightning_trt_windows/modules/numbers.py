@@ -57,6 +57,9 @@ def tolerance_of(computed_in: str, rounding: float | None) -> float:
         computed_in: What the engines compute in: ``float32``, ``float16`` or ``bfloat16``.
         rounding: By how much this output of this model moves when matrix products read their arguments as coarsely as
             the engines do; ``None`` where it is not known.
+
+    Returns:
+        The tolerance.
     """
     base = TOLERANCES[computed_in]
     return max(base, min(_MARGIN * (rounding or 0.0), _MOST[computed_in]))

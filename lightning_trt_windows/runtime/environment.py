@@ -134,6 +134,9 @@ def check_environment(artifact: Artifact, device: str, headers: Mapping[str, Eng
         device: Where, as ``"cuda:0"``.
         headers: What the engines say about themselves, by name, as far as they say it.
 
+    Returns:
+        Mismatches that leave doubts, each of which was told as a warning.
+
     Raises:
         EnvironmentMismatchError: Everything that is not as it must be.
     """

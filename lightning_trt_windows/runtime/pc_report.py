@@ -62,6 +62,9 @@ def finding(name: str, look: Callable[[], str]) -> Finding:
 def directory_finding(place: Path) -> str:
     """That ``place`` can be written to, and its free space.
 
+    Returns:
+        The sentence.
+
     Raises:
         EnvironmentMismatchError: There is little of it.
         OSError: It cannot be written to.
@@ -83,6 +86,9 @@ def examine_pc(
         file: The artifact that is to run here; without one, what any artifact of TensorRT-RTX needs.
         directory: Where files will be written, such as runtime caches.
         device: The GPU.
+
+    Returns:
+        Findings, in the order of the layers that need each other.
 
     Raises:
         ArtifactError: ``file`` has no manifest that can be read.

@@ -71,6 +71,9 @@ def read_program(artifact: Artifact, file: EpFile, device: torch.device) -> Prog
         file: Its ``.ep``.
         device: Where its weights go, and what takes the place of every device that it names.
 
+    Returns:
+        The program without its engines.
+
     Raises:
         ArtifactError: The archive holds something that a program of engines and tensors does not need, or is damaged.
     """

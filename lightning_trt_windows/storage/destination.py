@@ -39,6 +39,9 @@ class Destination:
             checkpoint: The checkpoint.
             output: Directory or URL for the artifact.
             staging: Directory to build in what has to be uploaded; by default one that goes when the process ends.
+
+        Returns:
+            The destination.
         """
         directory = None if output is None else place_of(output)
         place: Path | RemoteFile = checkpoint
@@ -53,6 +56,9 @@ class Destination:
 
     def finished(self, artifact: Artifact) -> Artifact:
         """Upload ``artifact`` where it has to be, and add it to the index of its directory if there is one.
+
+        Returns:
+            The artifact as it is in its final place.
 
         Raises:
             OutputError: It cannot be uploaded; it is whole on this machine, where the message says.

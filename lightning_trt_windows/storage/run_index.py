@@ -128,8 +128,11 @@ class RunIndex:
     def read(cls, directory: str | os.PathLike[str] | RemoteFile) -> RunIndex:
         """The index that stands in ``directory``.
 
+        Returns:
+            The index.
+
         Raises:
-            ArtifactError: There is none, or it is damaged.
+            ArtifactError: There is no index, or it is damaged.
             UnsupportedFormatError: A newer version of this package wrote it.
         """
         place = place_of(directory)
@@ -142,6 +145,9 @@ class RunIndex:
     @classmethod
     def from_json(cls, data: bytes, where: str) -> RunIndex:
         """The index that a file's content is; ``where`` names the file in messages.
+
+        Returns:
+            The index.
 
         Raises:
             ArtifactError: It is not a valid index: everything that is wrong with it.
@@ -173,6 +179,9 @@ class RunIndex:
         Args:
             directory: A checkpoint directory, or its URL.
             standings: What the Trainer says, by the checkpoints' names as manifests have them.
+
+        Returns:
+            The index that those manifests make.
         """
         place = place_of(directory)
         entries = []
@@ -255,6 +264,9 @@ def _best(entries: Iterable[IndexEntry]) -> Iterator[IndexEntry]:
 
 def directories_with_artifacts(root: str | os.PathLike[str]) -> Sequence[Directory]:
     """The directories at and below ``root`` that have manifests in them.
+
+    Returns:
+        The directories, sorted.
 
     Raises:
         ArtifactError: There is no such directory.

@@ -90,7 +90,7 @@ class WindowsExport(Callback):
             whether it can be.
 
     Raises:
-        ConfigurationError: An argument outside its choices.
+        ConfigurationError: An argument is outside its choices or its range.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[WindowsExport()])

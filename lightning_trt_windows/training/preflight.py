@@ -132,6 +132,9 @@ def check_arguments(module: nn.Module, options: Options) -> None:
 def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     """Refuse a disk without room for one artifact; otherwise a sentence about it.
 
+    Returns:
+        A sentence with the free space, and what an artifact needs.
+
     Raises:
         OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
     """
@@ -150,6 +153,9 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
 
 def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
     """Capture ``module``, keep nothing, and say in a sentence how it went.
+
+    Returns:
+        The sentence.
 
     Raises:
         LightningTrtError: What would be raised after the training.
@@ -206,6 +212,9 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
     """The checkpoints that are there: the best and the last of each ModelCheckpoint, or every one it keeps.
 
     Of a resumed run, every one in their directories: ModelCheckpoint itself does not remember them all.
+
+    Returns:
+        The checkpoints, each once.
 
     Raises:
         OSError: They are on another file system, which does not answer.

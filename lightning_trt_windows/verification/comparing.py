@@ -75,6 +75,9 @@ def given_inputs(
 ) -> Given:
     """The calls at which a reference is compared: the user's, those of the goldens, or synthetic ones.
 
+    Returns:
+        The calls, and where they are from.
+
     Raises:
         ConfigurationError: ``inputs`` do not fit the artifact.
     """

@@ -150,6 +150,9 @@ def call_sizes(records: Sequence[InputRecord], shapes: Sequence[Sequence[int]]) 
 def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) -> FileRecord:
     """Write the file at ``path``; whole or not at all.
 
+    Returns:
+        The record for the manifest.
+
     Raises:
         OutputError: It cannot be written.
         EnvironmentMismatchError: safetensors is not installed.
@@ -183,6 +186,9 @@ def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) 
 
 def read_goldens(artifact: Artifact, path: Path | None = None) -> Goldens | None:
     """The goldens beside ``artifact``, or those in the file at ``path``; ``None`` where there are none.
+
+    Returns:
+        The goldens, or ``None`` where there are none.
 
     Raises:
         ArtifactError: They are not those of the export, or are not goldens of this artifact at all.

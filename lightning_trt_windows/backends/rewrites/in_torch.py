@@ -25,6 +25,9 @@ def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> froz
     Args:
         module: A lowered graph.
         takes_double: Engines compute what is in float64 in float32, as was asked for.
+
+    Returns:
+        The names.
     """
     names = set(numbers_of_sizes(module))
     for node in module.graph.nodes:
