@@ -42,7 +42,7 @@ class ExportSettings:
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
     min_block_size: int = 1
-    """Minimum number of operators in a TensorRT subgraph; smaller groups stay in PyTorch."""
+    """Minimum number of operators in a TensorRT subgraph; smaller groups fall back to PyTorch."""
     golden: bool = False
     """Record inputs and outputs of the module beside the artifact, for ``verify``: synthetic inputs within the ranges,
     what the captured program gives for them on the CPU before anything is lowered."""

@@ -69,10 +69,10 @@ def described(
         Section("Ranges", tuple(_ranges(manifest.inputs)), ("", "min", "opt", "max", ""), numbers=(1, 2, 3)),
         Section("Outputs", tuple((o.name, o.dtype, shape_text(o.shape)) for o in manifest.outputs)),
         Section("Engines", tuple(_engines(manifest, headers)), numbers=(1,)),
-        Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
+        Section("Fallback to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
         Section(
-            "Left to PyTorch, because TensorRT would compute something else",
+            "Fallback to PyTorch, because TensorRT would compute something else",
             tuple((f"{item.operator} {item.line}".strip(), item.reason) for item in _left(manifest)),
         ),
         Section("Verification", tuple(_verification(manifest.verification or {}))),

@@ -302,7 +302,7 @@ class Manifest(_Record):
     outputs: tuple[OutputRecord, ...]
     engines: tuple[EngineRecord, ...]
     fallback_ops: tuple[Name, ...]
-    """Operators that stay in PyTorch between the engines."""
+    """Fallback: operators that run in PyTorch between the engines."""
     operators: OperatorCounts | None = field(default=None, metadata={schema.SINCE: 1})
     """``None`` where they were not counted."""
     backend: BackendRecord

@@ -41,7 +41,7 @@ _NODE_SECONDS = 60.0
 
 
 class WrongNumbersError(Exception):
-    """A node was converted into something else; the caller leaves it to PyTorch and tries again."""
+    """A node was converted into something else; the caller lets it fall back to PyTorch and tries again."""
 
     def __init__(self, node: Node, why: str) -> None:
         super().__init__(why)
@@ -342,5 +342,5 @@ def _sizes(sample: Sample) -> str:
 
 
 def describe(node: Node, why: str) -> LeftToPyTorch:
-    """Make the manifest's record of a node that stays in PyTorch."""
+    """Make the manifest's record of a node that falls back to PyTorch."""
     return LeftToPyTorch(operator=operator_name(node), line=model_line(node).strip(" ()"), reason=why)

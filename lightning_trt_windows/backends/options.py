@@ -51,7 +51,7 @@ NEVER: Mapping[str, str] = {
     "dynamic_shapes_kernel_specialization_strategy": _LOADER,
     "decompose_attention": "attention is kept whole, TensorRT has a kernel of its own for it",
     "attn_bias_is_causal": "it is about an operator that programs captured on a CPU do not have",
-    "assume_dynamic_shape_support": f"{_OURS}: a converter that fails leaves its node to PyTorch",
+    "assume_dynamic_shape_support": f"{_OURS}: a node whose converter fails falls back to PyTorch",
 }
 """Options that no backend takes, with the reason: the compile path is the same."""
 

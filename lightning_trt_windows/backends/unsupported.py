@@ -1,4 +1,4 @@
-"""What upstream gets wrong in silence is refused here, or left to PyTorch: a wrong artifact is worse than none.
+"""Refuse what upstream gets wrong silently, or let it fall back to PyTorch: a wrong artifact is worse than none.
 
 Each ``refuse_...`` function looks for one thing, before or after lowering, and raises a ``CompileError`` that names the
 place in the user's code and what to do about it.
@@ -169,7 +169,7 @@ def refuse_cpu_operators(program: ExportedProgram) -> None:
         name = operator_name(node) if node.op == "call_function" else ""
         if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
             raise CompileError(
-                f"{name} stays in PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
+                f"{name} falls back to PyTorch, but it exists on CPUs only{model_line(node)}. Please report the model"
             )
 
 

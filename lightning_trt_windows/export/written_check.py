@@ -1,7 +1,7 @@
 """Whether a program that was just written loads, and gives what the module gives where its engines do.
 
 The engines were compared with the module before they were built. What stands around them is looked at here, in the file
-itself: order and nesting of outputs, arguments, what stays in PyTorch, and its weights.
+itself: order and nesting of outputs, arguments, the fallback operators, and their weights.
 """
 
 from __future__ import annotations

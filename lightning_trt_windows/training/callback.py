@@ -68,7 +68,7 @@ class WindowsExport(Callback):
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
         check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
-            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs falls back to PyTorch or is refused.
         formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
             where the whole program runs in engines; where it does not, a warning says so.
         method: What to export instead of ``forward``.

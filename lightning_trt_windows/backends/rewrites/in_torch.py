@@ -20,7 +20,7 @@ _DROPOUT = 4
 
 
 def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> frozenset[str]:
-    """Names of the nodes in ``module`` that stay in PyTorch for what they take or give.
+    """Names of the nodes in ``module`` that fall back to PyTorch for what they take or give.
 
     Args:
         module: A lowered graph.
