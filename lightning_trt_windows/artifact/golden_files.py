@@ -1,4 +1,4 @@
-"""Whether goldens are the ones that the manifest lists, without looking into them. Standard library only."""
+"""Whether goldens (reference outputs) are those in the manifest; their content is not parsed. Standard library only."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class InputRecord(_Record):
             if not low <= opt <= high:
                 yield f"axis {axis}: expected min <= opt <= max, got {low}, {opt}, {high}"
             elif symbol is None and low != high:
-                yield f"axis {axis}: is static (its symbol is null) and yet {low} to {high}"
+                yield f"axis {axis}: is static (its symbol is null), but ranges from {low} to {high}"
         for axis, step in enumerate(self.multiple_of):
             sizes = self.min[axis], self.opt[axis], self.max[axis]
             if not step or any(size % step for size in sizes):

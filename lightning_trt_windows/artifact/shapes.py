@@ -99,7 +99,7 @@ class InputSpec:
     dtype: str = "float32"
     """One of ``DTYPES``."""
     values: tuple[float, float] | None = None
-    """Inclusive (lowest, highest) value to trace and rehearse with; ``None`` for the dtype's natural small values.
+    """Inclusive (lowest, highest) value to trace and compare with; ``None`` for the dtype's natural small values.
 
     Needed where values are indices: token ids must stay inside the vocabulary."""
 

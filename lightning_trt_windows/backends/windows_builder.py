@@ -76,8 +76,8 @@ def check_resource() -> None:
         looked = ", ".join(map(str, folders)) or "no folder, for TensorRT is not loaded"
         raise EnvironmentMismatchError(
             f"TensorRT's builder resource for Windows, {RESOURCE}.so.*, is not there (looked in {looked}). Not every "
-            "package of TensorRT has it: NVIDIA's tar file for Linux x86-64 does. Unpack the one of the very version "
-            "that is installed, and put its folder lib on LD_LIBRARY_PATH before Python starts"
+            "package of TensorRT has it: NVIDIA's tar file for Linux x86-64 does. Unpack that of exactly the "
+            "installed version, and put its folder lib on LD_LIBRARY_PATH before Python starts"
         )
 
 

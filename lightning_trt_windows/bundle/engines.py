@@ -129,8 +129,8 @@ def _table(described: Sequence[dict[str, Any]]) -> str:
         "that made it. `setInputShape` takes sizes within the ranges; axes of one name always have the same size. All",
         "bindings are in device memory.",
         "",
-        "The tables say for each input and output of the program which binding it is. If operators fall back to PyTorch,",
-        "the engines are only parts of the program; the `.ep` has what happens between them.",
+        "The tables say for each input and output of the program which binding it is. If operators fall back to",
+        "PyTorch, the engines are only parts of the program; the `.ep` has what happens between them.",
     ]
     for entry in described:
         lines += ["", f"## {_cell(entry['artifact'])}", "", f"{_runtime(entry)}. {_extent(entry)}"]

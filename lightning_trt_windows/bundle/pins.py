@@ -19,7 +19,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PYBASE64 = "1.5.1"
 """What makes large engines load faster."""
 SAFETENSORS = "0.8.0"
-"""What reads goldens."""
+"""What reads goldens (reference outputs)."""
 NUMPY = "2.2.6"
 """PyTorch warns at its import where it is missing; the newest with wheels for all of these versions of Python."""
 
@@ -124,4 +124,4 @@ def _remarks(pins: Sequence[str]) -> Iterator[str]:
     if any(pin.startswith("tensorrt==") for pin in pins):
         yield "# PyPI has tensorrt's bindings for Windows and not its libraries, which are on NVIDIA's own index."
     if unknown:
-        yield f"# Nobody looked whether there are wheels for Windows: {', '.join(unknown)}."
+        yield f"# Not checked whether there are wheels for Windows: {', '.join(unknown)}."

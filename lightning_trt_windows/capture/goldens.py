@@ -1,4 +1,4 @@
-"""Record goldens: run the captured program on the CPU, before anything lowers or compiles it.
+"""Record goldens (reference outputs): run the captured program on the CPU, before anything is lowered or compiled.
 
 None of the user's code runs, no random state is touched, and no tensor of the program is written to.
 """

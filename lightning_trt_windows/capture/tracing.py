@@ -217,7 +217,7 @@ class _Attempt:
         """Compare the program with the module at sizes at which something fails that the trace took for granted.
 
         Raises:
-            DimensionError: They differ: ``forward`` takes another way there.
+            DimensionError: They differ: ``forward`` takes another branch there.
         """
         module: nn.Module | None = None
         for condition in failing(program, self._symbols(), self.ranges):
@@ -227,8 +227,8 @@ class _Attempt:
                     at = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
                     fixed = {symbol: self._dims.traced_at(symbol) for symbol in condition.symbols}
                     raise DimensionError(
-                        f"{_owner(self._target)} takes another way where {condition.text} does not hold, as at {at}, "
-                        "and a trace holds one way",
+                        f"{_owner(self._target)} takes another branch where {condition.text} does not hold, as at {at}; "
+                        "a trace holds one branch",
                         tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
                     )
 

@@ -64,7 +64,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="minimum number of operators in a TensorRT subgraph",
     )
-    add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
+    add(
+        "--golden",
+        action="store_true",
+        help="record goldens (inputs, reference outputs) beside the artifact, for verify",
+    )
     add(
         "--check",
         choices=("auto", "full", "off"),
@@ -74,7 +78,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--verify",
         choices=("auto", "always"),
-        help="verify the artifact when it has been written, with a GPU if there is one, or not without",
+        help="verify the written artifact: auto if there is a GPU, always fails without one",
     )
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
     add("--executor", metavar="WHERE", help="where several are built, see below (default: process)")

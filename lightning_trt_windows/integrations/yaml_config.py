@@ -56,7 +56,7 @@ def read_settings(path: Path, where: str) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{where} cannot be read: {error}. It is 1, or a YAML file with arguments of WindowsExport, such as "
+            f"{where} cannot be read: {error}. It must be 1, or a YAML file with arguments of WindowsExport, such as "
             "'when: checkpoint'"
         ) from error
     except yaml.YAMLError as error:

@@ -64,11 +64,12 @@ class WindowsExport(Callback):
             ``"engine"``, the type that ``precision`` names.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
         min_block_size: Minimum number of operators in a TensorRT subgraph.
-        golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
+        golden: Record goldens (inputs and reference outputs of the module) beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
         check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
-            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs falls back to PyTorch or is refused.
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs runs in PyTorch (fallback) or is
+            refused.
         formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
             where the whole program runs in engines; where it does not, a warning says so.
         method: What to export instead of ``forward``.

@@ -45,7 +45,7 @@ def failure_of(artifact: Artifact) -> VerificationError | None:
         listed = "\n  - ".join(wrong)
         return VerificationError(
             f"{artifact.path.name} was built and does not compute what the module does; it stays where it is, and its "
-            f"manifest says it:\n  - {listed}"
+            f"manifest says so:\n  - {listed}"
         )
     if found.get("required") and not found.get("calls"):
         return VerificationError(

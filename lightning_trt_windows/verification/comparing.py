@@ -1,4 +1,4 @@
-"""Call a loaded artifact and hold what it gives against goldens, or against the module itself."""
+"""Call a loaded artifact, and compare its outputs with goldens (reference outputs) or with the module itself."""
 
 from __future__ import annotations
 

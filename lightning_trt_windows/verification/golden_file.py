@@ -1,4 +1,4 @@
-"""Goldens: inputs and outputs of the module as it was at the export, in a ``.safetensors`` beside the artifact.
+"""Goldens: inputs and reference outputs, recorded at the export in a ``.safetensors`` beside the artifact.
 
 ``docs/format.md`` is the specification of the file. Needs PyTorch and safetensors; nothing is unpickled, and nothing is
 parsed before the hash in the manifest has been compared.
