@@ -65,8 +65,8 @@ class Backend(Protocol):
 
     name: str
     runs_here: bool
-    """Whether engines for Windows also run on the Linux machine that builds; otherwise only a twin does, a host build of
-    the same program."""
+    """Whether engines for Windows also run on the Linux machine that builds; otherwise only a twin does, a host build
+    of the same program."""
 
     def check(self, settings: ExportSettings) -> None:
         """Refuse settings and environments that cannot work, in a second and before any training.

@@ -227,8 +227,8 @@ class _Attempt:
                     at = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
                     fixed = {symbol: self._dims.traced_at(symbol) for symbol in condition.symbols}
                     raise DimensionError(
-                        f"{_owner(self._target)} takes another branch where {condition.text} does not hold, as at {at}; "
-                        "a trace holds one branch",
+                        f"{_owner(self._target)} takes another branch where {condition.text} does not hold, as at {at}"
+                        "; a trace holds one branch",
                         tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
                     )
 
