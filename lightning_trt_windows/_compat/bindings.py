@@ -61,7 +61,7 @@ def bindings(backend: str) -> Any:
         The module, imported.
 
     Raises:
-        EnvironmentMismatchError: It does not import; its own reason is in the message and chained.
+        EnvironmentMismatchError: The module does not import; its own reason is in the message and chained.
     """
     distribution = DISTRIBUTIONS[backend]
     try:

@@ -68,7 +68,7 @@ class Place:
     """Where in the document we are, and the list of issues that all places of the document share."""
 
     path: str = ""
-    """As in ``inputs[0].min``; empty at the top."""
+    """Path as in ``inputs[0].min``; empty at the top."""
     issues: list[str] = field(default_factory=list)
     lenient: bool = False
     """Whether unknown keys and choices pass, because the document is of a newer minor version."""

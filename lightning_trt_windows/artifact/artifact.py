@@ -82,7 +82,7 @@ class ArtifactPaths:
             The paths; nothing need be there.
 
         Raises:
-            ConfigurationError: Another ending, or a name that is illegal on Windows.
+            ConfigurationError: ``path`` has another ending, or a name that is illegal on Windows.
         """
         path = Path(path)
         stem, _, suffix = path.name.rpartition(".")
@@ -271,7 +271,7 @@ def check_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
         The artifact.
 
     Raises:
-        ArtifactError: It differs from its manifest; the error lists every difference.
+        ArtifactError: The artifact differs from its manifest; the error lists every difference.
     """
     if not isinstance(artifact, Artifact):
         artifact = read_artifact(artifact)
@@ -287,7 +287,7 @@ def open_checked(artifact: Artifact) -> Iterator[EpFile]:
         The file that was compared: what is read from it is what was checked.
 
     Raises:
-        ArtifactError: It differs from its manifest; the error lists every difference.
+        ArtifactError: The artifact differs from its manifest; the error lists every difference.
     """
     with contextlib.ExitStack() as stack:
         try:

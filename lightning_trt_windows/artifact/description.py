@@ -32,7 +32,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     """Cells, as many in each row."""
     heads: tuple[str, ...] = ()
-    """Of the columns; none where they need none."""
+    """Heads of the columns; none where they need none."""
     numbers: tuple[int, ...] = ()
     """Columns that are aligned to the right."""
     bad: bool = False

@@ -76,7 +76,7 @@ class EpFile:
         """The file as a zip archive.
 
         Raises:
-            ArtifactError: It is not one.
+            ArtifactError: The file is not a zip archive.
         """
         with _damaged_directories(self.path, "is not a readable zip archive, which an .ep is"):
             return zipfile.ZipFile(self.stream)
@@ -86,7 +86,8 @@ class EpFile:
         """The archive's directory by name; no member is read.
 
         Raises:
-            ArtifactError: Not a zip archive, two members of one name, or a member that would lie outside of the file.
+            ArtifactError: The file is not a zip archive, two members have one name, or a member would lie outside of
+                the file.
         """
         infos = self.archive.infolist()
         members = {info.filename: info for info in infos}
@@ -206,7 +207,7 @@ def zip_members(path: Path) -> list[zipfile.ZipInfo]:
         Its entries, in the order of the directory.
 
     Raises:
-        ArtifactError: It does not exist, cannot be read or is not a zip archive.
+        ArtifactError: The file does not exist, cannot be read or is not a zip archive.
     """
     try:
         with _damaged_directories(path, "is not a readable zip archive"), zipfile.ZipFile(path) as archive:

@@ -16,7 +16,7 @@ from typing import TypeVar
 __all__ = ["OPEN_ELSEWHERE", "SECONDS", "is_open_elsewhere", "patiently", "reason_of"]
 
 SECONDS = 2.0
-"""For which an operation is tried again."""
+"""Seconds for which an operation is tried again."""
 OPEN_ELSEWHERE = "it is open in another program (a virus scanner, an editor, a second process); close it and try again"
 
 _SHARING = {32, 33, 1224}

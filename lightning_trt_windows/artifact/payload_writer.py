@@ -51,7 +51,7 @@ class Joined:
 
     location: PayloadLocation
     sha256: str
-    """Of the payload itself, in hexadecimal."""
+    """SHA-256 of the payload itself, in hexadecimal."""
 
 
 def join_payloads(saved: IO[bytes], out: Writable, payloads: Mapping[str, memoryview]) -> dict[str, Joined]:

@@ -122,7 +122,7 @@ def get_backend(name: str) -> Backend:
         The backend.
 
     Raises:
-        EnvironmentMismatchError: It is not installed, or not in a state to work.
+        EnvironmentMismatchError: The backend is not installed, or its packages do not fit together.
     """
     from lightning_trt_windows._compat.torch_tensorrt import installed_distribution
 

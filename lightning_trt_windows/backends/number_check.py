@@ -67,7 +67,7 @@ class NumberCheck:
 
     samples: Samples
     boundaries: dict[str, list[Boundary]] = field(default_factory=dict)
-    """By partition."""
+    """Boundaries by partition."""
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     """Sample to output of the program, by number, to the relative norm of the lowered graph's difference."""
     engine_errors: dict[str, float] = field(default_factory=dict)

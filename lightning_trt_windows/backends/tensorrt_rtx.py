@@ -150,7 +150,7 @@ def _capabilities(blocks: Upstream, wanted: tuple[str, ...]) -> list[Any]:
     """TensorRT-RTX's names for compute capabilities.
 
     Raises:
-        ConfigurationError: One that the installed TensorRT-RTX does not know.
+        ConfigurationError: The installed TensorRT-RTX does not know a compute capability.
     """
     known = {
         f"{name[2:-1]}.{name[-1]}": value

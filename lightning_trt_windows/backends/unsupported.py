@@ -32,7 +32,7 @@ def refuse_mutations(program: ExportedProgram) -> None:
     """Refuse a forward that writes to buffers or inputs.
 
     Raises:
-        CompileError: It writes to a buffer or to an input.
+        CompileError: ``forward`` writes to a buffer or to an input.
     """
     signature = program.graph_signature
     buffers = sorted(signature.buffers_to_mutate.values())

@@ -33,7 +33,7 @@ def check_machine() -> None:
     """Refuse systems on which TensorRT cannot build for Windows.
 
     Raises:
-        EnvironmentMismatchError: Not Linux on x86-64.
+        EnvironmentMismatchError: This machine is not Linux on x86-64.
     """
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise EnvironmentMismatchError(

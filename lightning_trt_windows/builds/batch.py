@@ -203,7 +203,7 @@ class _Work:
         self._items: dict[Path, _Item] = {}
         self._tracers: list[Tracer] = []
         self._tracer_of: dict[Path, Tracer] = {}
-        """That of each checkpoint that is not finished."""
+        """The tracer of each checkpoint that is not finished."""
         self._copies = Copies(executor, options.max_pending)
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}

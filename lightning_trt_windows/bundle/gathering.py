@@ -62,7 +62,7 @@ class Gathering:
     """What was found."""
 
     artifacts: tuple[Gathered, ...]
-    """By run, folder and name."""
+    """Artifacts by run, folder and name."""
     unfinished: tuple[str, ...] = ()
     """What is no artifact because it has no manifest, a sentence each."""
     damaged: tuple[str, ...] = ()

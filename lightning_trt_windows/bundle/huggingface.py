@@ -203,7 +203,7 @@ def with_section(card: str, section: str) -> str:
         The text of the new card.
 
     Raises:
-        ConfigurationError: One marker without the other, or in the wrong order.
+        ConfigurationError: A marker is there without the other, or they are in the wrong order.
     """
     begin, end = card.find(BEGIN), card.find(END)
     if (begin < 0) != (end < 0) or end < begin or card.count(BEGIN) > 1 or card.count(END) > 1:

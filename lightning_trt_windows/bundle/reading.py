@@ -101,7 +101,8 @@ def inspect_bundle(path: str | os.PathLike[str], *, check: bool = False) -> Bund
         What is in it, and what is wrong with it.
 
     Raises:
-        ArtifactError: Not a bundle, or names in it would leave the folder. Everything else is in ``issues``.
+        ArtifactError: The file is not a bundle, or names in it would leave the folder. Every other fault is in
+            ``issues``.
     """
     path = Path(path)
     infos = members_of(path)

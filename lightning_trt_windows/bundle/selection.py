@@ -32,7 +32,7 @@ class Selection:
     gathering: Gathering
     """All that were found."""
     items: tuple[tuple[Gathered, str], ...]
-    """Those that were chosen, each with its folder in the bundle; at least one."""
+    """Artifacts that were chosen, each with its folder in the bundle; at least one."""
 
     @property
     def has_goldens(self) -> bool:

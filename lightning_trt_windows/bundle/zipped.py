@@ -113,7 +113,8 @@ def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
         Entries of the archive, by name.
 
     Raises:
-        ArtifactError: Not a zip, or with names that do not belong into a bundle; all of them.
+        ArtifactError: The file is not a zip, or has names that do not belong into a bundle; the error lists all of
+            them.
     """
     infos = zip_members(path)
     if issues := list(_name_issues(infos)):
@@ -146,7 +147,7 @@ def content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byte
         The pieces, in order.
 
     Raises:
-        ArtifactError: It is damaged.
+        ArtifactError: The member is damaged.
     """
     try:
         with archive.open(info) as source:

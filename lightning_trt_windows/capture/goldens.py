@@ -59,7 +59,7 @@ class Recorded:
             The record for the manifest; ``None`` where no goldens were to be recorded.
 
         Raises:
-            OutputError: Neither can be done.
+            OutputError: The file cannot be written or removed.
         """
         if self.goldens is not None:
             return write_goldens(path, self.inputs, self.goldens)
@@ -96,7 +96,7 @@ def record_goldens(
 
 
 def _mantissa_bits(program: ExportedProgram, precision: str | None) -> int:
-    """Of what matrix products read: TF32 and float16 have the same, bfloat16 has fewer."""
+    """Bits of what matrix products read: TF32 and float16 have the same, bfloat16 has fewer."""
     dtypes = {tensor.dtype for tensor in program.state_dict.values()}
     return 7 if precision == "bf16" or (torch.bfloat16 in dtypes and precision is None) else 10
 

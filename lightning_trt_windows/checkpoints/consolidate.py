@@ -61,7 +61,7 @@ def local_file(
         The file on this machine, and the place that its artifact is named after.
 
     Raises:
-        CheckpointError: It is not there, or as ``one_file`` says.
+        CheckpointError: The checkpoint does not exist, or ``one_file`` cannot make one file of it.
     """
     if isinstance(place, RemoteFile):
         return download_checkpoint(place, directory or temporary_directory()), place

@@ -85,7 +85,8 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         What the checkpoint holds.
 
     Raises:
-        CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
+        CheckpointError: The file is missing, damaged, not a Lightning checkpoint, or cannot be read without
+            ``trusted``.
     """
     if is_sharded(path):
         raise CheckpointError(_sharded(path))
@@ -135,7 +136,7 @@ def read_weights(path: Path) -> Checkpoint:
         What the checkpoint holds, other objects than tensors and plain values left empty.
 
     Raises:
-        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+        CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
     """
     with CheckpointFile(path) as file:
         return file.weights
@@ -204,7 +205,7 @@ class CheckpointFile:
         """The checkpoint, as ``read_weights`` reads it.
 
         Raises:
-            CheckpointError: Missing, damaged or not a Lightning checkpoint.
+            CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
         """
         try:
             content = self._loaded(pickle_module=_inert_pickle, weights_only=False)
@@ -220,7 +221,8 @@ class CheckpointFile:
             What the checkpoint holds.
 
         Raises:
-            CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
+            CheckpointError: The file is missing, damaged, not a Lightning checkpoint, or cannot be read without
+                ``trusted``.
         """
         try:
             content = self._loaded(weights_only=True)
@@ -331,7 +333,7 @@ def step_of(path: Path) -> int:
         The number of steps.
 
     Raises:
-        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+        CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
     """
     try:
         step = read_metadata(path).global_step

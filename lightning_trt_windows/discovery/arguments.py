@@ -30,7 +30,7 @@ class Mapped(NamedTuple):
 
     arguments: Mapping[str, Any]
     how: str
-    """For the manifest: "the batch's elements in order are x and mask"."""
+    """How they were found, for the manifest: "the batch's elements in order are x and mask"."""
 
 
 def required(signature: Signature) -> list[str]:

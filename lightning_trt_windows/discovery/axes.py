@@ -33,7 +33,7 @@ class Sample:
     count: int
     """How many calls."""
     tensors: Mapping[str, SeenTensor]
-    """By dotted name."""
+    """Shape of each tensor, by dotted name."""
 
 
 @dataclass

@@ -45,10 +45,10 @@ class Discovered:
     """The inputs of the program and where each of them comes from."""
 
     inputs: Mapping[str, InputTree]
-    """By argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its name;
-    ``call_arguments`` makes a call of it."""
+    """Inputs by argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its
+    name; ``call_arguments`` makes a call of it."""
     sources: Mapping[str, Source]
-    """By dotted name of each tensor."""
+    """Source by dotted name of each tensor."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, a sentence each."""
     method: str = ""

@@ -45,7 +45,7 @@ class Derived:
 
     inputs: Mapping[str, Any]
     sources: Mapping[str, Source]
-    """By dotted name, of tensors only."""
+    """Source by dotted name, of tensors only."""
     ranges: Ranges | None
     """``None`` where no tensor was seen."""
     notes: tuple[str, ...]

@@ -41,7 +41,7 @@ class Explicit:
 
     tree: Mapping[str, InputTree]
     sources: Mapping[str, Source]
-    """By dotted name of each tensor."""
+    """Source by dotted name of each tensor."""
 
     @property
     def names(self) -> tuple[str, ...]:

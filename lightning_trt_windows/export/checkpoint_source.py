@@ -51,7 +51,7 @@ class CheckpointSource:
             The module, and the datamodule or ``None``.
 
         Raises:
-            CheckpointError: They cannot be built from what the checkpoint holds.
+            CheckpointError: The module or the datamodule cannot be built from what the checkpoint holds.
             ConfigurationError: A class is neither a LightningModule nor a LightningDataModule.
         """
         module = _rebuilt(self.module_class, checkpoint, self.trusted)
@@ -67,7 +67,7 @@ class CheckpointSource:
             The inputs, and where each range comes from.
 
         Raises:
-            ShapeDiscoveryError: Neither tells what the module takes.
+            ShapeDiscoveryError: Neither the datamodule nor the checkpoint tells what the module takes.
             ConfigurationError: ``options`` name what the module does not take.
         """
         observer = None if datamodule is not None else _observer(checkpoint, module, options.method)

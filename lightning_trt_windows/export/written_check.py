@@ -30,7 +30,7 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
     """Look at the ``.ep`` of ``artifact``, whose manifest need not be written yet.
 
     Raises:
-        CompileError: It would not load, or would not give what the module gives.
+        CompileError: The written program would not load, or would not give what the module gives.
     """
     if issues := list(structure_issues(artifact)):
         raise CompileError(

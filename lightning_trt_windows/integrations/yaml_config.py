@@ -25,7 +25,7 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
         The callback.
 
     Raises:
-        ConfigurationError: The file cannot be read, is no YAML, or holds what the callback does not take.
+        ConfigurationError: The file cannot be read, is not valid YAML, or holds what the callback does not take.
     """
     if path is None:
         export = WindowsExport()
@@ -47,7 +47,7 @@ def read_settings(path: Path, where: str) -> dict[str, Any]:
         The arguments, by name.
 
     Raises:
-        ConfigurationError: As above.
+        ConfigurationError: The file cannot be read, is not valid YAML, or holds what the callback does not take.
     """
     # what Lightning itself reads its hyperparameters with
     import yaml

@@ -38,7 +38,7 @@ class Compared:
     max_abs: float | None = None
     """Largest difference of one value."""
     cosine: float | None = None
-    """Of the angle between the two; 1 is the same direction."""
+    """Cosine of the angle between the two; 1 is the same direction."""
     differing: float | None = None
     """Share of values that are not equal; whole numbers and flags only."""
 

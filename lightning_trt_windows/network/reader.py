@@ -66,8 +66,8 @@ class Network:
 
         Raises:
             NetworkError: The network does what TensorRT does not allow.
-            UnknownLayerError: It has a layer without a meaning here.
-            BudgetExceededError: It took more time or memory than it may.
+            UnknownLayerError: The network has a layer that cannot be evaluated here.
+            BudgetExceededError: The evaluation took more time or memory than it may.
         """
         wanted = tuple(self.outputs if outputs is None else outputs)
         evaluator = Evaluator(self.trt, self.steps, self.inputs, self.weights, seconds=seconds, memory=memory)

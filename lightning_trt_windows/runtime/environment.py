@@ -52,7 +52,7 @@ class Machine:
     """What is here."""
 
     system: str
-    """As ``platform.system()`` names it."""
+    """Name of the operating system, as ``platform.system()`` gives it."""
     torch: str | None
     """Version of PyTorch; ``None`` where it is not installed."""
     cuda_build: str | None

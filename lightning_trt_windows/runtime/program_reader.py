@@ -52,9 +52,9 @@ class Program:
 
     graph: ProgramGraph
     weights: tuple[torch.Tensor, ...]
-    """Those that the graph uses, on the device."""
+    """Weights that the graph uses, on the device."""
     in_spec: pytree.TreeSpec
-    """Of the pair ``(args, kwargs)``."""
+    """Structure of the pair ``(args, kwargs)``."""
     out_spec: pytree.TreeSpec
     described: Mapping[str, Any]
     """The graph as JSON, as it stands in the file."""

@@ -21,7 +21,7 @@ class Destination:
     """Paths to build at, and what is left to do then."""
 
     paths: ArtifactPaths
-    """Of this machine."""
+    """Paths on this machine."""
     remote: RemoteArtifact | None = None
     """Where it has to be uploaded."""
 
@@ -33,7 +33,7 @@ class Destination:
         *,
         staging: Path | None = None,
     ) -> Destination:
-        """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own.
+        """Say where the artifact of ``checkpoint`` goes: to the directory ``output``, by default the checkpoint's own.
 
         Args:
             checkpoint: The checkpoint.
@@ -61,7 +61,7 @@ class Destination:
             The artifact as it is in its final place.
 
         Raises:
-            OutputError: It cannot be uploaded; it is whole on this machine, where the message says.
+            OutputError: The artifact cannot be uploaded; the message says where it is whole on this machine.
         """
         if self.remote is not None:
             artifact = self.remote.upload(artifact)

@@ -37,7 +37,7 @@ class RemoteArtifact:
             The artifact's place; nothing need be there.
 
         Raises:
-            ConfigurationError: Another ending, or a name that is illegal on Windows.
+            ConfigurationError: ``url`` has another ending, or a name that is illegal on Windows.
         """
         file = RemoteFile(url)
         return cls(RemoteFile(file.parent), ArtifactPaths.of(file.name))
@@ -84,7 +84,8 @@ class RemoteArtifact:
             The same artifact, with its URL.
 
         Raises:
-            OutputError: That was refused. There is no artifact here then; the files of this machine are still there.
+            OutputError: The upload was refused. There is then no artifact here; the files of this machine are still
+                there.
         """
         local = artifact.paths
         target = self.manifest
@@ -111,7 +112,7 @@ class RemoteArtifact:
             Whether it was there.
 
         Raises:
-            OSError: That was refused.
+            OSError: The file system refused to delete it.
         """
         try:
             manifest = parse_manifest(self.manifest.read(), self.manifest.url)
@@ -132,7 +133,7 @@ class RemoteArtifact:
             The artifact on this machine.
 
         Raises:
-            ArtifactError: It is not there, or not whole.
+            ArtifactError: The artifact is missing or incomplete.
         """
         found = self.read()
         try:

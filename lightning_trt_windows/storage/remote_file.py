@@ -256,7 +256,7 @@ def download_checkpoint(checkpoint: RemoteFile, directory: Path) -> Path:
         The copy.
 
     Raises:
-        CheckpointError: It is not there, or cannot be read.
+        CheckpointError: The checkpoint does not exist or cannot be read.
     """
     path = directory / checkpoint.name
     try:

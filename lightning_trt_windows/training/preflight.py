@@ -217,7 +217,7 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
         The checkpoints, each once.
 
     Raises:
-        OSError: They are on another file system, which does not answer.
+        OSError: The checkpoints are on another file system, which does not answer.
     """
     paths: dict[str, Path | RemoteFile] = {}
     for callback in trainer.checkpoint_callbacks:

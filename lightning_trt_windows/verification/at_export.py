@@ -62,7 +62,8 @@ def raise_if_failed(artifact: Artifact) -> Artifact:
         The artifact.
 
     Raises:
-        VerificationError: It is.
+        VerificationError: The artifact does not compute what the module does, or its numbers had to be checked and were
+            not.
     """
     if error := failure_of(artifact):
         raise error

@@ -29,12 +29,12 @@ class MetricOutcome:
     module: float
     artifact: float
     max_drop: float
-    """By how much the artifact's may be worse."""
+    """How much worse the artifact's value may be."""
     higher_is_better: bool
 
     @property
     def drop(self) -> float:
-        """By how much it is worse; negative where it is better."""
+        """How much worse the artifact's value is; negative where it is better."""
         return self.module - self.artifact if self.higher_is_better else self.artifact - self.module
 
     @property

@@ -29,9 +29,9 @@ class Call:
     """One call of the artifact, compared."""
 
     name: str
-    """Of the sizes: ``min``, ``opt``, ``max``, ``between``; or of a call of the user's."""
+    """Name of the sizes: ``min``, ``opt``, ``max``, ``between``; or of a call of the user's."""
     sizes: Mapping[str, int]
-    """Of each named dimension."""
+    """Size of each named dimension."""
     outputs: tuple[Compared, ...]
     error: str = ""
     """What the call raised, where it did."""
