@@ -52,9 +52,6 @@ class Selection:
     def requirements(self) -> str:
         """The text of ``requirements-windows.txt``.
 
-        Returns:
-            The text of the file.
-
         Raises:
             ConfigurationError: No single environment can run all of the artifacts.
         """
