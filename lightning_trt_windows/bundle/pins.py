@@ -124,4 +124,4 @@ def _remarks(pins: Sequence[str]) -> Iterator[str]:
     if any(pin.startswith("tensorrt==") for pin in pins):
         yield "# PyPI has tensorrt's bindings for Windows and not its libraries, which are on NVIDIA's own index."
     if unknown:
-        yield f"# Not checked whether there are wheels for Windows: {', '.join(unknown)}."
+        yield f"# Nobody looked whether there are wheels for Windows: {', '.join(unknown)}."

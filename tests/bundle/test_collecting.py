@@ -351,7 +351,7 @@ class TestRequirements:
         """Are pinned all the same, and the file says so."""
         made = ("tensorrt_rtx", {"torch": "2.19.0+cu140", "tensorrt-rtx": "1.9.0.1"})
         found = requirements([made], package="0.1.0", goldens=False, signatures=False)
-        assert "# Not checked whether there are wheels for Windows: torch 2.19.0, tensorrt-rtx 1.9.0.1." in found
+        assert "# Nobody looked whether there are wheels for Windows: torch 2.19.0, tensorrt-rtx 1.9.0.1." in found
         assert "whl/cu140" in found
 
     def test_versions_that_no_environment_can_have(self) -> None:
