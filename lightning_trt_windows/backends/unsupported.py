@@ -169,7 +169,7 @@ def refuse_cpu_operators(program: ExportedProgram) -> None:
         name = operator_name(node) if node.op == "call_function" else ""
         if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
             raise CompileError(
-                f"{name} falls back to PyTorch, but it exists on CPUs only{model_line(node)}. Please report the model"
+                f"{name} falls back to PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
             )
 
 
