@@ -38,7 +38,7 @@ def remove_onnx(paths: ArtifactPaths) -> None:
     """Remove the model that an earlier export left: it must not pass for one of the weights that come.
 
     Raises:
-        OutputError: A file cannot be removed.
+        OutputError: It cannot be removed.
     """
     with output_errors(paths.onnx, 0):
         paths.onnx.unlink(missing_ok=True)

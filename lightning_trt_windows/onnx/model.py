@@ -32,7 +32,7 @@ __all__ = ["OnnxModel", "write_onnx"]
 
 _OPSET = 17
 _IR_VERSION = 9
-"""Version of the format in ONNX 1.14; ONNX Runtime from 1.15 on reads it."""
+"""Of ONNX 1.14; ONNX Runtime from 1.15 on reads it."""
 _LARGEST_EMBEDDED = (1 << 31) - (1 << 20)
 """Bytes of engines in one model. Protocol buffers end at 2 GB."""
 
@@ -191,7 +191,7 @@ class _Writer:
         """Call each value as the bindings that it passes.
 
         Raises:
-            ConfigurationError: A value has different names, or the name of another value.
+            ConfigurationError: They are called differently, or as those of another value.
         """
         for call in self._outline.calls:
             record = self._manifest.engines[call.engine]
