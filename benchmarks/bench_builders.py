@@ -30,8 +30,8 @@ from lightning_trt_windows.builds.executors.memory_limit import memory_taken
 from lightning_trt_windows.builds.executors.process import BuildProcess
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.export.job import Job, SavedProgram
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import build, prepare
-from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["main"]
 
@@ -62,7 +62,7 @@ def jobs_of(name: str, directory: Path, count: int) -> list[Job]:
             nn.init.normal_(parameter, std=0.02)
         torch.save({"state_dict": module.state_dict(), "epoch": number, "global_step": number}, checkpoint)
         if not jobs:
-            first = prepare(module, found, ArtifactPaths.beside(checkpoint), ExportSettings())
+            first = prepare(module, found, ArtifactPaths.beside(checkpoint), ExportOptions())
             jobs.append(first.saved(directory / "program.pt2", weights=checkpoint))
             continue
         program = SavedProgram(directory / "program.pt2", checkpoint)

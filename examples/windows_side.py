@@ -2,9 +2,9 @@
 
     python windows_side.py model.windows.ep
 
-Beside the ``.ep`` lies its ``.windows.json``. Installed are PyTorch for CUDA and TensorRT's Python bindings in the
-versions that the manifest names, and this package without extras; neither Lightning nor Torch-TensorRT is needed. The
-same file runs on Linux with a GPU, which is the rehearsal.
+Its ``.windows.json`` lies beside the ``.ep``. It needs PyTorch for CUDA and TensorRT's Python bindings in the versions
+that the manifest names, and this package without extras; neither Lightning nor Torch-TensorRT is needed. The same file
+runs on Linux with a GPU, as a dry run (rehearsal).
 """
 
 from __future__ import annotations

@@ -127,6 +127,9 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, prefix
         known: What could have been.
         otherwise: The end of the message where nothing is near, without the semicolon; empty for nothing.
         prefix: Stands before the suggestion, such as ``batch.``.
+
+    Returns:
+        The end of the message.
     """
     from difflib import get_close_matches
 

@@ -42,9 +42,9 @@ class ExportSettings:
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
     min_block_size: int = 1
-    """Minimum number of operators in a TensorRT subgraph; smaller groups stay in PyTorch."""
+    """Minimum number of operators in a TensorRT subgraph; smaller groups fall back to PyTorch."""
     golden: bool = False
-    """Record inputs and outputs of the module beside the artifact, for ``verify``: synthetic inputs within the ranges,
+    """Record goldens beside the artifact, for ``verify``: synthetic inputs within the ranges, and as reference outputs
     what the captured program gives for them on the CPU before anything is lowered."""
     verify: bool | Literal["auto"] = False
     """Verify the artifact when it has been written, against goldens, which are then recorded, and write the verdict
@@ -77,7 +77,7 @@ class ExportSettings:
         if self.io_precision == "engine" and self.precision is None:
             raise ConfigurationError(
                 "io_precision='engine' needs a precision: without one engines compute in the types of the weights, of "
-                "which there may be several. Say precision='16', 'bf16' or '32'"
+                "which there may be several. Set precision to '16', 'bf16' or '32'"
             )
         if self.verify not in (False, True, "auto"):
             raise ConfigurationError(f"verify must be one of False, True, 'auto', got {self.verify!r}")

@@ -57,8 +57,11 @@ def import_failure(error: BaseException) -> str:
 def bindings(backend: str) -> Any:
     """The module ``tensorrt_rtx`` or ``tensorrt``.
 
+    Returns:
+        The module, imported.
+
     Raises:
-        EnvironmentMismatchError: It does not import; its own reason is in the message and chained.
+        EnvironmentMismatchError: The module does not import; its own reason is in the message and chained.
     """
     distribution = DISTRIBUTIONS[backend]
     try:

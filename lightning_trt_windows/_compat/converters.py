@@ -164,13 +164,13 @@ NORMALISATIONS_HIDE_STATISTICS = _wrong(
     "rewrites/statistics.py",
 )
 FFTS_FAIL_TO_LOWER = _wrong(
-    "The pass that makes real numbers of complex ones fails on chains of FFTs. They stay in PyTorch then.",
+    "The pass that makes real numbers of complex ones fails on chains of FFTs. They fall back to PyTorch.",
     "lowering/passes/complex_decomposition_adapter.py#L102",
     "rewrites/in_torch.py",
     since="2.14",  # 2.12 is right, or refused for another reason; 2.13 was not tried
 )
 FLOAT64_BECOMES_FLOAT32 = _wrong(
-    "Parts in float64 are computed in float32, and outputs come back as float32. They stay in PyTorch unless "
+    "Parts in float64 are computed in float32, and outputs come back as float32. They fall back to PyTorch unless "
     "truncate_double asks for it.",
     "conversion/_conversion.py",
     "rewrites/in_torch.py",

@@ -114,7 +114,7 @@ def _results(
     """Tensors of the shapes, types and strides of what the operator returns.
 
     Raises:
-        RuntimeError: They would become part of a graph, where something decomposes the operator.
+        RuntimeError: Something decomposes the operator, so that its steps would become part of a graph.
     """
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 

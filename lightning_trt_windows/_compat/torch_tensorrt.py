@@ -107,6 +107,9 @@ class Upstream:
 def installed_distribution(backend: str) -> str:
     """Resolve ``backend`` (``auto`` included) to the name of an installed backend.
 
+    Returns:
+        The name of an installed backend: ``tensorrt_rtx`` or ``tensorrt``.
+
     Raises:
         EnvironmentMismatchError: Torch-TensorRT is missing, both distributions are installed, PyTorch is a build or a
             version that the installed Torch-TensorRT does not work with.
@@ -153,6 +156,9 @@ def _check_torch(backend: str) -> None:
 @functools.cache
 def upstream() -> Upstream:
     """Import Torch-TensorRT and collect its building blocks.
+
+    Returns:
+        The building blocks, the same object at each call.
 
     Raises:
         EnvironmentMismatchError: The import fails; upstream's own reason is in the message and chained.

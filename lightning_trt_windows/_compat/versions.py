@@ -31,7 +31,7 @@ class Workaround:
     test: str
     """The test in ``tests/_compat/`` that fails when the installed upstream no longer needs it."""
     delete: str
-    """When it can go."""
+    """When the workaround can be deleted."""
 
     def needed_by(self, version: str | None) -> bool:
         """Whether ``version`` of the upstream is one of those that have the fault."""

@@ -68,7 +68,7 @@ class Place:
     """Where in the document we are, and the list of issues that all places of the document share."""
 
     path: str = ""
-    """As in ``inputs[0].min``; empty at the top."""
+    """Path as in ``inputs[0].min``; empty at the top."""
     issues: list[str] = field(default_factory=list)
     lenient: bool = False
     """Whether unknown keys and choices pass, because the document is of a newer minor version."""
@@ -272,7 +272,11 @@ def _since(item: Field[Any]) -> int:
 
 
 def parse_json(document: str, place: Place) -> Any:
-    """Parse strictly: no repeated keys, no NaN, nothing deeper or longer than Python can hold."""
+    """Parse strictly: no repeated keys, no NaN, nothing deeper or longer than Python can hold.
+
+    Returns:
+        What ``json.loads`` gives; ``None`` where a fault was noted in ``place``.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key in repeated(key for key, _ in pairs):

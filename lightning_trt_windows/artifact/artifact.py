@@ -64,6 +64,9 @@ class ArtifactPaths:
 
         Names are legal on Windows even where the checkpoint's is not. Two checkpoints never share an artifact: a name
         that had to be changed, or does not end in ``.ckpt``, gets a hash of the original.
+
+        Returns:
+            The paths; nothing need be there.
         """
         path = Path(checkpoint)
         stem = legal_form(path.name.removesuffix(".ckpt"), _LONGEST_STEM)
@@ -75,8 +78,11 @@ class ArtifactPaths:
     def of(cls, path: str | os.PathLike[str]) -> ArtifactPaths:
         """Name the files of the artifact that ``path`` belongs to: its ``.ep`` or its ``.json``.
 
+        Returns:
+            The paths; nothing need be there.
+
         Raises:
-            ConfigurationError: Another ending, or a name that is illegal on Windows.
+            ConfigurationError: ``path`` has another ending, or a name that is illegal on Windows.
         """
         path = Path(path)
         stem, _, suffix = path.name.rpartition(".")
@@ -148,6 +154,9 @@ class ArtifactPaths:
             name: What the manifest calls the engine.
             number: Its place in the manifest's list.
             longest: The most characters that the name of the file may have.
+
+        Returns:
+            The path of its ``.engine`` file.
         """
         short = name if name.isascii() and len(name) < _LONGEST_ENGINE else f"engine_{number}"
         stem = f"{self.stem}.{short}"
@@ -221,6 +230,9 @@ def remove_manifest(paths: ArtifactPaths) -> None:
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read the manifest of an artifact, named by its ``.ep`` or its ``.json``. The ``.ep`` is not looked at.
 
+    Returns:
+        The artifact, as its manifest describes it.
+
     Raises:
         ArtifactError: There is no manifest, it is damaged, or it describes a file of another name.
     """
@@ -235,10 +247,13 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 
 def parse_manifest(data: bytes, where: object) -> Manifest:
-    """The manifest that a file's content is; ``where`` names the file in messages.
+    """Parse the content of a manifest's file; ``where`` names the file in messages.
+
+    Returns:
+        The manifest.
 
     Raises:
-        ArtifactError: It is none.
+        ArtifactError: The data is not a valid manifest.
     """
     if len(data) > _LARGEST_MANIFEST:
         raise ArtifactError(where, [f"is larger than {_LARGEST_MANIFEST} bytes, so it is not a manifest"])
@@ -252,8 +267,11 @@ def parse_manifest(data: bytes, where: object) -> Manifest:
 def check_artifact(artifact: Artifact | str | os.PathLike[str]) -> Artifact:
     """Compare an artifact with its manifest, byte for byte, before anything trusts it.
 
+    Returns:
+        The artifact.
+
     Raises:
-        ArtifactError: All that is wrong.
+        ArtifactError: The artifact differs from its manifest; the error lists every difference.
     """
     if not isinstance(artifact, Artifact):
         artifact = read_artifact(artifact)
@@ -269,7 +287,7 @@ def open_checked(artifact: Artifact) -> Iterator[EpFile]:
         The file that was compared: what is read from it is what was checked.
 
     Raises:
-        ArtifactError: All that is wrong.
+        ArtifactError: The artifact differs from its manifest; the error lists every difference.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -299,16 +317,19 @@ def why_not_read(error: OSError, path: Path) -> str:
 
 
 def manifest_bytes(paths: ArtifactPaths) -> bytes:
-    """The manifest as it stands in its file.
+    """Read the file of a manifest.
+
+    Returns:
+        Its bytes, a few more than a manifest may have at most.
 
     Raises:
-        ArtifactError: It cannot be read.
+        ArtifactError: The file does not exist or cannot be read.
     """
     try:
         with patiently(lambda: paths.manifest.open("rb"), paths.manifest) as stream:
             return stream.read(_LARGEST_MANIFEST + 1)
     except FileNotFoundError as error:
-        orphan = f"{paths.ep.name} without it is no artifact: its export did not finish, or it was copied alone"
+        orphan = f"{paths.ep.name} is not an artifact without it: its export did not finish, or it was copied alone"
         rest = orphan if paths.ep.exists() else f"neither does {paths.ep.name}"
         raise ArtifactError(paths.manifest, [f"does not exist{too_long(paths.manifest) or f'; {rest}'}"]) from error
     except OSError as error:

@@ -32,7 +32,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     """Cells, as many in each row."""
     heads: tuple[str, ...] = ()
-    """Of the columns; none where they need none."""
+    """Heads of the columns; none where they need none."""
     numbers: tuple[int, ...] = ()
     """Columns that are aligned to the right."""
     bad: bool = False
@@ -58,6 +58,9 @@ def described(
         headers: What each engine says about itself, by name of the engine.
         checked: Whether content was compared with the hashes in the manifest.
         issues: All that was found to be wrong.
+
+    Returns:
+        The description, for ``as_text`` or a page.
     """
     glance = "none" if checked else "none at a glance; --check compares every byte"
     sections = [
@@ -66,10 +69,10 @@ def described(
         Section("Ranges", tuple(_ranges(manifest.inputs)), ("", "min", "opt", "max", ""), numbers=(1, 2, 3)),
         Section("Outputs", tuple((o.name, o.dtype, shape_text(o.shape)) for o in manifest.outputs)),
         Section("Engines", tuple(_engines(manifest, headers)), numbers=(1,)),
-        Section("Left to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
+        Section("Fallback to PyTorch", tuple((op,) for op in manifest.fallback_ops) or (("nothing",),)),
         Section("Built with", tuple(sorted(manifest.versions.items()))),
         Section(
-            "Left to PyTorch, because TensorRT would compute something else",
+            "Fallback to PyTorch, because TensorRT would compute something else",
             tuple((f"{item.operator} {item.line}".strip(), item.reason) for item in _left(manifest)),
         ),
         Section("Verification", tuple(_verification(manifest.verification or {}))),

@@ -62,6 +62,9 @@ class EpFile:
     def sha256(self) -> str:
         """Compute the SHA-256 of the file, in hexadecimal.
 
+        Returns:
+            The hash.
+
         Raises:
             OSError: The file cannot be read.
         """
@@ -73,7 +76,7 @@ class EpFile:
         """The file as a zip archive.
 
         Raises:
-            ArtifactError: It is not one.
+            ArtifactError: The file is not a zip archive.
         """
         with _damaged_directories(self.path, "is not a readable zip archive, which an .ep is"):
             return zipfile.ZipFile(self.stream)
@@ -83,7 +86,8 @@ class EpFile:
         """The archive's directory by name; no member is read.
 
         Raises:
-            ArtifactError: Not a zip archive, two members of one name, or a member that would lie outside of the file.
+            ArtifactError: The file is not a zip archive, two members have one name, or a member would lie outside of
+                the file.
         """
         infos = self.archive.infolist()
         members = {info.filename: info for info in infos}
@@ -101,6 +105,9 @@ class EpFile:
         Args:
             manifest: The manifest beside it.
             content: Whether to compare every byte by the hash.
+
+        Returns:
+            The sentences; none where the file is what the manifest says.
 
         Raises:
             OSError: The file cannot be read.
@@ -123,6 +130,9 @@ class EpFile:
     def headers(self, engines: Iterable[EngineRecord]) -> dict[str, EngineHeader]:
         """Read what engines say about themselves, by name, as far as the format of their headers is known.
 
+        Returns:
+            The headers, by name of the engine.
+
         Raises:
             ArtifactError: What stands there is not base64.
         """
@@ -131,6 +141,9 @@ class EpFile:
 
     def head(self, engine: EngineRecord) -> bytes:
         """Read the first bytes of ``engine``, enough for ``read_header``.
+
+        Returns:
+            The bytes.
 
         Raises:
             ArtifactError: What stands there is not base64.
@@ -141,6 +154,9 @@ class EpFile:
     def engine(self, engine: EngineRecord) -> memoryview:
         """Read the bytes of ``engine`` into memory of their own.
 
+        Returns:
+            The bytes, writable.
+
         Raises:
             ArtifactError: What stands there is not base64 of the size that the manifest gives.
         """
@@ -149,6 +165,9 @@ class EpFile:
 
     def engine_pieces(self, engine: EngineRecord) -> Iterator[bytes | bytearray]:
         """Read the bytes of ``engine`` piece by piece, nothing before and nothing after them.
+
+        Returns:
+            The pieces, in order.
 
         Raises:
             ArtifactError: What stands there is not base64 of the size that the manifest gives.
@@ -162,6 +181,9 @@ class EpFile:
         Args:
             member: Its name in the archive.
             engines: Token and record of each engine in it.
+
+        Returns:
+            The pieces, in order.
 
         Raises:
             ArtifactError: The archive's directory points at something that is not this member.
@@ -181,8 +203,11 @@ class EpFile:
 def zip_members(path: Path) -> list[zipfile.ZipInfo]:
     """Read the directory of a zip archive; no member is read.
 
+    Returns:
+        Its entries, in the order of the directory.
+
     Raises:
-        ArtifactError: It does not exist, cannot be read or is not a zip archive.
+        ArtifactError: The file does not exist, cannot be read or is not a zip archive.
     """
     try:
         with _damaged_directories(path, "is not a readable zip archive"), zipfile.ZipFile(path) as archive:

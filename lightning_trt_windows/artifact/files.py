@@ -59,11 +59,14 @@ class HashingFile:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes written so far, in hexadecimal."""
+        """SHA-256 of the bytes written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     def write(self, data: Buffer) -> int:
         """Write all of ``data``.
+
+        Returns:
+            The number of bytes.
 
         Raises:
             OutputError: The operating system refused.
@@ -96,7 +99,7 @@ def atomic_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[
     """Write a file that appears under ``path`` whole, or not at all; ``mode`` as for ``os.open``, less the umask.
 
     Raises:
-        OutputError: It cannot be written; the operating system's reason is chained.
+        OutputError: The file cannot be written; the operating system's reason is chained.
     """
     path = Path(path)
     with replacing(path) as temporary:
@@ -144,7 +147,7 @@ def link_or_copy(source: Path, path: Path) -> None:
     """Make ``path`` a second name of ``source``, or a copy on file systems without hard links; whole or not at all.
 
     Raises:
-        OutputError: Neither can be done.
+        OutputError: The file can be neither linked nor copied.
     """
     with replacing(path) as temporary, output_errors(path, 0):
         try:
@@ -156,6 +159,9 @@ def link_or_copy(source: Path, path: Path) -> None:
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 of a file, in hexadecimal, reading it in pieces.
 
+    Returns:
+        64 hexadecimal digits.
+
     Raises:
         OSError: The file cannot be read.
     """
@@ -166,6 +172,9 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def sha256_of_stream(stream: FileIO | BufferedReader) -> str:
     """Compute the SHA-256 of what ``stream`` holds from its position to its end, in hexadecimal.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         OSError: The stream cannot be read.

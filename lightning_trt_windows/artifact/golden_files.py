@@ -1,4 +1,4 @@
-"""Whether goldens are the ones that the manifest lists, without looking into them. Standard library only."""
+"""Whether goldens (reference outputs) are those in the manifest; their content is not parsed. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ def golden_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
     Args:
         artifact: What they belong to.
         content: Whether to hash them.
+
+    Returns:
+        The sentences; none where nothing is wrong.
     """
     record, path = artifact.manifest.golden, artifact.paths.golden
     if record is None:
@@ -35,6 +38,9 @@ def file_issues(what: str, record: FileRecord, path: Path, *, content: bool = Tr
         record: What the manifest says of it.
         path: Where it is.
         content: Whether to hash it.
+
+    Returns:
+        The sentences; none where nothing is wrong.
     """
     # a file is opened by the name that belongs to the artifact, never by one that stands in a manifest; Windows finds
     # it in whatever case that was typed

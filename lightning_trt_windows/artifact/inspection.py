@@ -44,7 +44,11 @@ class Inspection:
         return self.artifact.manifest
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values; the manifest as it is in its file."""
+        """Give the same as JSON values.
+
+        Returns:
+            Plain values; the manifest as it is in its file.
+        """
         return {
             "file": self.artifact.path.name,
             "checked": self.checked,
@@ -63,7 +67,11 @@ class Inspection:
         }
 
     def description(self) -> Description:
-        """Everything that is known, for people."""
+        """Describe the artifact for people.
+
+        Returns:
+            Everything that is known about it.
+        """
         return described(
             self.manifest, self.artifact.path.name, headers=self.headers, checked=self.checked, issues=self.issues
         )
@@ -84,7 +92,7 @@ def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:
         What is known about it; what is wrong with its ``.ep`` is in ``Inspection.issues``.
 
     Raises:
-        ArtifactError: There is no manifest that could be read.
+        ArtifactError: The manifest is missing or damaged.
     """
     artifact = read_artifact(path)
     issues: list[str] = []

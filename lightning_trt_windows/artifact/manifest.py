@@ -87,7 +87,7 @@ class CheckpointRecord(_Record):
     file: FileName
     """Without directory, and legal on Windows even where the checkpoint's own name is not. Nothing opens it."""
     sha256: Sha256
-    """Of the whole file. 64 lower-case hexadecimal digits, as all of them here."""
+    """SHA-256 of the whole file: 64 lower-case hexadecimal digits, as all hashes here."""
     epoch: int | None
     """Counted from 0, as Lightning does."""
     global_step: int | None
@@ -109,7 +109,7 @@ class FileRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Source(_Record):
-    """Where the shape of an input comes from, for the human who wonders."""
+    """Origin of the shape of an input, for people."""
 
     kind: SourceKind
     reason: str
@@ -117,7 +117,7 @@ class Source(_Record):
     dims: tuple[str, ...] = ()
     """One sentence per axis, or none at all."""
     sizes: tuple[Mapping[str, int], ...] = field(default=(), hash=False, metadata={schema.SINCE: 1})
-    """For each axis the sizes that were seen, as decimal numbers, and how often; or none at all."""
+    """Sizes that were seen of each axis, as decimal numbers, and how often; empty where none were."""
 
     def issues(self) -> Iterator[str]:
         """What does not fit together."""
@@ -141,7 +141,7 @@ class InputRecord(_Record):
     symbols: tuple[Name | None, ...]
     """Name of each axis. Equal names always have equal sizes; ``None`` is a static axis."""
     multiple_of: tuple[int, ...] = field(default=(), metadata={schema.SINCE: 1})
-    """For each axis, what its size is a multiple of; 1 is any size. Empty where it was not recorded."""
+    """Number that the size of each axis is a multiple of; 1 is any size. Empty where it was not recorded."""
     source: Source
 
     def issues(self) -> Iterator[str]:
@@ -155,7 +155,7 @@ class InputRecord(_Record):
             if not low <= opt <= high:
                 yield f"axis {axis}: expected min <= opt <= max, got {low}, {opt}, {high}"
             elif symbol is None and low != high:
-                yield f"axis {axis}: is static (its symbol is null) and yet {low} to {high}"
+                yield f"axis {axis}: is static (its symbol is null), but ranges from {low} to {high}"
         for axis, step in enumerate(self.multiple_of):
             sizes = self.min[axis], self.opt[axis], self.max[axis]
             if not step or any(size % step for size in sizes):
@@ -171,7 +171,7 @@ class OutputRecord(_Record):
     """Dotted path into what ``forward`` returns."""
     dtype: OutputDtype
     shape: tuple[SizeOrExpression, ...]
-    """Of each axis the size, or an expression over the symbols of the inputs."""
+    """Size of each axis, or an expression over the symbols of the inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +181,9 @@ class PayloadLocation(_Record):
     member: Name
     """Name of the zip member, which is stored uncompressed."""
     offset: int
-    """Of the first character: bytes from the start of the member."""
+    """Position of the first character, in bytes from the start of the member."""
     length: int
-    """Of the text, in bytes."""
+    """Length of the text, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class EngineRecord(_Record):
     size: int
     """Bytes of the engine itself, before base64."""
     sha256: Sha256
-    """Of those bytes."""
+    """SHA-256 of those bytes."""
     inputs: tuple[Name, ...]
     """Binding names, in the order in which the program passes tensors."""
     outputs: tuple[Name, ...]
@@ -224,7 +224,7 @@ class BackendRecord(_Record):
 
     name: Name
     compute_capabilities: tuple[Name, ...]
-    """As ``8.6``, and ``newer`` for GPUs that do not exist yet; empty where it is not known."""
+    """GPU generations such as ``8.6``, and ``newer`` for GPUs that do not exist yet; empty where unknown."""
     options: Mapping[str, Any] = field(hash=False)
     """Settings that were in force."""
     target: Target = field(default="portable", metadata={schema.SINCE: 1})
@@ -298,16 +298,16 @@ class Manifest(_Record):
     onnx: tuple[FileRecord, ...] = field(default=(), metadata={schema.SINCE: 2})
     """The model for ONNX Runtime, and then the engines that it names; empty where none was made."""
     inputs: tuple[InputRecord, ...]
-    """In the order in which the program takes them."""
+    """Inputs in the order in which the program takes them."""
     outputs: tuple[OutputRecord, ...]
     engines: tuple[EngineRecord, ...]
     fallback_ops: tuple[Name, ...]
-    """Operators that stay in PyTorch between the engines."""
+    """Fallback: operators that run in PyTorch between the engines."""
     operators: OperatorCounts | None = field(default=None, metadata={schema.SINCE: 1})
     """``None`` where they were not counted."""
     backend: BackendRecord
     versions: Mapping[str, str] = field(hash=False)
-    """Of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""
+    """Version of each distribution that took part. The ``.ep`` loads with the same minor version of torch."""
     timings: Timings
     check: CheckRecord | None = field(default=None, metadata={schema.SINCE: 2})
     """What was compared before the engines were built; ``None`` where nothing was."""
@@ -332,6 +332,9 @@ class Manifest(_Record):
     def from_json(cls, text: str, where: str) -> Manifest:
         """Read and check; ``where`` names the file in messages.
 
+        Returns:
+            The manifest.
+
         Raises:
             ArtifactError: All that is wrong, each issue with its key path.
             UnsupportedFormatError: The major format version is another.
@@ -344,7 +347,14 @@ class Manifest(_Record):
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Manifest:
-        """Like ``from_json``, from what ``json.loads`` gives."""
+        """Like ``from_json``, from what ``json.loads`` gives.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            ArtifactError: The values are not those of a manifest; the error lists every fault.
+        """
         minor = _minor(data, where)
         place = Place(lenient=minor > _MINOR, minor=minor)
         manifest = schema.reader_of(cast("Any", cls))(data, place)
@@ -354,6 +364,9 @@ class Manifest(_Record):
 
     def to_json(self) -> str:
         """The text of the file, to be encoded as UTF-8; always of the version ``FORMAT_VERSION``.
+
+        Returns:
+            The JSON text.
 
         Raises:
             ArtifactError: The values make no manifest that could be read back.

@@ -19,6 +19,9 @@ def onnx_issues(artifact: Artifact, *, content: bool = True) -> Iterator[str]:
     Args:
         artifact: What it belongs to.
         content: Whether to hash the files.
+
+    Returns:
+        The sentences; none where nothing is wrong.
     """
     records = artifact.manifest.onnx
     paths = artifact.paths.onnx_files(len(artifact.manifest.engines))

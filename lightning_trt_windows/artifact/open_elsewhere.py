@@ -16,7 +16,7 @@ from typing import TypeVar
 __all__ = ["OPEN_ELSEWHERE", "SECONDS", "is_open_elsewhere", "patiently", "reason_of"]
 
 SECONDS = 2.0
-"""For which an operation is tried again."""
+"""Seconds for which an operation is tried again."""
 OPEN_ELSEWHERE = "it is open in another program (a virus scanner, an editor, a second process); close it and try again"
 
 _SHARING = {32, 33, 1224}
@@ -34,6 +34,9 @@ def patiently(operation: Callable[[], _Result], path: Path, *, replaces: bool = 
         operation: Opens, replaces or deletes ``path``; called once on systems other than Windows.
         path: The file.
         replaces: Whether it writes over ``path`` or deletes it, rather than reads it.
+
+    Returns:
+        The result of the first call that succeeded.
 
     Raises:
         OSError: Whatever the last call raised.
@@ -55,6 +58,9 @@ def is_open_elsewhere(error: OSError, path: Path, *, replaces: bool = False) -> 
         error: As it was caught.
         path: The file that was to be read or replaced.
         replaces: Whether it was to be replaced or deleted, in a folder that can be written.
+
+    Returns:
+        ``False`` on systems other than Windows.
     """
     if sys.platform != "win32" or not isinstance(error, PermissionError):
         return False

@@ -74,7 +74,7 @@ class EngineCall:
     engine: int
     """Number in the manifest."""
     inputs: tuple[Origin, ...]
-    """In the order of the engine's input bindings."""
+    """Origins in the order of the engine's input bindings."""
     output_types: tuple[str, ...]
     """Dtype of each of the engine's outputs."""
 
@@ -84,9 +84,9 @@ class Outline:
     """The program without what its operators compute."""
 
     calls: tuple[EngineCall, ...]
-    """In the order in which the program calls them."""
+    """Calls in the order of the program."""
     outputs: tuple[Origin, ...]
-    """In the order of the manifest's outputs."""
+    """Origins in the order of the manifest's outputs."""
     operators: tuple[str, ...]
     """Operators that PyTorch runs, each as often as it is called."""
 
@@ -138,9 +138,13 @@ def read_document(artifact: Artifact, file: EpFile) -> dict[str, Any]:
         artifact: The artifact.
         file: Its ``.ep``.
 
+    Returns:
+        The document as ``json.loads`` gives it.
+
     Raises:
         ArtifactError: An engine of the manifest is elsewhere, or the JSON is too large for a graph.
-        ValueError: It is not JSON, or of a version of the schema that is not read here. Others where it is damaged.
+        ValueError: The document is not valid JSON, or has a version of the schema that is not read here. A damaged one
+            can raise other exceptions.
     """
     (member,) = (name for name in file.members if name.partition("/")[2] == GRAPH)
     records = artifact.manifest.engines
@@ -242,6 +246,9 @@ class Constant:
 
 def read_constant(artifact: Artifact, name: str) -> Constant:
     """Read the constant ``name`` of an outline of ``artifact``.
+
+    Returns:
+        Its shape, its type and its content.
 
     Raises:
         ArtifactError: The archive has no such tensor, or it is not a plain one.

@@ -34,6 +34,9 @@ _PIECE = 1 << 20
 def member_start(stream: BinaryIO, info: zipfile.ZipInfo) -> int:
     """Find the byte of the file at which the content of an uncompressed member begins.
 
+    Returns:
+        The offset in bytes.
+
     Raises:
         ArtifactError: The archive's directory points at something that is not this member.
     """
@@ -55,6 +58,9 @@ def read_payload(stream: BufferedReader, start: int, engine: EngineRecord) -> me
         start: Byte at which the engine's member begins.
         engine: The record of the engine.
 
+    Returns:
+        The bytes, writable.
+
     Raises:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
     """
@@ -67,6 +73,9 @@ def read_payload(stream: BufferedReader, start: int, engine: EngineRecord) -> me
 
 def decoded_pieces(stream: BufferedReader, start: int, engine: EngineRecord) -> Iterator[bytes | bytearray]:
     """Read the bytes of ``engine`` piece by piece, as ``read_payload`` does, in as much memory as a piece takes.
+
+    Returns:
+        The pieces, in order.
 
     Raises:
         ArtifactError: What stands there is not base64 of the size that the manifest gives.
@@ -85,6 +94,9 @@ def decoded_pieces(stream: BufferedReader, start: int, engine: EngineRecord) -> 
 
 def read_head(stream: BufferedReader, start: int, engine: EngineRecord) -> bytes:
     """Read the first bytes of ``engine``, enough for ``read_header``.
+
+    Returns:
+        The bytes.
 
     Raises:
         ArtifactError: What stands there is not base64.
@@ -140,6 +152,9 @@ def read_without_payloads(
         start: Where the member begins.
         size: Its length.
         engines: Token and record of each engine in this member.
+
+    Returns:
+        The pieces, in order.
     """
     position = 0
     for token, engine in sorted(engines, key=lambda item: item[1].location.offset):

@@ -51,13 +51,13 @@ class Joined:
 
     location: PayloadLocation
     sha256: str
-    """Of the payload itself, in hexadecimal."""
+    """SHA-256 of the payload itself, in hexadecimal."""
 
 
 def join_payloads(saved: IO[bytes], out: Writable, payloads: Mapping[str, memoryview]) -> dict[str, Joined]:
     """Copy the archive ``saved`` to ``out``, each token replaced by the base64 of its payload.
 
-    Everything on the CPU is relabelled ``cuda:0`` on the way: parts that stay in PyTorch were traced on a machine that
+    Everything on the CPU is relabelled ``cuda:0`` on the way: fallback operators were traced on a machine that
     may have no GPU, run on one that has, and upstream's loader moves neither their weights nor their ``device=``
     arguments.
 

@@ -38,7 +38,8 @@ class DimRange:
     """Inclusive range of one dynamic dimension.
 
     Raises:
-        ConfigurationError: Not whole numbers, not ``1 <= min <= opt <= max``, or not multiples of ``multiple_of``.
+        ConfigurationError: The sizes are not whole numbers, not in the order ``1 <= min <= opt <= max``, or not
+            multiples of ``multiple_of``.
     """
 
     min: int
@@ -90,7 +91,7 @@ class InputSpec:
         ``InputSpec(shape=(DimRange(1, 8, 32), 3, 224, 224), dtype="float32")``
 
     Raises:
-        ConfigurationError: An axis that is neither a size nor a ``DimRange``, or an unknown dtype.
+        ConfigurationError: An axis is neither a size nor a ``DimRange``, or the dtype is unknown.
     """
 
     shape: tuple[DimRange | int, ...]
@@ -98,7 +99,7 @@ class InputSpec:
     dtype: str = "float32"
     """One of ``DTYPES``."""
     values: tuple[float, float] | None = None
-    """Inclusive (lowest, highest) value to trace and rehearse with; ``None`` for the dtype's natural small values.
+    """Inclusive (lowest, highest) value to trace and compare with; ``None`` for the dtype's natural small values.
 
     Needed where values are indices: token ids must stay inside the vocabulary."""
 
@@ -123,7 +124,14 @@ class InputSpec:
             object.__setattr__(self, "values", (low, high))
 
     def at(self, bound: str) -> tuple[int, ...]:
-        """Concrete shape at ``bound``: ``"min"``, ``"opt"`` or ``"max"``."""
+        """Give the shape at one end of its ranges, or at the usual size.
+
+        Args:
+            bound: ``"min"``, ``"opt"`` or ``"max"``.
+
+        Returns:
+            One size per axis.
+        """
         return tuple(getattr(d, bound) if isinstance(d, DimRange) else d for d in self.shape)
 
     def __str__(self) -> str:
@@ -147,8 +155,15 @@ InputTree: TypeAlias = Any
 def parse_input_spec(value: object, where: str) -> InputSpec:
     """Make an ``InputSpec`` of what YAML or JSON gives: ``{"shape": [[1, 8, 32], 3], "dtype": "float32"}``.
 
+    Args:
+        value: A mapping, or an ``InputSpec``.
+        where: What gave it; leads the message of an error.
+
+    Returns:
+        The value as an ``InputSpec``.
+
     Raises:
-        ConfigurationError: Not such a mapping; ``where`` leads the message.
+        ConfigurationError: ``value`` is not such a mapping.
     """
     if isinstance(value, InputSpec):
         return value

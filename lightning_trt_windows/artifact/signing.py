@@ -84,8 +84,9 @@ def sign(path: str | os.PathLike[str], private_key: str | os.PathLike[str], *, p
         The file with the signature.
 
     Raises:
-        ArtifactError: There is no manifest that could be read.
-        ConfigurationError: The key cannot be read.
+        ArtifactError: The manifest is missing or damaged.
+        ConfigurationError: The key cannot be read, or is not an Ed25519 key.
+        EnvironmentMismatchError: The package ``cryptography`` is not installed.
         OutputError: The signature cannot be written.
     """
     artifact = read_artifact(path)
@@ -105,12 +106,17 @@ def sign(path: str | os.PathLike[str], private_key: str | os.PathLike[str], *, p
 def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -> str:
     """Refuse an artifact whose manifest was not signed by one of ``trusted_keys``.
 
+    Args:
+        artifact: The artifact.
+        trusted_keys: Ed25519 public keys, or files with them.
+
     Returns:
         The fingerprint of the key that signed it.
 
     Raises:
         ArtifactError: There is no signature, it is by another key, or the manifest was changed since.
-        ConfigurationError: A key cannot be read, or there is none.
+        ConfigurationError: A key cannot be read, or ``trusted_keys`` is empty.
+        EnvironmentMismatchError: The package ``cryptography`` is not installed.
     """
     keys = {fingerprint(key): key for key in map(_public_key, trusted_keys)}
     if not keys:

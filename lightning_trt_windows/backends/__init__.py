@@ -65,7 +65,8 @@ class Backend(Protocol):
 
     name: str
     runs_here: bool
-    """Whether engines for Windows run on the Linux machine that builds, too; otherwise only a twin of theirs does."""
+    """Whether engines for Windows also run on the Linux machine that builds; otherwise only a twin does, a host build
+    of the same program."""
 
     def check(self, settings: ExportSettings) -> None:
         """Refuse settings and environments that cannot work, in a second and before any training.
@@ -94,6 +95,9 @@ class Backend(Protocol):
             names: What the program calls its inputs and outputs, and so what engines call their bindings; ``None``
                 leaves them upstream's names.
 
+        Returns:
+            The program with its engines, and what was noted on the way.
+
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.
         """
@@ -114,8 +118,11 @@ def builds_on_a_gpu(name: str) -> bool:
 def get_backend(name: str) -> Backend:
     """The backend called ``name``; ``auto`` is the installed one.
 
+    Returns:
+        The backend.
+
     Raises:
-        EnvironmentMismatchError: It is not installed, or not in a state to work.
+        EnvironmentMismatchError: The backend is not installed, or its packages do not fit together.
     """
     from lightning_trt_windows._compat.torch_tensorrt import installed_distribution
 

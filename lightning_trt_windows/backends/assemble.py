@@ -1,4 +1,4 @@
-"""Put engines and what stays in PyTorch together into one ExportedProgram.
+"""Put engines and the fallback operators together into one ExportedProgram.
 
 Each engine is a ``tensorrt::no_op_placeholder_for_execute_engine`` node, as upstream writes and reads them, with a
 short token where the payload belongs: the payload joins when the archive is written, and never sits in the graph,
@@ -46,6 +46,9 @@ def assemble(
         source: The captured program; gives the input and output structure and the ranges.
         parted: The partitioned graph; consumed.
         fields: Record of each engine, by the name of its partition.
+
+    Returns:
+        The program, which upstream's loader reads too.
     """
     for call, graph in engine_calls(parted):
         _insert_engine(blocks, parted, call, _output_values(graph), fields[call.target])  # type: ignore[index]
@@ -143,7 +146,7 @@ def _shape_environment(value: Any) -> Any:
 
 
 def _lift(graph_module: GraphModule) -> tuple[list[InputSpec], dict[str, torch.Tensor]]:
-    """Turn the weights of what stays in PyTorch into inputs of the graph, as ``torch.export`` keeps them."""
+    """Turn the weights of the fallback operators into inputs of the graph, as ``torch.export`` keeps them."""
     graph = graph_module.graph
     first = next(iter(graph.nodes))
     placeholders: dict[str, Node] = {}

@@ -33,9 +33,9 @@ class ProgramNames:
     """What a program calls its tensors."""
 
     inputs: tuple[str, ...]
-    """Of all inputs that are tensors, in order."""
+    """Names of all inputs that are tensors, in order."""
     outputs: tuple[str, ...]
-    """Of all outputs, in order."""
+    """Names of all outputs, in order."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def compile_program(
     samples: Samples | None = None,
     names: ProgramNames | None = None,
 ) -> Build:
-    """Compile ``program`` (consumed) into engines and what stays in PyTorch.
+    """Compile ``program`` (consumed) into engines and the fallback between them, which PyTorch runs.
 
     Args:
         blocks: Upstream's building blocks.
@@ -99,6 +99,9 @@ def compile_program(
         platform: What the engines are for, as upstream's C++ writes it.
         samples: Inputs to check the numbers at; ``None`` checks nothing.
         names: What bindings are called by; ``None`` leaves them upstream's names.
+
+    Returns:
+        The engines and the program around them.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
@@ -237,7 +240,7 @@ def _build_all(
         if not engines:
             raise CompileError(_nothing_to_do(lowered, settings, kept_in_torch))
         targets = {node.name: operator_name(node) + model_line(node) for node in lowered.graph.nodes}
-        notes = tuple(f"One use of {targets[name]} stays in PyTorch: {why}" for name, why in kept_in_torch.items())
+        notes = tuple(f"One use of {targets[name]} falls back to PyTorch: {why}" for name, why in kept_in_torch.items())
         return parted, engines, notes, wrong
 
 
@@ -246,7 +249,7 @@ def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str,
     failed = "".join(f"\n  {text}" for text in kept_in_torch.values())
     return (
         f"No part of the module runs in TensorRT, so there would be no engine in the artifact. Operators: "
-        f"{', '.join(operators)}. Groups of fewer than min_block_size={settings.min_block_size} stay in PyTorch"
+        f"{', '.join(operators)}. Groups of fewer than min_block_size={settings.min_block_size} fall back to PyTorch"
         + (f". Converters that failed:{failed}" if failed else "")
     )
 

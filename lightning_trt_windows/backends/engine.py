@@ -71,6 +71,9 @@ def build_engine(
         check: Compares the network with the partition before the engine is built.
         names: What the bindings are called; ``None`` leaves them upstream's names.
 
+    Returns:
+        The engine with its bindings.
+
     Raises:
         ConverterError: A node's converter raised.
         WrongNumbersError: A node was converted into something else.

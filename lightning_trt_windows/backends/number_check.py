@@ -41,7 +41,7 @@ _NODE_SECONDS = 60.0
 
 
 class WrongNumbersError(Exception):
-    """A node was converted into something else; the caller leaves it to PyTorch and tries again."""
+    """A node was converted into something else; the caller lets it fall back to PyTorch and tries again."""
 
     def __init__(self, node: Node, why: str) -> None:
         super().__init__(why)
@@ -67,7 +67,7 @@ class NumberCheck:
 
     samples: Samples
     boundaries: dict[str, list[Boundary]] = field(default_factory=dict)
-    """By partition."""
+    """Boundaries by partition."""
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     """Sample to output of the program, by number, to the relative norm of the lowered graph's difference."""
     engine_errors: dict[str, float] = field(default_factory=dict)
@@ -142,10 +142,11 @@ class NumberCheck:
             if worst > allowed:
                 self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
                 if worst > _most(boundary.outputs, low):
+                    undefined = "".join(f"; {warning}" for warning in evaluation.warnings)
                     raise CompileError(
                         f"the engine {name} would compute something else than the module: relative error {worst:.1e} "
                         f"at the sizes {boundary.sample.name} ({_sizes(boundary.sample)}), and no single operator "
-                        "shows it. check=False exports it all the same; please report the model"
+                        f"shows it{undefined}. check=False exports it all the same; please report the model"
                     )
             sample = boundary.sample.name
             self.engine_errors[sample] = max(worst, self.engine_errors.get(sample, 0.0))
@@ -226,6 +227,9 @@ class NumberCheck:
         Args:
             mode: What the user asked for.
             left_to_pytorch: Operators that were found to be converted wrongly.
+
+        Returns:
+            The record for the manifest.
         """
         compared = (
             CheckedSizes(
@@ -338,5 +342,5 @@ def _sizes(sample: Sample) -> str:
 
 
 def describe(node: Node, why: str) -> LeftToPyTorch:
-    """Make the manifest's record of a node that stays in PyTorch."""
+    """Make the manifest's record of a node that falls back to PyTorch."""
     return LeftToPyTorch(operator=operator_name(node), line=model_line(node).strip(" ()"), reason=why)

@@ -14,10 +14,10 @@ __all__ = ["NEVER", "changed_options", "check_formats", "check_options", "precis
 
 _OURS = "set by this package"
 _CROSS = "cross compilation for Windows cannot use it"
-_LOADER = "the loader decides it, it is not part of an engine"
+_LOADER = "it is the loader's choice and not part of an engine"
 
 NEVER: Mapping[str, str] = {
-    "engine_capability": "standard engines are built only",
+    "engine_capability": "only standard engines are built",
     "dla_sram_size": "there is no DLA on a Windows PC",
     "dla_local_dram_size": "there is no DLA on a Windows PC",
     "dla_global_dram_size": "there is no DLA on a Windows PC",
@@ -50,8 +50,8 @@ NEVER: Mapping[str, str] = {
     "runtime_cache_path": _LOADER,
     "dynamic_shapes_kernel_specialization_strategy": _LOADER,
     "decompose_attention": "attention is kept whole, TensorRT has a kernel of its own for it",
-    "attn_bias_is_causal": "it is about an operator that programs captured on a CPU do not have",
-    "assume_dynamic_shape_support": f"{_OURS}: a converter that fails leaves its node to PyTorch",
+    "attn_bias_is_causal": "it concerns an operator that programs captured on a CPU do not have",
+    "assume_dynamic_shape_support": f"{_OURS}: a node whose converter fails falls back to PyTorch",
 }
 """Options that no backend takes, with the reason: the compile path is the same."""
 

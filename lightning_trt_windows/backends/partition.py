@@ -1,4 +1,4 @@
-"""Split a lowered graph into what TensorRT takes and what stays in PyTorch.
+"""Split a lowered graph into what TensorRT takes and the fallback: operators that run in PyTorch between engines.
 
 Upstream's partitioner decides per operator; ours can also send a single node to PyTorch, because converters sometimes
 fail on one use of an operator (a bilinear resize to a dynamic size) and not on the others.
@@ -28,13 +28,16 @@ _sym_size = torch.ops.aten.sym_size.int
 
 
 def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch: Collection[str]) -> GraphModule:
-    """Split ``graph``; children named ``_run_on_acc_*`` become engines, ``_run_on_gpu_*`` stay in PyTorch.
+    """Split ``graph``; children named ``_run_on_acc_*`` become engines, ``_run_on_gpu_*`` fall back.
 
     Args:
         blocks: Upstream's building blocks.
         graph: Lowered graph; it is not changed.
         settings: Upstream's ``CompilationSettings``.
         kept_in_torch: Names of nodes that TensorRT must not take.
+
+    Returns:
+        The partitioned graph.
 
     Raises:
         CompileError: ``require_full_compilation`` was asked for and something cannot run in TensorRT.

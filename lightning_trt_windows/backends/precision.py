@@ -1,6 +1,6 @@
 """``precision``: rewrite a lowered graph so that it computes in another floating type; inputs and outputs keep theirs.
 
-TensorRT's networks are strongly typed, so the casts stand in the graph, for the engines and for what stays in PyTorch
+TensorRT's networks are strongly typed, so the casts stand in the graph, for the engines and for the fallback operators
 alike. The rules per operator are CUDA autocast's (``precision_rules``). Only weights differ: they take the precision
 of what they meet, each cast once, so that engines get half the size.
 """
@@ -47,7 +47,7 @@ def apply_precision(graph: GraphModule, precision: Precision | None) -> frozense
     Transposed convolutions in bfloat16 become float32 in any case: TensorRT-RTX has none.
 
     Returns:
-        Names of casts from and to float64, which TensorRT does not have: they must stay in PyTorch.
+        Names of casts from and to float64, which TensorRT does not have: they must fall back to PyTorch.
     """
     if precision is None:
         _transposed_in_single(graph)

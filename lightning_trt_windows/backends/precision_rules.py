@@ -19,13 +19,13 @@ class Rule(enum.Enum):
     """How an operator's precision is chosen."""
 
     LOW = "low"
-    """In the chosen precision, whatever comes in: what tensor cores are for."""
+    """Compute in the chosen precision, whatever comes in: what tensor cores are for."""
     SINGLE = "single"
-    """In float32, whatever comes in: sums and exponentials overflow float16 and lose digits in bfloat16."""
+    """Compute in float32, whatever comes in: sums and exponentials overflow float16 and lose digits in bfloat16."""
     FOLLOWS = "follows"
-    """In the chosen precision where all inputs have it, else in float32."""
+    """Compute in the chosen precision where all inputs have it, else in float32."""
     AS_WRITTEN = "as written"
-    """In the types that it was captured with."""
+    """Compute in the types that it was captured with."""
 
 
 _LARGEST_WEIGHT = {torch.float16: 64.0}

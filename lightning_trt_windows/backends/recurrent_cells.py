@@ -18,7 +18,7 @@ __all__ = ["CELLS", "Cell", "Weights"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of one layer in one direction, as tensors of the network, named as the attributes of ``torch.nn.LSTM``."""
+    """Weights of one layer in one direction: tensors of the network, named as the attributes of ``torch.nn.LSTM``."""
 
     weight_ih: Any
     """Shape (gates * hidden, input)."""
@@ -83,4 +83,4 @@ def _rnn_relu(layers: Layers, weights: Weights, x: Any, states: tuple[Any, ...],
 
 
 CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn_tanh, "rnn_relu": _rnn_relu}
-"""By the name of the operator."""
+"""Cell by the name of the operator."""

@@ -58,7 +58,7 @@ class Samples:
     seconds: float | None
     memory: int
     used: list[Sample] = field(default_factory=list)
-    """Those that the captured program has run."""
+    """Samples that the captured program has run."""
     not_checked: list[str] = field(default_factory=list)
     """Sentences: what was left out, and why."""
 

@@ -82,6 +82,9 @@ class TensorRTRTX:
     ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
+        Returns:
+            The program with its engines.
+
         Raises:
             ConfigurationError: ``twin`` was asked for.
         """
@@ -147,7 +150,7 @@ def _capabilities(blocks: Upstream, wanted: tuple[str, ...]) -> list[Any]:
     """TensorRT-RTX's names for compute capabilities.
 
     Raises:
-        ConfigurationError: One that the installed TensorRT-RTX does not know.
+        ConfigurationError: The installed TensorRT-RTX does not know a compute capability.
     """
     known = {
         f"{name[2:-1]}.{name[-1]}": value

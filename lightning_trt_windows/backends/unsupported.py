@@ -1,4 +1,4 @@
-"""What upstream gets wrong in silence is refused here, or left to PyTorch: a wrong artifact is worse than none.
+"""Refuse what upstream gets wrong silently, or let it fall back to PyTorch: a wrong artifact is worse than none.
 
 Each ``refuse_...`` function looks for one thing, before or after lowering, and raises a ``CompileError`` that names the
 place in the user's code and what to do about it.
@@ -29,7 +29,11 @@ __all__ = [
 
 
 def refuse_mutations(program: ExportedProgram) -> None:
-    """Refuse a forward that writes to buffers or inputs."""
+    """Refuse a forward that writes to buffers or inputs.
+
+    Raises:
+        CompileError: ``forward`` writes to a buffer or to an input.
+    """
     signature = program.graph_signature
     buffers = sorted(signature.buffers_to_mutate.values())
     if buffers:
@@ -47,7 +51,11 @@ def refuse_mutations(program: ExportedProgram) -> None:
 
 
 def refuse_dtypes(blocks: Upstream, program: ExportedProgram, *, takes_double: bool) -> None:
-    """Refuse complex numbers where upstream loses shapes of them, and float64 inputs unless ``takes_double``."""
+    """Refuse complex numbers where upstream loses shapes of them, and float64 inputs unless ``takes_double``.
+
+    Raises:
+        CompileError: There is a complex number or a float64 input that cannot be compiled.
+    """
     for node in program.graph.nodes:
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor):
@@ -68,6 +76,9 @@ def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> Non
     """Compare every input's dynamic dimensions before and after lowering.
 
     BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
+
+    Raises:
+        CompileError: A dimension that was dynamic is static.
     """
     trains = any(_trains(node) for node in source.graph.nodes)
     names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
@@ -113,7 +124,11 @@ def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: 
 
 
 def refuse_changed_outputs(source: ExportedProgram, lowered: GraphModule) -> None:
-    """Compare what the program returns before and after lowering."""
+    """Compare what the program returns before and after lowering.
+
+    Raises:
+        CompileError: An output has another shape, or is complex.
+    """
     first = len(source.graph_signature.output_specs) - len(source.graph_signature.user_outputs)
     pairs = zip(source.graph.output_node().args[0][first:], _returned(lowered), strict=True)
     for index, (before, after) in enumerate(pairs):
@@ -145,12 +160,16 @@ def _shape(value: object) -> tuple[Any, ...] | None:
 
 
 def refuse_cpu_operators(program: ExportedProgram) -> None:
-    """An operator chosen because the program was traced on a CPU does not exist on the GPU it is meant for."""
+    """Refuse operators that exist on CPUs only: they were chosen because the program was traced on a CPU.
+
+    Raises:
+        CompileError: The program has such an operator.
+    """
     for node in program.graph.nodes:
         name = operator_name(node) if node.op == "call_function" else ""
         if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
             raise CompileError(
-                f"{name} stays in PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
+                f"{name} falls back to PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
             )
 
 

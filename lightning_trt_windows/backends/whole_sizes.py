@@ -59,6 +59,9 @@ def in_whole_numbers(size: torch.SymInt) -> Any:
     Args:
         size: A symbolic size; what its symbols may be is asked of its shape environment.
 
+    Returns:
+        The expression.
+
     Raises:
         CompileError: There is no such quotient, or it cannot be shown to be the same for every size.
     """

@@ -33,7 +33,7 @@ def check_machine() -> None:
     """Refuse systems on which TensorRT cannot build for Windows.
 
     Raises:
-        EnvironmentMismatchError: Not Linux on x86-64.
+        EnvironmentMismatchError: This machine is not Linux on x86-64.
     """
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise EnvironmentMismatchError(
@@ -46,8 +46,11 @@ def check_machine() -> None:
 def build_gpu() -> BuildGpu:
     """The GPU that builds, which is the first one that is visible.
 
+    Returns:
+        Its name and its compute capability.
+
     Raises:
-        EnvironmentMismatchError: There is none.
+        EnvironmentMismatchError: There is no visible CUDA device.
     """
     import torch
 
@@ -73,8 +76,8 @@ def check_resource() -> None:
         looked = ", ".join(map(str, folders)) or "no folder, for TensorRT is not loaded"
         raise EnvironmentMismatchError(
             f"TensorRT's builder resource for Windows, {RESOURCE}.so.*, is not there (looked in {looked}). Not every "
-            "package of TensorRT has it: NVIDIA's tar file for Linux x86-64 does. Unpack the one of the very version "
-            "that is installed, and put its folder lib on LD_LIBRARY_PATH before Python starts"
+            "package of TensorRT has it: NVIDIA's tar file for Linux x86-64 does. Unpack that of exactly the "
+            "installed version, and put its folder lib on LD_LIBRARY_PATH before Python starts"
         )
 
 

@@ -12,25 +12,23 @@ from typing import Any
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.copies import Copies, with_place
-from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.options import BuildOptions
 from lightning_trt_windows.builds.places import Place, checkpoints_in
 from lightning_trt_windows.builds.queue import Builds, Failure, Outcome
 from lightning_trt_windows.builds.tracer import Tracer, same_values
 from lightning_trt_windows.checkpoints.consolidate import local_file
-from lightning_trt_windows.checkpoints.metadata import read_metadata
-from lightning_trt_windows.checkpoints.reader import read_checkpoint
-from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError
+from lightning_trt_windows.export.checkpoint_source import CheckpointSource
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.onnx_format import warned_without_onnx
-from lightning_trt_windows.export.pipeline import existing, observer_of_checkpoint, rebuilt, settings_of
-from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.export.reuse import existing
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed
 
-__all__ = ["Export", "Exports", "export_checkpoints"]
+__all__ = ["Export", "Exports", "export_all", "export_checkpoints"]
 
 
 @dataclass(frozen=True)
@@ -100,24 +98,68 @@ def export_checkpoints(
         report: Called with how many are done, of how many, and what is being done.
         **settings: Fields of ``ExportSettings``.
 
+    Returns:
+        The artifacts, and the checkpoints that failed, each with its error.
+
     Raises:
-        ConfigurationError: No checkpoints, settings that cannot be, two artifacts of one name in ``output``.
+        ConfigurationError: No checkpoints were named, a setting or option is invalid, or two artifacts would have one
+            name in ``output``.
+        EnvironmentMismatchError: What a named executor needs is not installed, or does not answer.
     """
-    if workers is not None and workers < 1:
-        raise ConfigurationError(f"workers must be 1 or more, got {workers!r}")
+    options = BuildOptions.of(
+        {
+            "inputs": inputs,
+            "ranges": ranges,
+            "method": method,
+            "extra": extra,
+            "executor": executor,
+            "max_pending": max_pending,
+            "build_deadline": build_deadline,
+            "build_memory": build_memory,
+            "workers": workers,
+            **settings,
+        }
+    )
+    source = CheckpointSource(module_class, datamodule, trusted=trust_checkpoint)
+    return export_all(source, checkpoints, options, output=output, report=report)
+
+
+def export_all(
+    source: CheckpointSource,
+    checkpoints: Iterable[str | os.PathLike[str]],
+    options: BuildOptions,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    report: Callable[[int, int, str], None] = lambda done, total, doing: None,
+) -> Exports:
+    """Do what ``export_checkpoints`` does, with its arguments in order.
+
+    Args:
+        source: Makes a module of each checkpoint.
+        checkpoints: Files, directories and patterns.
+        options: What the user asks for.
+        output: Directory for all artifacts; by default each goes beside its checkpoint.
+        report: Called with how many are done, of how many, and what is being done.
+
+    Returns:
+        The artifacts, and what failed.
+
+    Raises:
+        ConfigurationError: No checkpoints were named, or two artifacts would have one name in ``output``.
+        EnvironmentMismatchError: What a named executor needs is not installed, or does not answer.
+    """
     places = checkpoints_in(checkpoints)
     if not places:
         raise ConfigurationError("no checkpoints were named")
     _refuse_same_names(places, output)
-    source = _Source(module_class, datamodule, inputs, RangeOptions.of(ranges), method, trust_checkpoint)
-    own = named_executor(executor, build_deadline, build_memory, workers) if isinstance(executor, str) else None
-    work = _Work(source, settings_of(settings), own or executor, output, dict(extra or {}), max_pending, report)  # type: ignore[arg-type]
+    executor, is_own = options.make_executor()
+    work = _Work(source, options, executor, output, report)
     try:
         work.run(places)
     finally:
         work.close()
-        if own is not None:
-            own.shutdown(wait=True, cancel_futures=True)
+        if is_own:
+            executor.shutdown(wait=True, cancel_futures=True)
     return work.exports
 
 
@@ -127,45 +169,6 @@ def _refuse_same_names(places: Sequence[Place], output: str | os.PathLike[str] |
         raise ConfigurationError(
             f"output {os.fspath(output)!r}: {', '.join(twice)} would be written more than once; export each run into a "
             "directory of its own, or leave the artifacts beside their checkpoints"
-        )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """How a checkpoint becomes a module."""
-
-    module_class: type
-    datamodule: object | type | None
-    inputs: Mapping[str, InputTree] | None
-    ranges: RangeOptions
-    method: str
-    trusted: bool
-
-    def hyperparameters(self, checkpoint: Path) -> Mapping[str, Any]:
-        """What the module of ``checkpoint`` is built with."""
-        try:
-            return read_metadata(checkpoint).hyperparameters
-        except CheckpointError:  # of a form that only PyTorch reads
-            return read_checkpoint(checkpoint, trusted=self.trusted).hyperparameters
-
-    def module(self, checkpoint: Path) -> tuple[Any, Any]:
-        """The module of ``checkpoint``, and the datamodule to take shapes from."""
-        module = rebuilt(self.module_class, checkpoint, self.trusted)
-        datamodule = self.datamodule
-        if isinstance(datamodule, type):
-            datamodule = rebuilt(datamodule, checkpoint, self.trusted)
-        return module, datamodule
-
-    def discovered(self, checkpoint: Path, module: Any, datamodule: Any) -> Discovered:
-        """The ranges of ``checkpoint``: those of the datamodule, and without one those that it carries."""
-        observer = None if datamodule is not None else observer_of_checkpoint(checkpoint, module, self.method)
-        return discover(
-            module,
-            inputs=self.inputs,
-            datamodule=datamodule,
-            observer=observer,
-            method=self.method,
-            options=self.ranges,
         )
 
 
@@ -184,27 +187,24 @@ class _Work:
 
     def __init__(
         self,
-        source: _Source,
-        settings: ExportSettings,
+        source: CheckpointSource,
+        options: BuildOptions,
         executor: Executor,
         output: str | os.PathLike[str] | None,
-        extra: Mapping[str, Any],
-        max_pending: int,
         report: Callable[[int, int, str], None],
     ) -> None:
         self.exports = Exports()
         self._source = source
-        self._settings = settings
+        self._options = options
         self._output = output
-        self._extra = extra
         self._report = report
         self._total = 0
-        self._builds = Builds(executor, most=max_pending, replace_queued=False)
+        self._builds = Builds(executor, most=options.max_pending, replace_queued=False)
         self._items: dict[Path, _Item] = {}
         self._tracers: list[Tracer] = []
         self._tracer_of: dict[Path, Tracer] = {}
-        """That of each checkpoint that is not finished."""
-        self._copies = Copies(executor, max_pending)
+        """The tracer of each checkpoint that is not finished."""
+        self._copies = Copies(executor, options.max_pending)
         self._retried: set[Path] = set()
         self._like: Mapping[str, Any] = {}
         """Hyperparameters of the module that is at hand."""
@@ -281,9 +281,7 @@ class _Work:
             directory = item.folder.parent if item.folder else item.destination.paths.ep.parent
             self._tracers.append(
                 Tracer(
-                    self._settings,
-                    method=self._source.method,
-                    extra=self._extra,
+                    self._options,
                     retrace=anew,
                     is_fixed=True,
                     trusted=self._source.trusted,
@@ -291,7 +289,7 @@ class _Work:
                 )
             )
         module, datamodule = self._module
-        found = self._discovered or self._source.discovered(item.checkpoint, module, datamodule)
+        found = self._discovered or self._source.discover(item.checkpoint, module, datamodule, self._options)
         self._discovered = None if datamodule is None else found
         tracer = self._tracer_of[item.checkpoint] = self._tracers[-1]
         job = tracer.job(module, item.checkpoint, tracer.snapshot(module, lambda: found, step=-1), ())

@@ -77,6 +77,9 @@ def with_place(error: Exception, folder: Path | None, kept: Iterable[Path]) -> E
         error: Why it failed.
         folder: The export's own directory.
         kept: Files and directories in it, whether they are there or not.
+
+    Returns:
+        The same error.
     """
     names = [path.name for path in kept if os.path.lexists(path)]
     if folder is None or not names or not isinstance(error, LightningTrtError) or isinstance(error, ArtifactError):

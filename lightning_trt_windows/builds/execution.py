@@ -55,7 +55,7 @@ class Execution:
     structure: TreeSpec
     """How those leaves belong together."""
     device: torch.device
-    """Where the module is."""
+    """The device of the module."""
 
 
 def execute(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str = "forward") -> Execution | None:

@@ -24,6 +24,9 @@ def checkpoints_in(places: Iterable[str | os.PathLike[str]]) -> list[Place]:
     A file or URL is taken as it is, whether it is there or not. Each is there once, in the order they were named;
     those of a directory or a pattern by name.
 
+    Returns:
+        Each once, in the order given, sorted within a directory.
+
     Raises:
         ConfigurationError: A directory or a pattern without a checkpoint.
     """

@@ -31,6 +31,9 @@ class Snapshot:
     def discovered(self) -> Discovered:
         """Give the ranges.
 
+        Returns:
+            The ranges as they were known at the moment of the snapshot.
+
         Raises:
             LightningTrtError: There were none.
         """

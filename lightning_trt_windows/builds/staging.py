@@ -80,7 +80,7 @@ class Staging:
         """Bring ``checkpoint`` here, as it is there now.
 
         Raises:
-            CheckpointError: It is not there, or cannot be read.
+            CheckpointError: The checkpoint does not exist or cannot be read.
         """
         if origin := self._origins.get(checkpoint):
             download_checkpoint(origin, checkpoint.parent)

@@ -38,13 +38,13 @@ class Trace:
     """A captured program that serves several checkpoints."""
 
     job: Job
-    """With the program in a file."""
+    """The build, with its program in a file."""
     inputs: Mapping[str, Any]
-    """As they were discovered."""
+    """The inputs as they were discovered."""
     keys: Mapping[str, str]
-    """As in ``SavedProgram``."""
+    """Names of tensors in the checkpoint, as in ``SavedProgram``."""
     program: BareProgram | None
-    """In memory; ``None`` where notes say all."""
+    """The program in memory; ``None`` where notes say all."""
     allowed: float = 0.0
     """How far the program's outputs may be from the module's, see ``difference``: nothing, where they were equal bit by
     bit when it was captured."""

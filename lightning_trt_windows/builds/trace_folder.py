@@ -27,7 +27,7 @@ class TraceFolder:
         parent: Where it is made.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: The folder cannot be made.
     """
 
     def __init__(self, parent: Path) -> None:

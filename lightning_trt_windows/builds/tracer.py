@@ -25,9 +25,9 @@ from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CaptureError, LightningTrtError
 from lightning_trt_windows.export.job import Job, SavedProgram
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part, original, outside_of_steps, weights_swapped
-from lightning_trt_windows.settings import ExportSettings
 
 __all__ = ["Tracer", "same_values"]
 
@@ -41,9 +41,7 @@ class Tracer:
     """Makes a job of each checkpoint.
 
     Args:
-        settings: Of the export.
-        method: What to export instead of ``forward``.
-        extra: JSON values for the manifest.
+        options: What the user asks for.
         retrace: Capture for every checkpoint, even where the program of an earlier one is still that of the module.
         is_fixed: Nobody changes the module between the checkpoints, so that one capture serves all.
         trusted: Allow checkpoints to run code while they are read: they are the training's own.
@@ -52,18 +50,14 @@ class Tracer:
 
     def __init__(
         self,
-        settings: ExportSettings,
+        options: ExportOptions,
         *,
-        method: str,
-        extra: Mapping[str, Any],
-        retrace: bool,
+        retrace: bool = False,
         is_fixed: bool = False,
         trusted: bool = True,
         directory: Path | None = None,
     ) -> None:
-        self.settings = settings
-        self.method = method
-        self.extra = extra
+        self.options = options
         self.retrace = retrace
         self.is_fixed = is_fixed
         self.trusted = trusted
@@ -80,6 +74,9 @@ class Tracer:
             module: The module; it comes back exactly as it was.
             discover: Gives the ranges, as far as they are known.
             step: Number of optimizer steps that have been taken.
+
+        Returns:
+            What has to be known of the module later on.
         """
         try:
             found = discover()
@@ -105,6 +102,9 @@ class Tracer:
             checkpoint: The file.
             snapshot: What ``module`` was like when it was saved.
             twins: Checkpoints of the same step, whose artifacts may serve.
+
+        Returns:
+            The job, with its program in a file.
 
         Raises:
             LightningTrtError: There are no ranges, the checkpoint cannot be read or does not fit, or the module cannot
@@ -136,7 +136,7 @@ class Tracer:
 
     def _execution(self, module: Any, found: Discovered) -> Execution | None:
         try:
-            return execute(module, found.inputs, method=found.method or self.method)
+            return execute(module, found.inputs, method=found.method or self.options.method)
         # classes of inputs, properties and hooks of the user's; what is wrong with them is for the capture to tell
         except Exception:
             return None
@@ -182,7 +182,9 @@ class Tracer:
         def keep(program: ExportedProgram) -> None:
             if now is not None and not now.is_whole:
                 bare.append(
-                    BareProgram(program, _keys_of(module, discovered.method or self.method, program), now.device)
+                    BareProgram(
+                        program, _keys_of(module, discovered.method or self.options.method, program), now.device
+                    )
                 )
 
         swapped = weights_swapped(
@@ -193,9 +195,7 @@ class Tracer:
                 module,
                 discovered,
                 paths,
-                self.settings,
-                method=self.method,
-                extra=self.extra,
+                self.options,
                 checkpoint=checkpoint.record(),
                 on_captured=keep,
             )
@@ -203,7 +203,7 @@ class Tracer:
         assert isinstance(program, ExportedProgram), "prepare captures"
         saved = job.saved(self._file(self.directory or paths.ep.parent))
         saved = replace(saved, skip_existing=True, twins=twins)
-        keys = _keys_of(module, discovered.method or self.method, program)
+        keys = _keys_of(module, discovered.method or self.options.method, program)
         if not self.retrace and _plainly_loaded(module, program, checkpoint.state_dict, keys):
             self._add(module, saved, discovered, keys, now, bare)
         return saved

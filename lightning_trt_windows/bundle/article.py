@@ -40,6 +40,9 @@ def article(artifact: Artifact, name: str, roles: Sequence[str], number: int, fi
         roles: ``last``, ``best by val_acc``.
         number: Of the artifact on the page, from 0.
         figures: Gives each figure its number.
+
+    Returns:
+        The HTML.
     """
     manifest = artifact.manifest
     parts = [
@@ -108,8 +111,8 @@ def _check(check: CheckRecord, figures: Iterator[int]) -> Iterator[str]:
     if check.left_to_pytorch:
         rows = [[escape(left.operator), escape(left.line), escape(left.reason)] for left in check.left_to_pytorch]
         heads = ["Operator", "Line of the model", "What TensorRT would have computed"]
-        yield "<p>These stay in PyTorch, because TensorRT would have computed something else:</p>"
-        yield table("Left to PyTorch", heads, rows, wide=(1, 2))
+        yield "<p>These fall back to PyTorch, because TensorRT would have computed something else:</p>"
+        yield table("Fallback to PyTorch", heads, rows, wide=(1, 2))
 
 
 def _verified(calls: Any) -> Iterator[Error]:

@@ -90,6 +90,9 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
         across: What lies across.
         unit: Of the values.
         logarithmic: Whether positions across double from tick to tick, as batches do.
+
+    Returns:
+        The HTML, with the drawing as SVG.
     """
     positions = sorted({x for line in lines for x in line.points})
     values = [value for line in lines for value in line.points.values()]

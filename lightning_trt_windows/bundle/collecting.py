@@ -54,7 +54,11 @@ class Bundle:
     """What was found and not taken, and why."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Give the same as JSON values.
+
+        Returns:
+            Plain values, by the names of the fields.
+        """
         return {
             "file": self.path.name,
             "size": self.size,
@@ -94,10 +98,13 @@ def collect(
         skip_damaged: Leave damaged artifacts out, rather than refuse to make the bundle.
         wheel: A wheel of this package to add, for where no index has it.
 
+    Returns:
+        What was written, and what was left out.
+
     Raises:
-        ConfigurationError: Nothing to collect, nothing that tells the best, or artifacts that no single environment
-            can run.
-        ArtifactError: All that is wrong with those that are damaged.
+        ConfigurationError: There is nothing to collect, nothing tells which artifact is the best, or no single
+            environment can run all of them.
+        ArtifactError: Artifacts are damaged; the error lists all that is wrong with them.
         OutputError: The zip cannot be written.
     """
     target = Path(out)

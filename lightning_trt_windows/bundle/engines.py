@@ -41,6 +41,9 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
 def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes | bytearray]:
     """Read the bytes of one engine, nothing before and nothing after them.
 
+    Returns:
+        The pieces, in order.
+
     Raises:
         ArtifactError: There is no base64 text where the manifest says.
     """
@@ -126,8 +129,8 @@ def _table(described: Sequence[dict[str, Any]]) -> str:
         "that made it. `setInputShape` takes sizes within the ranges; axes of one name always have the same size. All",
         "bindings are in device memory.",
         "",
-        "The tables say for each input and output of the program which binding it is. Where operators stay in PyTorch,",
-        "the engines are parts, and what happens between them stands in the `.ep`.",
+        "The tables say for each input and output of the program which binding it is. If operators fall back to",
+        "PyTorch, the engines are only parts of the program; the `.ep` has what happens between them.",
     ]
     for entry in described:
         lines += ["", f"## {_cell(entry['artifact'])}", "", f"{_runtime(entry)}. {_extent(entry)}"]

@@ -90,6 +90,9 @@ def shares(label: str, parts: Sequence[tuple[str, float, str]], kinds: Sequence[
         label: What is divided.
         parts: At most as many as there are ``kinds``.
         kinds: Their colours, as classes of the style sheet.
+
+    Returns:
+        The HTML.
     """
     bar = "".join(
         f'<span class="{kind}" style="flex:{amount:g}" title="{escape(name)}: {escape(text)}"></span>'

@@ -62,7 +62,7 @@ class Gathering:
     """What was found."""
 
     artifacts: tuple[Gathered, ...]
-    """By run, folder and name."""
+    """Artifacts by run, folder and name."""
     unfinished: tuple[str, ...] = ()
     """What is no artifact because it has no manifest, a sentence each."""
     damaged: tuple[str, ...] = ()
@@ -93,6 +93,9 @@ def gather(
         skip_damaged: Leave damaged artifacts out rather than raise.
         leave_out: A directory that is not searched: where the result goes.
         needs_some: Whether finding none is an error.
+
+    Returns:
+        The artifacts, and what was left out.
 
     Raises:
         ConfigurationError: A directory is not there, or there is no artifact in any.
@@ -128,6 +131,9 @@ def gather(
 
 def chosen(gathering: Gathering, which: Which) -> tuple[Gathered, ...]:
     """The best or the last of each folder, or all.
+
+    Returns:
+        The chosen ones, in the order of ``gathering``.
 
     Raises:
         ConfigurationError: No manifest tells which one is the best.

@@ -70,9 +70,13 @@ def collect_for_hub(
         engines: Add the raw engines.
         skip_damaged: Leave damaged artifacts out.
 
+    Returns:
+        The folder, and what was left out.
+
     Raises:
-        ConfigurationError: Nothing to collect, or the existing card has one marker only.
-        ArtifactError: All that is wrong with artifacts that are damaged.
+        ConfigurationError: There is nothing to collect, ``out`` is not a folder, or the existing card has only one of
+            the markers.
+        ArtifactError: Artifacts are damaged; the error lists all that is wrong with them.
         OutputError: The folder cannot be written.
     """
     folder = Path(out)
@@ -195,8 +199,11 @@ def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
 def with_section(card: str, section: str) -> str:
     """``card`` with ``section`` in the place of the one that it has, or at its end.
 
+    Returns:
+        The text of the new card.
+
     Raises:
-        ConfigurationError: One marker without the other, or in the wrong order.
+        ConfigurationError: A marker is there without the other, or they are in the wrong order.
     """
     begin, end = card.find(BEGIN), card.find(END)
     if (begin < 0) != (end < 0) or end < begin or card.count(BEGIN) > 1 or card.count(END) > 1:

@@ -38,6 +38,9 @@ def with_folders(items: Sequence[Gathered], names: Sequence[str]) -> Iterator[tu
     Args:
         items: What goes into the bundle.
         names: Of each directory that was searched.
+
+    Returns:
+        Pairs of an artifact and the name of its folder.
     """
     several = len({item.run for item in items}) > 1
     paths = {(i.run, i.folder): ((names[i.run],) if several else ()) + i.folder.parts for i in items}

@@ -19,7 +19,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PYBASE64 = "1.5.1"
 """What makes large engines load faster."""
 SAFETENSORS = "0.8.0"
-"""What reads goldens."""
+"""What reads goldens (reference outputs)."""
 NUMPY = "2.2.6"
 """PyTorch warns at its import where it is missing; the newest with wheels for all of these versions of Python."""
 
@@ -53,6 +53,9 @@ def requirements(
         package: Version of this package.
         goldens: Whether there are goldens to verify with.
         signatures: Whether there are signatures to check.
+
+    Returns:
+        The text of the file.
 
     Raises:
         ConfigurationError: No environment can have what all of them need.

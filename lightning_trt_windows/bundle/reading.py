@@ -97,8 +97,12 @@ def inspect_bundle(path: str | os.PathLike[str], *, check: bool = False) -> Bund
         path: The zip.
         check: Also read all of it and compare each file with its hash.
 
+    Returns:
+        What is in it, and what is wrong with it.
+
     Raises:
-        ArtifactError: Not a bundle, or names in it would leave the folder. Everything else is in ``issues``.
+        ArtifactError: The file is not a bundle, or names in it would leave the folder. Every other fault is in
+            ``issues``.
     """
     path = Path(path)
     infos = members_of(path)
@@ -122,6 +126,9 @@ def inspect_bundle(path: str | os.PathLike[str], *, check: bool = False) -> Bund
 
 def extract_bundle(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
     """Unpack a bundle into a new folder; gives back its ``.ep`` files, which ``load`` takes.
+
+    Returns:
+        The ``.ep`` files in the new folder.
 
     Raises:
         ArtifactError: A name that would leave the folder, or a file that is not listed or not the one that is.

@@ -46,8 +46,8 @@ def report(
         Path of the page.
 
     Raises:
-        ConfigurationError: There is no artifact.
-        ArtifactError: All that is wrong with those that are damaged.
+        ConfigurationError: There is no artifact in ``run_dir``, or ``run_dir`` is empty.
+        ArtifactError: Artifacts are damaged; the error lists all that is wrong with them.
         OutputError: The page cannot be written.
     """
     given = [run_dir] if isinstance(run_dir, (str, os.PathLike)) else list(run_dir)
@@ -72,11 +72,14 @@ def report(
 
 
 def report_page(items: Sequence[Gathered], *, names: Sequence[str]) -> str:
-    """The page as text; the same for the same artifacts.
+    """Write the page as text; the same for the same artifacts.
 
     Args:
         items: At least one.
         names: What each is called on the page.
+
+    Returns:
+        The page, as HTML.
     """
     count = f"{len(items)} artifact{'' if len(items) == 1 else 's'}"
     total = readable_size(sum(item.artifact.size for item in items))

@@ -32,7 +32,7 @@ class Selection:
     gathering: Gathering
     """All that were found."""
     items: tuple[tuple[Gathered, str], ...]
-    """Those that were chosen, each with its folder in the bundle; at least one."""
+    """Artifacts that were chosen, each with its folder in the bundle; at least one."""
 
     @property
     def has_goldens(self) -> bool:
@@ -71,6 +71,9 @@ def select(run_dir: RunDirectories, which: Which, *, skip_damaged: bool, leave_o
         which: ``"best"`` or ``"last"`` of each directory that holds artifacts, or ``"all"``.
         skip_damaged: Leave damaged artifacts out rather than raise.
         leave_out: A directory that is not searched: where the result goes.
+
+    Returns:
+        The chosen artifacts, and what was left out.
 
     Raises:
         ConfigurationError: There is no directory or no artifact, or nothing tells the best.

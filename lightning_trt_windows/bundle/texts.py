@@ -36,6 +36,9 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
         engines: Whether there are raw engines.
         goldens: Whether there are goldens to verify with.
         version: Of this package.
+
+    Returns:
+        The text of the file.
     """
     rows = ["| Artifact | Made of | Size | Takes | Gives |", "|---|---|---|---|---|"]
     for item, folder in items:

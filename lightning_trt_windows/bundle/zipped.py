@@ -109,8 +109,12 @@ def _read(member: Member) -> Iterator[bytes | bytearray | memoryview]:
 def members_of(path: Path) -> dict[str, zipfile.ZipInfo]:
     """The files in an archive by name, none of which would leave the folder it is unpacked to.
 
+    Returns:
+        Entries of the archive, by name.
+
     Raises:
-        ArtifactError: Not a zip, or with names that do not belong into a bundle; all of them.
+        ArtifactError: The file is not a zip, or has names that do not belong into a bundle; the error lists all of
+            them.
     """
     infos = zip_members(path)
     if issues := list(_name_issues(infos)):
@@ -139,8 +143,11 @@ def _name_issues(infos: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
 def content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     """The content of a member in pieces.
 
+    Returns:
+        The pieces, in order.
+
     Raises:
-        ArtifactError: It is damaged.
+        ArtifactError: The member is damaged.
     """
     try:
         with archive.open(info) as source:
@@ -166,6 +173,9 @@ def extract_archive(path: Path, folder: Path, hashes: Mapping[str, tuple[int, st
         path: The archive.
         folder: Made where it is missing.
         hashes: Size and SHA-256 of every file that may be in it.
+
+    Returns:
+        The files that were written.
 
     Raises:
         ArtifactError: A name that would leave the folder, a file that is not listed or differs.

@@ -55,6 +55,9 @@ def failing(
         inputs: Names of the dimensions of each tensor input, ``None`` where they are static.
         ranges: Sizes of each name.
         most: Combinations of sizes to keep of each condition.
+
+    Returns:
+        The conditions; none where all hold.
     """
     environment: Any = _get_shape_env_from_gm(program.graph_module)
     if environment is None:

@@ -35,7 +35,7 @@ class Dimensions:
         """What torch.export wants to know about the examples."""
         self._dims: dict[str, Any] = {}
         self.ranges: dict[str, DimRange] = {}
-        """Of each symbol."""
+        """Range of each symbol."""
 
     def example(self, name: str, leaf: Any) -> Any:
         """A tensor for an ``InputSpec``, with its dynamic dimensions; constants are their own example."""

@@ -1,4 +1,4 @@
-"""Record goldens: run the captured program on the CPU, before anything lowers or compiles it.
+"""Record goldens (reference outputs): run the captured program on the CPU, before anything is lowered or compiled.
 
 None of the user's code runs, no random state is touched, and no tensor of the program is written to.
 """
@@ -55,8 +55,11 @@ class Recorded:
     def write(self, path: Path) -> FileRecord | None:
         """Write the goldens to ``path``, or remove older ones from there, which are of another artifact.
 
+        Returns:
+            The record for the manifest; ``None`` where no goldens were to be recorded.
+
         Raises:
-            OutputError: Neither can be done.
+            OutputError: The file cannot be written or removed.
         """
         if self.goldens is not None:
             return write_goldens(path, self.inputs, self.goldens)
@@ -93,7 +96,7 @@ def record_goldens(
 
 
 def _mantissa_bits(program: ExportedProgram, precision: str | None) -> int:
-    """Of what matrix products read: TF32 and float16 have the same, bfloat16 has fewer."""
+    """Bits of what matrix products read: TF32 and float16 have the same, bfloat16 has fewer."""
     dtypes = {tensor.dtype for tensor in program.state_dict.values()}
     return 7 if precision == "bf16" or (torch.bfloat16 in dtypes and precision is None) else 10
 

@@ -32,6 +32,9 @@ def with_io_precision(captured: Captured, settings: ExportSettings) -> Captured:
 
     An input that ``forward`` writes to is a copy of what the caller gave, as ``x = x.clone()`` in forward would be.
 
+    Returns:
+        The program with casts, and what its inputs and outputs are now.
+
     Raises:
         ConfigurationError: An input has values, as far as its InputSpec says, that the precision does not have.
     """

@@ -61,6 +61,9 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
         inputs: Argument name to ``InputSpec``, a constant, or a dict, list or tuple of these.
         method: The method to export, or a submodule (``"net.encoder"``); its own signature is the artifact's.
 
+    Returns:
+        The program with its inputs and outputs.
+
     Raises:
         ConfigurationError: ``inputs`` do not fit the signature of ``method``.
         CaptureError: ``torch.export`` cannot trace it; the message names the line.

@@ -68,9 +68,12 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
     What the usual trace fixes, another one may leave free: at other sizes, or following Python's own code rather than
     running it, which understands ``len`` and assertions. Such a trace counts where it computes what the module does.
 
+    Returns:
+        The program, and what was found out about its dimensions.
+
     Raises:
         DimensionError: Some dimension is less free than declared, however it is traced.
-        CaptureError: It cannot be traced; the message names the line.
+        CaptureError: ``target`` cannot be traced; the message names the line.
     """
     attempt = _Attempt(target, calling, inputs, device)
     try:
@@ -118,7 +121,7 @@ class _Attempt:
 
     @property
     def ranges(self) -> Mapping[str, DimRange]:
-        """Of each symbol."""
+        """Range of each symbol."""
         return self._dims.ranges
 
     def made(self, sizes: Mapping[str, int], *, strict: bool, lows: Mapping[str, int] | None = None) -> Traced:
@@ -176,7 +179,7 @@ class _Attempt:
         return traced if self.agrees(traced.program, between) else None
 
     def _symbols(self) -> list[tuple[str | None, ...]]:
-        """Of each tensor input, in the program's order."""
+        """Symbols of each tensor input, in the program's order."""
         found = leaves({name: self._inputs[name] for name in self._calling.templates})
         return [Dimensions.symbols(name, leaf) for name, leaf in found if isinstance(leaf, InputSpec)]
 
@@ -214,7 +217,7 @@ class _Attempt:
         """Compare the program with the module at sizes at which something fails that the trace took for granted.
 
         Raises:
-            DimensionError: They differ: ``forward`` takes another way there.
+            DimensionError: The program differs from the module: ``forward`` takes another branch there.
         """
         module: nn.Module | None = None
         for condition in failing(program, self._symbols(), self.ranges):
@@ -224,8 +227,8 @@ class _Attempt:
                     at = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
                     fixed = {symbol: self._dims.traced_at(symbol) for symbol in condition.symbols}
                     raise DimensionError(
-                        f"{_owner(self._target)} takes another way where {condition.text} does not hold, as at {at}, "
-                        "and a trace holds one way",
+                        f"{_owner(self._target)} takes another branch where {condition.text} does not hold, as at {at}"
+                        "; a trace holds one branch",
                         tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
                     )
 

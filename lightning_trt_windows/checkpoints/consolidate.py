@@ -22,6 +22,9 @@ def one_file(path: Path, *, trusted: bool) -> Path:
         trusted: Allow code to run: the index of the parts is a pickle. Without it a directory is given back as it is,
             and ``read_checkpoint`` says what can be done.
 
+    Returns:
+        The file.
+
     Raises:
         CheckpointError: Lightning cannot make one file of it; what its programs said is in the message.
     """
@@ -54,8 +57,11 @@ def local_file(
         trusted: As for ``one_file``.
         directory: Where a copy of a remote one goes; by default a directory that is deleted when the process ends.
 
+    Returns:
+        The file on this machine, and the place that its artifact is named after.
+
     Raises:
-        CheckpointError: It is not there, or as ``one_file`` says.
+        CheckpointError: The checkpoint does not exist, or ``one_file`` cannot make one file of it.
     """
     if isinstance(place, RemoteFile):
         return download_checkpoint(place, directory or temporary_directory()), place

@@ -81,8 +81,12 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         path: A ``.ckpt`` file.
         trusted: Allow the file to run code while it is read, as pickle does. Only for files you made yourself.
 
+    Returns:
+        What the checkpoint holds.
+
     Raises:
-        CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
+        CheckpointError: The file is missing, damaged, not a Lightning checkpoint, or cannot be read without
+            ``trusted``.
     """
     if is_sharded(path):
         raise CheckpointError(_sharded(path))
@@ -128,8 +132,11 @@ def read_weights(path: Path) -> Checkpoint:
     reads files of the user's own classes where those classes are not there. File and hash are of the same moment, also
     when the name is given to another file meanwhile.
 
+    Returns:
+        What the checkpoint holds, other objects than tensors and plain values left empty.
+
     Raises:
-        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+        CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
     """
     with CheckpointFile(path) as file:
         return file.weights
@@ -198,7 +205,7 @@ class CheckpointFile:
         """The checkpoint, as ``read_weights`` reads it.
 
         Raises:
-            CheckpointError: Missing, damaged or not a Lightning checkpoint.
+            CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
         """
         try:
             content = self._loaded(pickle_module=_inert_pickle, weights_only=False)
@@ -210,8 +217,12 @@ class CheckpointFile:
     def read(self, *, trusted: bool) -> Checkpoint:
         """Read the checkpoint with the objects that it holds, as ``read_checkpoint`` does.
 
+        Returns:
+            What the checkpoint holds.
+
         Raises:
-            CheckpointError: Missing, damaged, not a Lightning checkpoint, or in need of ``trusted``.
+            CheckpointError: The file is missing, damaged, not a Lightning checkpoint, or cannot be read without
+                ``trusted``.
         """
         try:
             content = self._loaded(weights_only=True)
@@ -318,8 +329,11 @@ def in_need_of_trust(path: Path, error: pickle.UnpicklingError) -> CheckpointErr
 def step_of(path: Path) -> int:
     """Number of optimizer steps that a checkpoint of this run had taken; its weights are not read where that suffices.
 
+    Returns:
+        The number of steps.
+
     Raises:
-        CheckpointError: Missing, damaged or not a Lightning checkpoint.
+        CheckpointError: The file is missing, damaged or not a Lightning checkpoint.
     """
     try:
         step = read_metadata(path).global_step

@@ -64,7 +64,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="minimum number of operators in a TensorRT subgraph",
     )
-    add("--golden", action="store_true", help="record inputs and outputs beside the artifact, for verify")
+    add(
+        "--golden",
+        action="store_true",
+        help="record goldens (inputs, reference outputs) beside the artifact, for verify",
+    )
     add(
         "--check",
         choices=("auto", "full", "off"),
@@ -74,7 +78,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--verify",
         choices=("auto", "always"),
-        help="verify the artifact when it has been written, with a GPU if there is one, or not without",
+        help="verify the written artifact: auto if there is a GPU, always fails without one",
     )
     add("--trust-checkpoint", action="store_true", help="let the checkpoint run code while it is read")
     add("--executor", metavar="WHERE", help="where several are built, see below (default: process)")
@@ -105,34 +109,39 @@ def _export(arguments: argparse.Namespace) -> int:
     datamodule = imported(arguments.datamodule, "--datamodule") if arguments.datamodule else None
     if python_inspect.isfunction(datamodule):
         datamodule = datamodule()
-    options: dict[str, Any] = {
-        "datamodule": datamodule,
-        "inputs": inputs,
-        "output": arguments.output,
-        "ranges": ranges,
-        "method": arguments.method,
-        "extra": extra,
-        "trust_checkpoint": arguments.trust_checkpoint,
-        "formats": tuple(part.strip() for part in arguments.formats.split(",")),
-        "backend": arguments.backend,
-        "precision": arguments.precision,
-        "io_precision": arguments.io_precision,
-        "compute_capabilities": tuple(arguments.compute_capability),
-        "min_block_size": arguments.min_block_size,
-        "golden": arguments.golden,
-        "check": False if arguments.check == "off" else arguments.check,
-        "verify": {None: False, "auto": "auto", "always": True}[arguments.verify],
-    }
-    # here and not above: this brings torch, which takes seconds
+    # here and not above: these bring torch, which takes seconds
+    from lightning_trt_windows.builds.options import BuildOptions
     from lightning_trt_windows.builds.places import checkpoints_in
-    from lightning_trt_windows.export.pipeline import export_checkpoint
+    from lightning_trt_windows.export.checkpoint_source import CheckpointSource
+    from lightning_trt_windows.export.pipeline import export_from
     from lightning_trt_windows.progress.display import Progress
 
+    settings = ExportSettings(
+        formats=tuple(part.strip() for part in arguments.formats.split(",")),
+        backend=arguments.backend,
+        precision=arguments.precision,
+        io_precision=arguments.io_precision,
+        compute_capabilities=tuple(arguments.compute_capability),
+        min_block_size=arguments.min_block_size,
+        golden=arguments.golden,
+        check=False if arguments.check == "off" else arguments.check,
+        verify="auto" if arguments.verify == "auto" else arguments.verify is not None,
+    )
+    options = BuildOptions(
+        settings=settings,
+        inputs=inputs,
+        ranges=ranges,
+        method=arguments.method,
+        extra=extra,
+        executor=arguments.executor or "process",
+        workers=arguments.workers,
+    )
+    source = CheckpointSource(module, datamodule, trusted=arguments.trust_checkpoint)
     places = checkpoints_in(arguments.checkpoint)
     progress = Progress(display(quiet=arguments.quiet))
     if len(arguments.checkpoint) == len(places) == 1 and not (arguments.executor or arguments.json):
         with progress.shown():
-            artifact = export_checkpoint(str(places[0]), module, **options)
+            artifact = export_from(source, str(places[0]), options, output=arguments.output)
         print(f"wrote {artifact}\n\n{inspect(artifact.path)}")
         return 0
-    return export_several(arguments, module, options, progress)
+    return export_several(arguments, source, options, progress)

@@ -12,6 +12,8 @@ from lightning_trt_windows.errors import LightningTrtError
 
 if TYPE_CHECKING:
     from lightning_trt_windows.builds.batch import Exports
+    from lightning_trt_windows.builds.options import BuildOptions
+    from lightning_trt_windows.export.checkpoint_source import CheckpointSource
     from lightning_trt_windows.progress.display import Display, Progress
 
 __all__ = ["display", "export_several"]
@@ -30,20 +32,14 @@ def display(*, quiet: bool) -> Display:
     return RichDisplay(Console(stderr=True))
 
 
-def export_several(arguments: argparse.Namespace, module: type, options: dict[str, Any], progress: Progress) -> int:
+def export_several(
+    arguments: argparse.Namespace, source: CheckpointSource, options: BuildOptions, progress: Progress
+) -> int:
     """Export, print what came of it, and give back the exit code."""
-    from lightning_trt_windows.builds.batch import export_checkpoints
+    from lightning_trt_windows.builds.batch import export_all
 
-    executor = arguments.executor or "process"
     with progress.shown():
-        exports = export_checkpoints(
-            arguments.checkpoint,
-            module,
-            executor=executor,
-            workers=arguments.workers,
-            report=progress.update,
-            **options,
-        )
+        exports = export_all(source, arguments.checkpoint, options, output=arguments.output, report=progress.update)
     if arguments.json:
         print_json(_values(exports))
     else:

@@ -15,7 +15,14 @@ __all__ = ["imported"]
 
 
 def imported(path: str, option: str) -> Any:
-    """Import ``pkg.mod:Name`` or ``path/to/file.py:Name``."""
+    """Import ``pkg.mod:Name`` or ``path/to/file.py:Name``.
+
+    Returns:
+        The object called ``Name``.
+
+    Raises:
+        ConfigurationError: ``path`` has neither form, the module cannot be imported, or it has no such name.
+    """
     place, colon, name = path.rpartition(":")
     if not (colon and place and name.isidentifier()):
         raise ConfigurationError(f"{option}: expected pkg.mod:Class or path/to/file.py:Class, got {path!r}")

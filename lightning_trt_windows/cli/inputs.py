@@ -30,6 +30,9 @@ Quote the argument: brackets and dots mean something to most shells."""
 def parse_input(text: str) -> tuple[str, InputSpec]:
     """Name and spec of ``x=float32[1..8..32,3,224,224]``.
 
+    Returns:
+        The name, and the spec.
+
     Raises:
         ConfigurationError: The text is something else.
     """
@@ -47,6 +50,9 @@ def parse_input(text: str) -> tuple[str, InputSpec]:
 def parse_axis(text: str) -> DimRange | int:
     """A size of ``3`` or ``1..8..32``, named or in steps as ``batch:1..8..32`` and ``64..224..512%32``.
 
+    Returns:
+        A size, or a range.
+
     Raises:
         ConfigurationError: The text is something else.
     """
@@ -60,7 +66,14 @@ def parse_axis(text: str) -> DimRange | int:
 
 
 def input_tree(texts: Iterable[str]) -> dict[str, Any] | None:
-    """Inputs by argument; dots make dicts. ``None`` where none are given."""
+    """Inputs by argument; dots make dicts. ``None`` where none are given.
+
+    Returns:
+        ``InputSpec`` by argument, or ``None``.
+
+    Raises:
+        ConfigurationError: An input is not of that form, or is given twice.
+    """
     tree: dict[str, Any] = {}
     for text in texts:
         name, spec = parse_input(text)
@@ -83,6 +96,9 @@ def input_tree(texts: Iterable[str]) -> dict[str, Any] | None:
 
 def json_object(file: str | None) -> dict[str, Any]:
     """The JSON object in ``file``, for ``--extra``; an empty one without.
+
+    Returns:
+        The object.
 
     Raises:
         ConfigurationError: The file cannot be read, or holds something else.

@@ -30,8 +30,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "inspect",
         parents=[common],
         help="say what an artifact is and whether it is whole",
-        description="Say what an artifact is and whether it is whole; what artifacts there are in a directory or in a "
-        "bundle; or which shapes a checkpoint carries. Needs neither PyTorch nor a GPU, runs nothing.",
+        description="Describe an artifact and say whether it is whole; list the artifacts in a directory or a bundle; "
+        "or show the shapes that a checkpoint carries. Needs neither PyTorch nor a GPU, and runs nothing.",
     )
     parser.add_argument(
         "file", metavar="FILE", help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt"

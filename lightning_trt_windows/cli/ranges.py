@@ -36,6 +36,9 @@ def add_ranges(parser: argparse.ArgumentParser) -> None:
 def range_options(arguments: argparse.Namespace) -> RangeOptions:
     """What the options say.
 
+    Returns:
+        The options as an object.
+
     Raises:
         ConfigurationError: A value that makes no sense.
     """

@@ -17,9 +17,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "verify",
         parents=[common],
         help="say whether an artifact is whole and computes what the module does",
-        description="Check an artifact: files, structure, this machine, and on a GPU the numbers against the goldens. "
-        "Exit code 7 where it is damaged, 11 where it computes something else; 0 also where the numbers were not "
-        "checked, which it says.",
+        description="Check an artifact: files, structure, this machine, and on a GPU the numbers against goldens, the "
+        "reference outputs that were recorded at the export. Exit code 7 if it is damaged, 11 if it computes something "
+        "else; 0 also if the numbers were not checked, which the output says.",
     )
     parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
     parser.add_argument("--json", action="store_true", help="print JSON")

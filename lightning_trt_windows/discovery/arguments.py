@@ -30,7 +30,7 @@ class Mapped(NamedTuple):
 
     arguments: Mapping[str, Any]
     how: str
-    """For the manifest: "the batch's elements in order are x and mask"."""
+    """How they were found, for the manifest: "the batch's elements in order are x and mask"."""
 
 
 def required(signature: Signature) -> list[str]:
@@ -55,6 +55,9 @@ def described(signature: Signature, method: str) -> str:
 
 def map_batch(signature: Signature, batch: Any, method: str) -> Mapped:
     """Guess which part of ``batch`` the method would be called with, from the names and number of its arguments.
+
+    Returns:
+        The arguments, and how they were found.
 
     Raises:
         ShapeDiscoveryError: The batch does not fit the signature.
@@ -93,6 +96,9 @@ def left_out(signature: Signature, arguments: Mapping[str, Any], kept: Collectio
         signature: Of the method.
         arguments: What it was given.
         kept: Names of targets that stay; dotted for entries of ``**kwargs``.
+
+    Returns:
+        The arguments that remain.
     """
     optional = {p.name for p in _named(signature) if p.default is not Parameter.empty} & LOSS_ONLY
     rest = _variadic(signature, Parameter.VAR_KEYWORD)

@@ -33,7 +33,7 @@ class Sample:
     count: int
     """How many calls."""
     tensors: Mapping[str, SeenTensor]
-    """By dotted name."""
+    """Shape of each tensor, by dotted name."""
 
 
 @dataclass
@@ -109,6 +109,9 @@ def group_axes(
         loader_sizes: ``batch_size`` of the loaders, where known.
         same: Axes that are said to have equal sizes, beyond what the calls show.
         dynamic: Axes that are said to be dynamic, whether or not they varied.
+
+    Returns:
+        The groups.
 
     Raises:
         ConfigurationError: ``same`` names an axis that is not there, or axes of different sizes.

@@ -74,7 +74,7 @@ def restore(
             ``signature``, or containers of a class that has not been imported.
     """
     if state.get("format") != FORMAT:
-        raise ShapeDiscoveryError(f"shapes in the form {state.get('format')!r} were found, and {FORMAT} is read")
+        raise ShapeDiscoveryError(f"shapes in the form {state.get('format')!r} were found, but {FORMAT} is read here")
     if state.get("method") != observer.method:
         raise ShapeDiscoveryError(
             f"the shapes are those of {state.get('method')}, and {observer.method} is to be exported"

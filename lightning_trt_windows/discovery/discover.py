@@ -45,10 +45,10 @@ class Discovered:
     """The inputs of the program and where each of them comes from."""
 
     inputs: Mapping[str, InputTree]
-    """By argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its name;
-    ``call_arguments`` makes a call of it."""
+    """Inputs by argument of ``forward``, in signature order. ``*args`` is a tuple and ``**kwargs`` a dict under its
+    name; ``call_arguments`` makes a call of it."""
     sources: Mapping[str, Source]
-    """By dotted name of each tensor."""
+    """Source by dotted name of each tensor."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, a sentence each."""
     method: str = ""
@@ -71,6 +71,9 @@ class Discovered:
             symbol: Name of a dynamic dimension.
             change: Gives a range, or a size to make the dimension static.
             because: Why, for the manifest.
+
+        Returns:
+            A copy, with a note of the change.
         """
         axes = set(self._axes(symbol))
         changed: set[str] = set()
@@ -129,6 +132,9 @@ def discover(
         observer: What was seen while training.
         method: The method that is exported, or a submodule.
         options: How ranges are derived from what was seen, and how many batches are looked at.
+
+    Returns:
+        The inputs, and where each range comes from.
 
     Raises:
         ShapeDiscoveryError: No evidence for an argument, or contradictory evidence.

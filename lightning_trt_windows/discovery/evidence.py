@@ -45,7 +45,7 @@ class Derived:
 
     inputs: Mapping[str, Any]
     sources: Mapping[str, Source]
-    """By dotted name, of tensors only."""
+    """Source by dotted name, of tensors only."""
     ranges: Ranges | None
     """``None`` where no tensor was seen."""
     notes: tuple[str, ...]
@@ -73,6 +73,9 @@ def derive(
         pinned: See ``derive_ranges``.
         loader_sizes: Likewise.
         options: Likewise.
+
+    Returns:
+        The inputs with their ranges, and where each range comes from.
 
     Raises:
         ShapeDiscoveryError: The calls contradict each other, or hold something that cannot be an input.

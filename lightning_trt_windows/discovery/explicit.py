@@ -41,7 +41,7 @@ class Explicit:
 
     tree: Mapping[str, InputTree]
     sources: Mapping[str, Source]
-    """By dotted name of each tensor."""
+    """Source by dotted name of each tensor."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,6 +68,9 @@ def explicit_inputs(
     inputs: Mapping[str, InputTree] | None, datamodule: Any, signature: Signature, method: str
 ) -> Explicit:
     """Bring ``inputs`` and the datamodule's ``input_specs()`` into one tree.
+
+    Returns:
+        The tree, and where each input of it comes from.
 
     Raises:
         ConfigurationError: An argument that ``method`` does not have, or a value that is no spec.
@@ -180,6 +183,9 @@ def disagreements(specs: Mapping[str, InputSpec], seen: Iterable[tuple[str, Any]
 def overlay(upper: Mapping[str, InputTree], lower: Mapping[str, InputTree]) -> dict[str, InputTree]:
     """``upper`` over ``lower``, leaf by leaf, where both have the same containers.
 
+    Returns:
+        The tree of both.
+
     Raises:
         ConfigurationError: ``upper`` names an entry that a container of ``lower`` does not have.
     """
@@ -224,6 +230,9 @@ def name_symbols(inputs: Mapping[str, InputTree], ranges: Ranges | None) -> dict
     """Name the dimensions that explicit specs left unnamed, so that those which always agree are one symbol.
 
     What was seen tells; without it, first axes of equal ranges are taken for the batch.
+
+    Returns:
+        The tree with names.
 
     Raises:
         ConfigurationError: Dimensions of one name have different ranges.

@@ -47,6 +47,9 @@ def sample_batches(
         datamodule: A ``LightningDataModule``, anything with its loader methods, or ``None``.
         max_batches: Bound for loaders that are long or never end.
         stages: The loaders to ask, of ``STAGES``.
+
+    Returns:
+        The descriptions, and the stage whose loader gave them.
     """
     source = module if datamodule is None else datamodule
     silent: list[str] = []
@@ -125,6 +128,9 @@ def _one_after_the_other(loaders: Iterable[Any], most: int) -> Iterator[tuple[An
 
 def transferred(module: Any, datamodule: Any, batch: Any, index: int, notes: list[str]) -> Any:
     """``batch`` after the hooks before and after transfer, on the CPU.
+
+    Returns:
+        The batch as steps receive it.
 
     Raises:
         ShapeDiscoveryError: A hook failed.

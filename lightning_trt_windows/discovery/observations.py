@@ -28,7 +28,7 @@ class SeenTensor(Leaf):
 
     shape: tuple[int, ...]
     dtype: str
-    """As torch spells it, without ``torch.``."""
+    """Dtype as torch spells it, without ``torch.``."""
     values: tuple[int, int] | None = None
     """Inclusive (lowest, highest) of an integer tensor in the calls that were looked at."""
 
@@ -47,7 +47,7 @@ class SeenObject(Leaf):
 
     cls: type
     what: str
-    """For a message: ``"a mypackage.Graph"``."""
+    """What it is, for a message: ``"a mypackage.Graph"``."""
 
 
 @dataclass(frozen=True)

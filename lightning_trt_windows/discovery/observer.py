@@ -206,8 +206,11 @@ def _parts(module: torch.nn.Module, path: str = "") -> Iterator[str]:
 def called_part(module: torch.nn.Module, observer: Observer | None) -> str:
     """The submodule that the steps of a module without ``forward`` call with tensors.
 
+    Returns:
+        Its dotted name.
+
     Raises:
-        ShapeDiscoveryError: There is none, or there are several; the message names them.
+        ShapeDiscoveryError: The steps call no submodule, or several; the message names them.
     """
     name = type(module).__name__
     seen = {} if observer is None else {part: own.calls() for part, own in observer.parts.items()}

@@ -19,7 +19,7 @@ class RangeOptions:
     A dimension is called by its axis, ``"x.2"``, or by its symbol, ``"batch"`` or ``"dim1"``; the manifest shows both.
 
     Raises:
-        ConfigurationError: A value that makes no sense.
+        ConfigurationError: An option has a value outside its range, or of another type.
 
     Example:
         >>> RangeOptions(margin=0.25, round_to=8, caps={"batch": 64}, static=("x.1",))
@@ -66,10 +66,16 @@ class RangeOptions:
 
     @classmethod
     def of(cls, value: RangeOptions | Mapping[str, Any] | None) -> RangeOptions:
-        """The options as an object: those given, made of what a file gave, or the defaults.
+        """Make options of what was given.
+
+        Args:
+            value: Options, a mapping of them as a file gives it, or ``None`` for the defaults.
+
+        Returns:
+            The options as an object.
 
         Raises:
-            ConfigurationError: Neither, or an option that there is not.
+            ConfigurationError: ``value`` is none of these, or has an option that does not exist.
         """
         if isinstance(value, cls):
             return value

@@ -50,6 +50,9 @@ def derive_ranges(
         options: The user's.
         pinned: Axes whose size or range is given explicitly; the axes that always agree with them follow.
 
+    Returns:
+        The ranges, with a reason for each.
+
     Raises:
         ConfigurationError: An option names a dimension that is not there.
         ShapeDiscoveryError: An option names a symbol, and nothing varied that could be called so.

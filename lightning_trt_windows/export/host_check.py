@@ -1,7 +1,7 @@
-"""Twins: where engines for Windows cannot run on the machine that builds, engines of the same program and settings do.
+"""Twins (host builds): where engines for Windows cannot run on the machine that builds, those of a twin do.
 
-A twin is compiled for the machine's own system, compared with the goldens, and thrown away; what came of it stands in
-the artifact's manifest, which says that the numbers are the twin's.
+A twin has the same program and settings. It is compiled for the machine's own system, compared with the goldens, and
+deleted; the result stands in the artifact's manifest, which says that the numbers are the twin's.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def verified_by_twin(
         backend: The one that built.
         names: What the program calls its inputs and outputs.
         write: Writes a compiled program with its goldens.
+
+    Returns:
+        The artifact with the verdict in its manifest.
     """
     stage("twin", artifact.path.name)
     program.seek(0)

@@ -107,7 +107,7 @@ class Job:
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
-    """See ``FINGERPRINT``."""
+    """SHA-256 of all that the artifact depends on besides the weights, see ``FINGERPRINT``."""
     values: tuple[tuple[float, float] | None, ...] = ()
     """Lowest and highest value of each input, as far as they are known, to record goldens with."""
     skip_existing: bool = False

@@ -1,7 +1,7 @@
 """Whether a program that was just written loads, and gives what the module gives where its engines do.
 
 The engines were compared with the module before they were built. What stands around them is looked at here, in the file
-itself: order and nesting of outputs, arguments, what stays in PyTorch, and its weights.
+itself: order and nesting of outputs, arguments, the fallback operators, and their weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
     """Look at the ``.ep`` of ``artifact``, whose manifest need not be written yet.
 
     Raises:
-        CompileError: It would not load, or would not give what the module gives.
+        CompileError: The written program would not load, or would not give what the module gives.
     """
     if issues := list(structure_issues(artifact)):
         raise CompileError(

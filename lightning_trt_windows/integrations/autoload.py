@@ -20,6 +20,9 @@ _ON = ("1", "true", "yes", "on")
 def callbacks() -> list[Any]:
     """The callbacks that the environment variable asks for: one or none.
 
+    Returns:
+        A list for the Trainer.
+
     Raises:
         ConfigurationError: The file that it names cannot be used.
     """

@@ -65,13 +65,16 @@ WindowsExportOptions = _options()
 def add_windows_export(parser: LightningArgumentParser) -> None:
     """Add the flag ``--windows_export`` and the group ``--windows_export.*`` to the parser of a LightningCLI.
 
+    Args:
+        parser: What a LightningCLI gives to ``add_arguments_to_parser``.
+
+    Raises:
+        EnvironmentMismatchError: The installed jsonargparse is too old.
+
     Example:
         >>> class MyCLI(LightningCLI):
         ...     def add_arguments_to_parser(self, parser):
         ...         add_windows_export(parser)
-
-    Raises:
-        EnvironmentMismatchError: jsonargparse is too old for it.
     """
     found = version("jsonargparse")
     if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _JSONARGPARSE:

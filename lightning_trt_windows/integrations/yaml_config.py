@@ -21,8 +21,11 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
         path: A YAML file, or ``None``.
         asked_by: What named the file; leads the messages.
 
+    Returns:
+        The callback.
+
     Raises:
-        ConfigurationError: The file cannot be read, is no YAML, or holds what the callback does not take.
+        ConfigurationError: The file cannot be read, is not valid YAML, or holds what the callback does not take.
     """
     if path is None:
         export = WindowsExport()
@@ -40,8 +43,11 @@ def export_described_in(path: str | None, asked_by: str) -> WindowsExport:
 def read_settings(path: Path, where: str) -> dict[str, Any]:
     """Arguments of ``WindowsExport`` out of a YAML file; an empty file has none.
 
+    Returns:
+        The arguments, by name.
+
     Raises:
-        ConfigurationError: As above.
+        ConfigurationError: The file cannot be read, is not valid YAML, or holds what the callback does not take.
     """
     # what Lightning itself reads its hyperparameters with
     import yaml
@@ -50,7 +56,7 @@ def read_settings(path: Path, where: str) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{where} cannot be read: {error}. It is 1, or a YAML file with arguments of WindowsExport, such as "
+            f"{where} cannot be read: {error}. It must be 1, or a YAML file with arguments of WindowsExport, such as "
             "'when: checkpoint'"
         ) from error
     except yaml.YAMLError as error:

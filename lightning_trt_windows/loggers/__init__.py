@@ -33,7 +33,7 @@ class LoggerAdapter(Protocol):
 
 
 class _Own:
-    """Of a logger that has the method itself. It decides what to take, and is told when checkpoints would be."""
+    """The adapter of a logger that has the method itself, and decides what to take."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
         """Nothing yet."""

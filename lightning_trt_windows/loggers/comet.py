@@ -10,10 +10,10 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """For ``CometLogger``. It has no ``log_model``: files are logged where the callback is asked to."""
+    """Adapter for ``CometLogger``. It has no ``log_model``: files are logged where the callback is asked to."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
-        """As others, those of the newest artifact."""
+        """Set *others*, those of the newest artifact."""
         logger.experiment.log_others({f"windows.{key}": value for key, value in record.values.items()})
 
     def log_files(self, logger: Any, record: LoggedArtifact) -> None:

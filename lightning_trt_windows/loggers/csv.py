@@ -18,7 +18,7 @@ FILE_NAME = "windows_artifacts.csv"
 
 
 class Adapter:
-    """For ``CSVLogger``. Columns are not added to ``metrics.csv``, where each would be empty in nearly every row."""
+    """Adapter for ``CSVLogger``. ``metrics.csv`` gets no columns, which would be empty in nearly every row."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
         """Write the table again with one row more, or with the row of this file in place of its former one."""

@@ -17,10 +17,10 @@ _ILLEGAL = re.compile(r"[^\w. :/-]")
 
 
 class Adapter:
-    """For ``MLFlowLogger``."""
+    """Adapter for ``MLFlowLogger``."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
-        """As tags, those of the newest artifact. ``windows.best`` names the best one."""
+        """Set tags, those of the newest artifact. ``windows.best`` names the best one."""
         from mlflow.entities import RunTag
 
         values = {f"windows.{_ILLEGAL.sub('_', key)}": str(value) for key, value in record.values.items()}
@@ -31,7 +31,7 @@ class Adapter:
             logger.experiment.log_batch(logger.run_id, tags=tags[start : start + 100])
 
     def log_files(self, logger: Any, record: LoggedArtifact) -> None:
-        """In the folder that the logger gives the checkpoint, with metadata and aliases in files as it writes them."""
+        """Log into the folder that the logger gives the checkpoint; metadata and aliases are files, as it has them."""
         prefix = getattr(logger, "_checkpoint_path_prefix", None) or ""
         folder = str(PurePosixPath(prefix) / record.name)
         for path in record.files:

@@ -27,16 +27,16 @@ class LoggedArtifact:
     """Whether it is of ModelCheckpoint's best checkpoint."""
     monitor: str | None = None
     score: float | None = None
-    """Of the checkpoint, where ModelCheckpoint monitors something."""
+    """Score of the checkpoint, where ModelCheckpoint monitors something."""
 
     @property
     def name(self) -> str:
-        """That of the checkpoint without ``.ckpt``, legal on Windows."""
+        """Name of the checkpoint without ``.ckpt``, legal on Windows."""
         return self.artifact.paths.name
 
     @property
     def aliases(self) -> list[str]:
-        """As loggers call checkpoints."""
+        """Names that loggers give to checkpoints: ``latest``, ``best``."""
         return ["latest", "best"] if self.best else ["latest"]
 
     @property

@@ -10,7 +10,7 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """For ``TensorBoardLogger``."""
+    """Adapter for ``TensorBoardLogger``."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
         """One text per checkpoint's name, so that each has a tab of its own."""

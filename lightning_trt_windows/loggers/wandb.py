@@ -10,10 +10,10 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """For ``WandbLogger``."""
+    """Adapter for ``WandbLogger``."""
 
     def log_values(self, logger: Any, record: LoggedArtifact) -> None:
-        """In the summary, those of the newest artifact."""
+        """Set values of the summary, those of the newest artifact."""
         logger.experiment.summary.update({f"windows/{key}": value for key, value in record.values.items()})
 
     def log_files(self, logger: Any, record: LoggedArtifact) -> None:

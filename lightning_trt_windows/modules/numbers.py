@@ -38,7 +38,7 @@ class Compared:
     max_abs: float | None = None
     """Largest difference of one value."""
     cosine: float | None = None
-    """Of the angle between the two; 1 is the same direction."""
+    """Cosine of the angle between the two; 1 is the same direction."""
     differing: float | None = None
     """Share of values that are not equal; whole numbers and flags only."""
 
@@ -57,6 +57,9 @@ def tolerance_of(computed_in: str, rounding: float | None) -> float:
         computed_in: What the engines compute in: ``float32``, ``float16`` or ``bfloat16``.
         rounding: By how much this output of this model moves when matrix products read their arguments as coarsely as
             the engines do; ``None`` where it is not known.
+
+    Returns:
+        The tolerance.
     """
     base = TOLERANCES[computed_in]
     return max(base, min(_MARGIN * (rounding or 0.0), _MOST[computed_in]))

@@ -54,6 +54,9 @@ _NO_FORWARD = ("_forward_unimplemented", "Module.forward", "LightningModule.forw
 def exported_part(module: nn.Module, method: str) -> tuple[nn.Module, str]:
     """Whose method ``method`` is, and its name there: the module's own, or ``net.encoder``, a submodule's ``forward``.
 
+    Returns:
+        The module that has the method, and the name that it has there.
+
     Raises:
         ConfigurationError: There is no such method or submodule.
     """

@@ -109,6 +109,9 @@ class Call:
     def torch_dtype(self, dtype: Any) -> torch.dtype:
         """PyTorch's name for a type of TensorRT's.
 
+        Returns:
+            The type.
+
         Raises:
             UnknownLayerError: PyTorch has no such type.
         """

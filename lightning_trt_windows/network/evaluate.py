@@ -96,7 +96,14 @@ class Evaluator:
                 self._members.setdefault((_family(step.kind), step.owner), []).append(step)
 
     def evaluate(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Evaluation:
-        """Compute ``outputs``."""
+        """Compute ``outputs``.
+
+        Returns:
+            The values by name, and what was noted meanwhile.
+
+        Raises:
+            NetworkError: An input has no value, or the network does what TensorRT does not allow.
+        """
         values: dict[str, Tensor] = {}
         for name, dtype in self._inputs.items():
             if name not in inputs:

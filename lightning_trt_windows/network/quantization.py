@@ -15,7 +15,7 @@ from lightning_trt_windows.network.call import Call, layer
 __all__ = ["dequantize", "quantize"]
 
 _LARGEST_FP8 = 448.0
-"""Of float8_e4m3fn."""
+"""Largest value of float8_e4m3fn."""
 
 
 def _spread(call: Call, parameter: Tensor, value: Tensor) -> Tensor:

@@ -40,11 +40,6 @@ class Network:
     weights: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def layer_kinds(self) -> tuple[str, ...]:
-        """Kinds of layers that are in it, each once."""
-        return tuple(sorted({step.kind for step in self.steps}))
-
-    @property
     def tensors(self) -> tuple[str, ...]:
         """Names of all tensors that layers give."""
         return tuple(name for step in self.steps for name in step.outputs)
@@ -71,8 +66,8 @@ class Network:
 
         Raises:
             NetworkError: The network does what TensorRT does not allow.
-            UnknownLayerError: It has a layer without a meaning here.
-            BudgetExceededError: It took more time or memory than it may.
+            UnknownLayerError: The network has a layer that cannot be evaluated here.
+            BudgetExceededError: The evaluation took more time or memory than it may.
         """
         wanted = tuple(self.outputs if outputs is None else outputs)
         evaluator = Evaluator(self.trt, self.steps, self.inputs, self.weights, seconds=seconds, memory=memory)

@@ -35,7 +35,7 @@ KEEP_LOG = "LIGHTNING_TRT_WINDOWS_KEEP_LOG"
 _LOGGERS = ("torch_tensorrt", "torch")
 
 _lines: ContextVar[list[str] | None] = ContextVar("lightning_trt_windows_lines", default=None)
-_listener: ContextVar[Callable[[str], None] | None] = ContextVar("lightning_trt_windows_hearer", default=None)
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("lightning_trt_windows_listener", default=None)
 
 
 def record_line(line: str) -> None:

@@ -107,7 +107,14 @@ class TensorRTRuntime:
             return _Engine(self, record, engine)
 
     def new_context(self, engine: Any) -> Any:
-        """An execution context, with the runtime cache, CUDA graphs and specialization as asked for."""
+        """An execution context, with the runtime cache, CUDA graphs and specialization as asked for.
+
+        Returns:
+            The context.
+
+        Raises:
+            LightningTrtError: TensorRT makes no context.
+        """
         with self._lock:
             if self._cache is None and not self.cuda_graphs and self._specialization is None:
                 context = engine.create_execution_context()

@@ -1,7 +1,7 @@
 """Whether an artifact can run here: what it needs, what is here, what to do. All mismatches at once.
 
 TensorRT-RTX engines are portable across operating systems, so none is refused for them: running an artifact on Linux is
-the rehearsal of running it on Windows.
+a dry run, or rehearsal, of running it on Windows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Machine:
     """What is here."""
 
     system: str
-    """As ``platform.system()`` names it."""
+    """Name of the operating system, as ``platform.system()`` gives it."""
     torch: str | None
     """Version of PyTorch; ``None`` where it is not installed."""
     cuda_build: str | None
@@ -134,6 +134,9 @@ def check_environment(artifact: Artifact, device: str, headers: Mapping[str, Eng
         device: Where, as ``"cuda:0"``.
         headers: What the engines say about themselves, by name, as far as they say it.
 
+    Returns:
+        Mismatches that leave doubts, each of which was told as a warning.
+
     Raises:
         EnvironmentMismatchError: Everything that is not as it must be.
     """
@@ -162,7 +165,7 @@ def _system_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mismatc
     if artifact.manifest.backend.options.get(TWIN) is True:
         if machine.system != "Linux":
             yield Mismatch(
-                "Linux, for this is the twin of an artifact, made to be compared where it was built",
+                "Linux: this is the twin (host build) of an artifact, made to be compared where it was built",
                 machine.system,
                 "load the artifact itself",
             )
@@ -292,8 +295,8 @@ def _capability_mismatches(artifact: Artifact, machine: Machine) -> Iterator[Mis
         yield Mismatch(
             wanted,
             found,
-            "it may run and serves for a rehearsal, but NVIDIA does not support it (kernels are not specialized there "
-            "for shapes: that gave wrong numbers)",
+            "it may run, which suffices for a rehearsal (a dry run), but NVIDIA does not support it (kernels are not "
+            "specialized there for shapes: that gave wrong numbers)",
             fatal=False,
         )
         return

@@ -118,10 +118,6 @@ class Execution:
             return [self._taken(*pair) for pair in zip(self._results, outputs)]
         return outputs
 
-    def run_again(self) -> None:
-        """Enqueue the engine once more with the memory of the last call and nothing around it: to measure with."""
-        self.context.execute_async_v3(0 if self._streams is None else self._streams.handle)
-
     def _as_before(self, inputs: Sequence[torch.Tensor]) -> bool:
         """Whether shapes are those of the last call, and TensorRT can read the tensors where they are."""
         shapes = self._shapes

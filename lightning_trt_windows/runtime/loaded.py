@@ -25,7 +25,15 @@ __all__ = ["LoadedModule", "assemble"]
 class LoadedModule:
     """An artifact on a GPU; called like the ``forward`` it was exported from. Any thread may call it.
 
-    It runs in eval mode and without gradients, as everything in it did at the export.
+    It runs in eval mode and without gradients, as everything in it did at the export. ``load`` makes it.
+
+    Args:
+        artifact: What was loaded.
+        device: Where it runs.
+        program: The graph, with engines and weights as its children.
+        structure: How arguments and results are nested.
+        tensors: Whether each value of a call is a tensor; the others were fixed at the export.
+        runtime_cache: Keeps the kernels that TensorRT-RTX compiles, if the user wants them kept.
     """
 
     def __init__(
@@ -60,11 +68,16 @@ class LoadedModule:
         return tuple(argument.name for argument in self._structure.arguments)
 
     def example_arguments(self, size: Literal["min", "opt", "max"] = "opt") -> dict[str, Any]:
-        """Arguments of ``forward`` by name, nested as they were, that the artifact takes: to measure time with.
+        """Make arguments of ``forward`` that the artifact takes, nested as they were, to measure time with.
 
         Args:
-            size: Smallest sizes, those that the engines are tuned for, or the largest. Values mean nothing: floating
-                point numbers are between 0 and 1, all others are 1.
+            size: Smallest sizes, those that the engines are tuned for, or the largest.
+
+        Returns:
+            Each argument by its name. Values mean nothing: floating-point numbers are between 0 and 1, others are 1.
+
+        Raises:
+            ConfigurationError: ``size`` is none of the three.
         """
         if size not in ("min", "opt", "max"):
             raise ConfigurationError(f"size must be 'min', 'opt' or 'max', got {size!r}")
@@ -81,7 +94,7 @@ class LoadedModule:
         """Run on the current CUDA stream, without waiting for it.
 
         Raises:
-            ConfigurationError: Arguments, shapes, dtypes or devices that the artifact was not built for.
+            ConfigurationError: The artifact was not built for these arguments, shapes, dtypes or devices.
         """
         leaves = self._structure.flatten(args, kwargs)
         if self._constants:
@@ -92,7 +105,13 @@ class LoadedModule:
         return self._structure.unflatten(self._run(*leaves))
 
     def call_flat(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
-        """Run on the tensors that the manifest lists, in its order; gives the outputs as it lists them.
+        """Run on a flat list of tensors.
+
+        Args:
+            tensors: The inputs that the manifest lists, in its order.
+
+        Returns:
+            The outputs that the manifest lists, in its order.
 
         Raises:
             ConfigurationError: As a call does.
@@ -104,7 +123,14 @@ class LoadedModule:
         return outputs
 
     def flat_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """The tensors of a call, as ``call_flat`` takes them.
+        """Take the tensors out of the arguments of a call.
+
+        Args:
+            args: Arguments of ``forward`` by position.
+            kwargs: Arguments of ``forward`` by name.
+
+        Returns:
+            The tensors, as ``call_flat`` takes them.
 
         Raises:
             ConfigurationError: The call does not fit ``forward`` as it was exported.
@@ -113,13 +139,23 @@ class LoadedModule:
         return [leaf for leaf, is_tensor in zip(leaves, self._tensors) if is_tensor]
 
     def arguments(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call of ``forward`` that these tensors make: the inverse of ``flat_inputs``."""
+        """Make the arguments of a call of tensors: the inverse of ``flat_inputs``.
+
+        Args:
+            tensors: The inputs that the manifest lists, in its order.
+
+        Returns:
+            Arguments of ``forward`` by position, and by name.
+        """
         given = iter(tensors)
         leaves = [next(given) if is_tensor else value for is_tensor, value in zip(self._tensors, self._exported)]
         return self._structure.call(leaves)
 
     def save_runtime_cache(self) -> Path | None:
-        """Write the runtime cache now, rather than when the module goes; ``None`` where there is no cache.
+        """Write the runtime cache now, rather than when the module is deleted.
+
+        Returns:
+            The file, or ``None`` where the artifact was loaded without a cache.
 
         Raises:
             OutputError: The file cannot be written.
@@ -154,6 +190,9 @@ def assemble(
     runtime_cache: RuntimeCache | None = None,
 ) -> LoadedModule:
     """Make the callable: engines and weights become children of the program's graph.
+
+    Returns:
+        The module.
 
     Raises:
         ArtifactError: The program and the manifest do not belong together.

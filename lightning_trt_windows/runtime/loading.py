@@ -52,12 +52,16 @@ def load(
         trusted_keys: Ed25519 public keys, or files with them. The manifest must be signed by one of them; that is
             checked before the ``.ep`` is opened. ``None`` asks for no signature, an empty list is an error.
 
+    Returns:
+        The module: called as ``forward`` is, with tensors on ``device``.
+
     Raises:
         ArtifactError: A file is missing or damaged, the signature is missing or by another key, or the program has
             something in it that no artifact needs.
-        EnvironmentMismatchError: PyTorch, TensorRT, driver or GPU are not what the artifact needs, all mismatches; or
-            there is too little memory.
-        ConfigurationError: An option that the artifact's backend does not have; a runtime cache that cannot be read.
+        EnvironmentMismatchError: PyTorch, TensorRT, the driver or the GPU is not what the artifact needs (the error
+            lists every mismatch), or there is too little memory.
+        ConfigurationError: The artifact's backend does not have an option, an option has a value outside its choices,
+            or the runtime cache cannot be read.
     """
     artifact = read_artifact(path)
     if trusted_keys is not None:
@@ -134,6 +138,9 @@ def load_program(artifact: Artifact, device: torch.device, open_engine: EngineOp
         artifact: The artifact; it is compared with its manifest.
         device: Where it runs.
         open_engine: Makes what runs an engine of its bytes.
+
+    Returns:
+        The module.
 
     Raises:
         ArtifactError: As ``load`` raises it.

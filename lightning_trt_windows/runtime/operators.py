@@ -37,6 +37,9 @@ _FACTORIES = frozenset({"dict", "list", "tuple", "set", "int", "float", "str"})
 def resolve(target: Any) -> Callable[..., Any]:
     """What ``target`` names: a registered operator or arithmetic.
 
+    Returns:
+        The function.
+
     Raises:
         ValueError: Anything else.
     """

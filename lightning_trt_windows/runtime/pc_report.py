@@ -29,7 +29,7 @@ LITTLE_SPACE = 2_000_000_000
 """Bytes below which a directory is worth a word."""
 _PYTHONS = ((3, 10), (3, 13))
 _RUNTIME_DLLS = ("vcruntime140.dll", "vcruntime140_1.dll", "msvcp140.dll")
-"""Of the Microsoft Visual C++ Redistributable; PyTorch's and TensorRT's libraries link to them."""
+"""Libraries of the Microsoft Visual C++ Redistributable; those of PyTorch and TensorRT link to them."""
 _REDISTRIBUTABLE = "https://aka.ms/vs/17/release/vc_redist.x64.exe"
 _GENERATIONS = {7: "Volta or Turing (RTX 20)", 8: "Ampere (RTX 30) or Ada (RTX 40)", 9: "Hopper", 10: "Blackwell"}
 _OLDEST = (8, 0)
@@ -60,11 +60,14 @@ def finding(name: str, look: Callable[[], str]) -> Finding:
 
 
 def directory_finding(place: Path) -> str:
-    """That ``place`` can be written to, and its free space.
+    """Say that ``place`` can be written to, and how much space is free.
+
+    Returns:
+        The sentence.
 
     Raises:
-        EnvironmentMismatchError: There is little of it.
-        OSError: It cannot be written to.
+        EnvironmentMismatchError: There is little free space.
+        OSError: ``place`` cannot be written to.
     """
     with tempfile.TemporaryFile(dir=place):
         pass
@@ -83,6 +86,9 @@ def examine_pc(
         file: The artifact that is to run here; without one, what any artifact of TensorRT-RTX needs.
         directory: Where files will be written, such as runtime caches.
         device: The GPU.
+
+    Returns:
+        Findings, in the order of the layers that need each other.
 
     Raises:
         ArtifactError: ``file`` has no manifest that can be read.

@@ -65,6 +65,9 @@ def read_graph(program: Mapping[str, Any], tokens: Mapping[str, int], device: to
         tokens: Text that stands for a payload, and the number of its engine.
         device: Takes the place of every device that the graph names.
 
+    Returns:
+        The graph with its leaves.
+
     Raises:
         ValueError: Something that programs of engines and tensors do not have. Others where the JSON is damaged.
     """

@@ -52,9 +52,9 @@ class Program:
 
     graph: ProgramGraph
     weights: tuple[torch.Tensor, ...]
-    """Those that the graph uses, on the device."""
+    """Weights that the graph uses, on the device."""
     in_spec: pytree.TreeSpec
-    """Of the pair ``(args, kwargs)``."""
+    """Structure of the pair ``(args, kwargs)``."""
     out_spec: pytree.TreeSpec
     described: Mapping[str, Any]
     """The graph as JSON, as it stands in the file."""
@@ -70,6 +70,9 @@ def read_program(artifact: Artifact, file: EpFile, device: torch.device) -> Prog
         artifact: The artifact.
         file: Its ``.ep``.
         device: Where its weights go, and what takes the place of every device that it names.
+
+    Returns:
+        The program without its engines.
 
     Raises:
         ArtifactError: The archive holds something that a program of engines and tensors does not need, or is damaged.

@@ -33,6 +33,9 @@ def with_known_classes(text: str, namedtuples: Mapping[str, Any], *, outputs: bo
         text: The tree as ``torch.export.save`` writes it.
         namedtuples: Class name to ``{"field_names": [...]}``, from the same file.
         outputs: Whether values are made of the tree; fields that were ``None`` are then part of the dict.
+
+    Returns:
+        The tree as text.
     """
     _register_record()
     protocol, tree = json.loads(text)
@@ -103,6 +106,9 @@ class Structure:
 
     def flatten(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The leaves of a call, in the program's order.
+
+        Returns:
+            The leaves.
 
         Raises:
             ConfigurationError: The call does not fit ``forward`` as it was exported.
@@ -190,6 +196,9 @@ def arguments_of(
         leaves: For each leaf whether it is a tensor, and what it was at the export where it is not.
         tensors: Dotted names of the tensors, in order, from the manifest.
         names: Names of the leaves in the graph; they name an argument without tensors.
+
+    Returns:
+        The arguments, and how many come first by position.
 
     Raises:
         ArtifactError: The program and the manifest do not belong together.

@@ -21,7 +21,7 @@ class Destination:
     """Paths to build at, and what is left to do then."""
 
     paths: ArtifactPaths
-    """Of this machine."""
+    """Paths on this machine."""
     remote: RemoteArtifact | None = None
     """Where it has to be uploaded."""
 
@@ -33,12 +33,15 @@ class Destination:
         *,
         staging: Path | None = None,
     ) -> Destination:
-        """That of the artifact of ``checkpoint``: in the directory ``output``, by default in the checkpoint's own.
+        """Say where the artifact of ``checkpoint`` goes: to the directory ``output``, by default the checkpoint's own.
 
         Args:
             checkpoint: The checkpoint.
             output: Directory or URL for the artifact.
             staging: Directory to build in what has to be uploaded; by default one that goes when the process ends.
+
+        Returns:
+            The destination.
         """
         directory = None if output is None else place_of(output)
         place: Path | RemoteFile = checkpoint
@@ -54,8 +57,11 @@ class Destination:
     def finished(self, artifact: Artifact) -> Artifact:
         """Upload ``artifact`` where it has to be, and add it to the index of its directory if there is one.
 
+        Returns:
+            The artifact as it is in its final place.
+
         Raises:
-            OutputError: It cannot be uploaded; it is whole on this machine, where the message says.
+            OutputError: The artifact cannot be uploaded; the message says where it is whole on this machine.
         """
         if self.remote is not None:
             artifact = self.remote.upload(artifact)

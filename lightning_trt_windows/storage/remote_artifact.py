@@ -33,8 +33,11 @@ class RemoteArtifact:
     def of(cls, url: str) -> RemoteArtifact:
         """Name the artifact that ``url`` belongs to: its ``.ep`` or its ``.json``.
 
+        Returns:
+            The artifact's place; nothing need be there.
+
         Raises:
-            ConfigurationError: Another ending, or a name that is illegal on Windows.
+            ConfigurationError: ``url`` has another ending, or a name that is illegal on Windows.
         """
         file = RemoteFile(url)
         return cls(RemoteFile(file.parent), ArtifactPaths.of(file.name))
@@ -56,6 +59,9 @@ class RemoteArtifact:
     def read(self) -> Artifact:
         """What its manifest says; the ``.ep`` stays where it is, and only its size is looked at.
 
+        Returns:
+            The artifact, with the URL of its ``.ep``.
+
         Raises:
             ArtifactError: There is no manifest, it is damaged, or the ``.ep`` is not the one that it describes.
         """
@@ -74,8 +80,12 @@ class RemoteArtifact:
     def upload(self, artifact: Artifact) -> Artifact:
         """Put the files of ``artifact`` here, its manifest last.
 
+        Returns:
+            The same artifact, with its URL.
+
         Raises:
-            OutputError: That was refused. There is no artifact here then; the files of this machine are still there.
+            OutputError: The upload was refused. There is then no artifact here; the files of this machine are still
+                there.
         """
         local = artifact.paths
         target = self.manifest
@@ -98,8 +108,11 @@ class RemoteArtifact:
     def remove(self, checkpoint: str) -> bool:
         """Delete it, if what stands here is one and says that it is of the file ``checkpoint``.
 
+        Returns:
+            Whether it was there.
+
         Raises:
-            OSError: That was refused.
+            OSError: The file system refused to delete it.
         """
         try:
             manifest = parse_manifest(self.manifest.read(), self.manifest.url)
@@ -116,8 +129,11 @@ class RemoteArtifact:
     def fetch(self, directory: Path) -> Artifact:
         """Copy it into ``directory``, the manifest last, and check it.
 
+        Returns:
+            The artifact on this machine.
+
         Raises:
-            ArtifactError: It is not there, or not whole.
+            ArtifactError: The artifact is missing or incomplete.
         """
         found = self.read()
         try:
@@ -143,8 +159,8 @@ def fetch(url: str | os.PathLike[str], directory: str | os.PathLike[str] | None 
         ``lightning_trt_windows.inspect`` take. The path of an artifact of this machine is given back as it is.
 
     Raises:
-        ArtifactError: It is not there, or its content is not that of its manifest.
-        ConfigurationError: Nothing is installed that knows the protocol.
+        ArtifactError: The artifact is missing, or its content differs from its manifest.
+        ConfigurationError: No installed package knows the protocol of ``url``.
     """
     place = place_of(url)
     if isinstance(place, Path):
@@ -165,7 +181,7 @@ def fetch_run(url: str | os.PathLike[str], directory: str | os.PathLike[str] | N
         The directory. That of a run on this machine is given back as it is.
 
     Raises:
-        ArtifactError: There is none, or one of them is not whole.
+        ArtifactError: There is no artifact, or one of them is damaged.
     """
     place = place_of(url)
     if isinstance(place, Path):

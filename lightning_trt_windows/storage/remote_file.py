@@ -65,6 +65,9 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 def place_of(path: str | os.PathLike[str] | RemoteFile) -> Path | RemoteFile:
     """Where ``path`` is: a file of this machine, also where it is written ``file://``, or one elsewhere.
 
+    Returns:
+        A path of this machine, or a file elsewhere.
+
     Raises:
         ConfigurationError: A URL that has gone through ``pathlib.Path``, which took a slash from it.
     """
@@ -148,7 +151,11 @@ class RemoteFile:
         self._on_system(write)
 
     def upload(self, source: Path) -> None:
-        """Make it a copy of ``source``, and see that it has arrived."""
+        """Make it a copy of ``source``, and see that it has arrived.
+
+        Raises:
+            OSError: The file system refuses it, or fewer bytes have arrived than were sent.
+        """
         size = source.stat().st_size
 
         def put(system: Any, path: str) -> None:
@@ -245,8 +252,11 @@ def temporary_directory() -> Path:
 def download_checkpoint(checkpoint: RemoteFile, directory: Path) -> Path:
     """Copy a checkpoint into ``directory``.
 
+    Returns:
+        The copy.
+
     Raises:
-        CheckpointError: It is not there, or cannot be read.
+        CheckpointError: The checkpoint does not exist or cannot be read.
     """
     path = directory / checkpoint.name
     try:

@@ -45,7 +45,7 @@ INDEX_VERSION = "1.0"
 """MAJOR.MINOR. A new minor only adds keys."""
 
 Directory = Path | RemoteFile
-"""Of this machine or elsewhere."""
+"""A directory of this machine or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class IndexEntry:
     file: FileName
     """The ``.ep``."""
     size: int
-    """Of the ``.ep`` in bytes."""
+    """Size of the ``.ep`` in bytes."""
     manifest: FileName
     manifest_sha256: Sha256
     checkpoint: Name | None = None
-    """As in the manifest; ``None`` where a module was exported that came from none."""
+    """Name of the checkpoint as in the manifest; ``None`` where a module was exported that came from none."""
     epoch: int | None = None
     global_step: int | None = None
     monitor: Name | None = None
@@ -80,7 +80,7 @@ class IndexEntry:
     """``min`` or ``max``: which end of it is the better one."""
     score: Annotated[float, finite] | None = None
     best: Annotated[bool, flag] = False
-    """Of those with the same monitor the best one here; without a monitor, the one that the Trainer calls the best."""
+    """Whether it is the best of those here with its monitor; without a monitor, what the Trainer calls the best."""
     last: Annotated[bool, flag] = False
     """The one with the most steps; one of an index, unless it is empty."""
 
@@ -102,7 +102,7 @@ class IndexEntry:
         return step, epoch, called_last or self.last
 
     def judged(self, standing: Standing) -> IndexEntry:
-        """With what the Trainer says now."""
+        """The entry with what the Trainer says now."""
         score = standing.score if standing.score is not None and math.isfinite(standing.score) else None
         if score is None:
             return replace(self, best=standing.best, last=standing.last)
@@ -128,8 +128,11 @@ class RunIndex:
     def read(cls, directory: str | os.PathLike[str] | RemoteFile) -> RunIndex:
         """The index that stands in ``directory``.
 
+        Returns:
+            The index.
+
         Raises:
-            ArtifactError: There is none, or it is damaged.
+            ArtifactError: There is no index, or it is damaged.
             UnsupportedFormatError: A newer version of this package wrote it.
         """
         place = place_of(directory)
@@ -143,8 +146,11 @@ class RunIndex:
     def from_json(cls, data: bytes, where: str) -> RunIndex:
         """The index that a file's content is; ``where`` names the file in messages.
 
+        Returns:
+            The index.
+
         Raises:
-            ArtifactError: It is not a valid index: everything that is wrong with it.
+            ArtifactError: The data is not a valid index; the error lists every fault.
             UnsupportedFormatError: A newer version of this package wrote it.
         """
         place = schema.Place()
@@ -173,6 +179,9 @@ class RunIndex:
         Args:
             directory: A checkpoint directory, or its URL.
             standings: What the Trainer says, by the checkpoints' names as manifests have them.
+
+        Returns:
+            The index that those manifests make.
         """
         place = place_of(directory)
         entries = []
@@ -190,7 +199,7 @@ class RunIndex:
         return cls(tuple(entries))._settled()
 
     def with_artifact(self, artifact: Artifact, data: bytes) -> RunIndex:
-        """With ``artifact``, whose manifest is ``data``, in place of what had its name."""
+        """The index with ``artifact``, whose manifest is ``data``, in place of what had its name."""
         entry = IndexEntry.of(artifact.manifest, artifact.paths.manifest.name, data)
         return RunIndex((*(e for e in self.entries if e.file != entry.file), entry))._settled()
 
@@ -199,7 +208,7 @@ class RunIndex:
         return RunIndex(tuple(entry for entry in self.entries if entry.file != file))._settled()
 
     def judged(self, standings: Mapping[str, Standing]) -> RunIndex:
-        """With what the Trainer says now, by the checkpoints' names as manifests have them."""
+        """The index with what the Trainer says now, by the checkpoints' names as manifests have them."""
         entries = (entry.judged(standings.get(entry.checkpoint or "", Standing())) for entry in self.entries)
         return RunIndex(tuple(entries))._settled()
 
@@ -221,7 +230,7 @@ class RunIndex:
         """Put it into ``directory``, whole or not at all.
 
         Raises:
-            OutputError: That was refused.
+            OutputError: The index cannot be written.
         """
         where = _child(place_of(directory), INDEX_NAME)
         data = (json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -235,7 +244,7 @@ class RunIndex:
             raise OutputError(f"cannot write {where}: {error}; see that the place can be written to") from error
 
     def _settled(self) -> RunIndex:
-        """In order, and with one last and one best of each monitor."""
+        """The index in order, with one last artifact and one best of each monitor."""
         entries = sorted(self.entries, key=lambda e: (e.order[0], e.file))
         latest = last_of((e.order, e) for e in entries) if entries else None
         best = {id(entry) for entry in _best(entries)}
@@ -255,6 +264,9 @@ def _best(entries: Iterable[IndexEntry]) -> Iterator[IndexEntry]:
 
 def directories_with_artifacts(root: str | os.PathLike[str]) -> Sequence[Directory]:
     """The directories at and below ``root`` that have manifests in them.
+
+    Returns:
+        The directories, sorted.
 
     Raises:
         ArtifactError: There is no such directory.

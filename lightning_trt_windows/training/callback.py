@@ -14,10 +14,9 @@ from typing_extensions import override
 from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, resolve, written_class
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
-from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.builds.queue import Failure
 from lightning_trt_windows.checkpoints.metadata import SHAPES
-from lightning_trt_windows.discovery.discover import Discovered, discover
+from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
@@ -25,19 +24,12 @@ from lightning_trt_windows.loggers import LogArtifacts
 from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, Precision
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
-from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.events import Events
 from lightning_trt_windows.training.guard import Guard, hook
 from lightning_trt_windows.training.options import Options
 from lightning_trt_windows.training.outbox import Outbox
 from lightning_trt_windows.training.outcomes import Outcomes
-from lightning_trt_windows.training.preflight import (
-    Preflight,
-    check_arguments,
-    check_space,
-    check_strategy,
-    try_capture,
-)
+from lightning_trt_windows.training.preflight import Preflight, check_machine, check_request, try_capture
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
 from lightning_trt_windows.training.state import go_on
@@ -72,11 +64,12 @@ class WindowsExport(Callback):
             ``"engine"``, the type that ``precision`` names.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
         min_block_size: Minimum number of operators in a TensorRT subgraph.
-        golden: Record inputs and outputs of the module beside each artifact, for ``verify``.
+        golden: Record goldens (inputs and reference outputs of the module) beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
             there must be a GPU that runs it, ``"auto"`` where there may be one. A wrong one is a failure and stays.
         check: Compare what engines will compute with the module before they are built, on the CPU: ``"auto"`` within a
-            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs stays in PyTorch, or is refused.
+            second or two, ``"full"`` at all sizes, ``False`` not at all. What differs runs in PyTorch (fallback) or is
+            refused.
         formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
             where the whole program runs in engines; where it does not, a warning says so.
         method: What to export instead of ``forward``.
@@ -98,7 +91,7 @@ class WindowsExport(Callback):
             whether it can be.
 
     Raises:
-        ConfigurationError: An argument outside its choices.
+        ConfigurationError: An argument is outside its choices or its range.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[WindowsExport()])
@@ -220,25 +213,13 @@ class WindowsExport(Callback):
         self._switched_off = True  # until all that is known to prevent an export has been looked at
         self._guard.directory = trainer.default_root_dir
         check_alone(trainer, WindowsExport)
-        check_strategy(trainer, when=self.when, executor=self.options.executor)
-        check_arguments(pl_module, self.options)
+        check_request(trainer, pl_module, self.options)
         try:
-            backend = get_backend(self.settings.backend)
-            # names can only be checked against upstream itself, whose import takes seconds
-            unusual = self.settings.compile_options or self.settings.compute_capabilities
-            if unusual or "onnx" in self.settings.formats:
-                backend.check(self.settings)
-            rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
-            rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
+            check_machine(trainer, pl_module, self.options)
         finally:
             error = sys.exc_info()[1]
             # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it
             self._switched_off = isinstance(error, ConfigurationError)
-        if not trainer.checkpoint_callbacks:
-            rank_zero_info(
-                "WindowsExport: this Trainer has no ModelCheckpoint. The final weights will be exported into its root "
-                "directory."
-            )
 
     @override
     @hook(raises=True)
@@ -395,14 +376,8 @@ class WindowsExport(Callback):
         self._preflight.attempt(moment, type(pl_module).__name__, capture)
 
     def _discover(self, trainer: Trainer, pl_module: LightningModule) -> Discovered:
-        return discover(
-            pl_module,
-            inputs=self.options.inputs,
-            datamodule=getattr(trainer, "datamodule", None),
-            observer=self._observer,
-            method=self.options.method,
-            options=self.options.ranges,
-        )
+        datamodule = getattr(trainer, "datamodule", None)
+        return self.options.discover(pl_module, datamodule=datamodule, observer=self._observer)
 
 
 def _fast_dev_run(trainer: Trainer) -> bool:

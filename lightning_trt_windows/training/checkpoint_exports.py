@@ -21,7 +21,8 @@ from lightning_trt_windows.checkpoints.reader import step_of
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
 from lightning_trt_windows.export.job import SavedProgram
-from lightning_trt_windows.export.pipeline import build, existing, prepare
+from lightning_trt_windows.export.pipeline import build, prepare
+from lightning_trt_windows.export.reuse import existing
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.training.events import Listener
@@ -56,7 +57,7 @@ class CheckpointExports:
         self._guard = guard
         self._staging = Staging()
         """Where checkpoints of other file systems are meanwhile."""
-        self._tracer = Tracer(options.settings, method=options.method, extra=options.extra, retrace=options.retrace)
+        self._tracer = Tracer(options, retrace=options.retrace)
         self._executor, self._own_executor = options.make_executor()
         self._builds = Builds(
             self._executor,
@@ -127,18 +128,10 @@ class CheckpointExports:
     def add_final(self, directory: Path | RemoteFile) -> None:
         """Export the weights that the module holds, of a training that wrote no checkpoint, into ``directory``."""
         with self._guard("exporting the final weights"):
-            options = self.options
             beside = directory / f"{FINAL}.ckpt" if isinstance(directory, Path) else f"{directory.url}/{FINAL}.ckpt"
             destination = Destination.of(place_of(beside), None)
             destination.paths.ep.parent.mkdir(parents=True, exist_ok=True)
-            job = prepare(
-                self.module,
-                self._discover(),
-                destination.paths,
-                options.settings,
-                method=options.method,
-                extra=options.extra,
-            )
+            job = prepare(self.module, self._discover(), destination.paths, self.options)
             self._events.on_artifact(destination.finished(build(job)))
 
     def removed(self, place: Path | RemoteFile) -> None:

@@ -21,7 +21,7 @@ def yields_to_configured(export: Any, trainer: Any, kind: type[Any]) -> bool:
         return False
     # a new list: Lightning is on its way through the old one
     trainer.callbacks = [callback for callback in trainer.callbacks if callback is not export]
-    rank_zero_info(f"WindowsExport: the Trainer has one already, so {export.default_of} adds none.")
+    rank_zero_info(f"WindowsExport: the Trainer already has a WindowsExport, so {export.default_of} adds none.")
     return True
 
 

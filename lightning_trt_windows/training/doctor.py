@@ -22,6 +22,9 @@ def examine(directory: str | os.PathLike[str] = ".", backend: BackendName = "aut
     Args:
         directory: Where artifacts will be written.
         backend: The backend that will be used.
+
+    Returns:
+        Findings, in the order of the layers that need each other.
     """
     place = Path(directory)
     return [

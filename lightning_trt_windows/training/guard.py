@@ -81,6 +81,9 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
 
     Args:
         raises: With ``on_error="raise"`` the exception is raised here, where it cannot end a training that has begun.
+
+    Returns:
+        A decorator.
     """
 
     def decorate(method: _T) -> _T:

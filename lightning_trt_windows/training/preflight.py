@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_wa
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import range_text, shape_text
+from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.ranges import UnseenSymbolError
 from lightning_trt_windows.errors import (
@@ -26,17 +26,20 @@ from lightning_trt_windows.errors import (
     ShapeDiscoveryError,
     did_you_mean,
 )
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import exported_part, has_forward
 from lightning_trt_windows.progress.upstream_output import unlogged
-from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
+from lightning_trt_windows.training.doctor import installed_versions
 from lightning_trt_windows.training.options import Options
 
 __all__ = [
     "PREFLIGHT",
     "Preflight",
     "check_arguments",
+    "check_machine",
+    "check_request",
     "check_space",
     "check_strategy",
     "checkpoint_paths",
@@ -52,7 +55,40 @@ _SMALLEST = 1_000_000
 _SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 
-def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None:
+def check_request(trainer: Any, module: nn.Module, options: Options) -> None:
+    """Refuse what can never be exported: by this strategy, or of this module.
+
+    Raises:
+        ConfigurationError: The parameters are spread over processes, the other processes would wait for a build, or
+            the options name a method or inputs that the module does not have.
+    """
+    check_strategy(trainer, options)
+    check_arguments(module, options)
+
+
+def check_machine(trainer: Any, module: nn.Module, options: Options) -> None:
+    """Refuse what cannot be exported on this machine as it is now; otherwise say how exports will be made.
+
+    Raises:
+        ConfigurationError: The backend does not take the settings.
+        EnvironmentMismatchError: A package is missing, or has a version that does not fit.
+        OutputError: The disk has no room for one artifact.
+    """
+    settings = options.settings
+    backend = get_backend(settings.backend)
+    # names can only be checked against upstream itself, whose import takes seconds
+    if settings.compile_options or settings.compute_capabilities or "onnx" in settings.formats:
+        backend.check(settings)
+    rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
+    rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, module)}.")
+    if not trainer.checkpoint_callbacks:
+        rank_zero_info(
+            "WindowsExport: this Trainer has no ModelCheckpoint. The final weights will be exported into its root "
+            "directory."
+        )
+
+
+def check_strategy(trainer: Any, options: Options) -> None:
     """Refuse ways of training under which the module cannot be captured.
 
     Raises:
@@ -67,7 +103,7 @@ def check_strategy(trainer: Any, *, when: str, executor: str | Executor) -> None
             "(FSDPStrategy(state_dict_type='full'), ModelParallelStrategy(save_distributed_checkpoint=False)); "
             "of a sharded checkpoint the command makes one file, with --trust-checkpoint"
         )
-    if trainer.world_size > 1 and when == "checkpoint" and executor == "inline":
+    if trainer.world_size > 1 and options.every and options.executor == "inline":
         raise ConfigurationError(
             f"executor='inline' with when='checkpoint' would let {trainer.world_size - 1} other processes wait for "
             "each build, until their communication times out; use executor='process'"
@@ -96,6 +132,9 @@ def check_arguments(module: nn.Module, options: Options) -> None:
 def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     """Refuse a disk without room for one artifact; otherwise a sentence about it.
 
+    Returns:
+        A sentence with the free space, and what an artifact needs.
+
     Raises:
         OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
     """
@@ -115,11 +154,14 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
 def try_capture(module: nn.Module, discovered: Discovered, *, method: str) -> str:
     """Capture ``module``, keep nothing, and say in a sentence how it went.
 
+    Returns:
+        The sentence.
+
     Raises:
         LightningTrtError: What would be raised after the training.
     """
     with unlogged():
-        job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportSettings(), method=method)
+        job = prepare(module, discovered, ArtifactPaths.of("preflight.ep"), ExportOptions(method=method))
     inputs = ", ".join(
         f"{record.name} {record.dtype} {shape_text(map(range_text, record.min, record.max))}" for record in job.inputs
     )
@@ -171,8 +213,11 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
 
     Of a resumed run, every one in their directories: ModelCheckpoint itself does not remember them all.
 
+    Returns:
+        The checkpoints, each once.
+
     Raises:
-        OSError: They are on another file system, which does not answer.
+        OSError: The checkpoints are on another file system, which does not answer.
     """
     paths: dict[str, Path | RemoteFile] = {}
     for callback in trainer.checkpoint_callbacks:

@@ -209,7 +209,7 @@ class Session:
         try:
             return checkpoint_paths(self.trainer, every=self.every)
         except OSError as error:
-            self._events.on_failure(None, CheckpointError(f"the checkpoints of this run cannot be looked at: {error}"))
+            self._events.on_failure(None, CheckpointError(f"the checkpoints of this run cannot be listed: {error}"))
             return []
 
     def _add_best_and_last(self, paths: Iterable[Path | RemoteFile], *, is_early: bool = False) -> None:

@@ -20,6 +20,9 @@ def verified(artifact: Artifact, wanted: bool | Literal["auto"], *, twin: Artifa
         wanted: ``True`` makes numbers that cannot be checked a failure, ``"auto"`` does not.
         twin: Compiled from the same program with the same settings for this machine, where the artifact itself cannot
             run here: its numbers are checked, and the manifest says that they are the twin's.
+
+    Returns:
+        The artifact with the verdict in its manifest.
     """
     if twin is not None:
         # the numbers are the twin's, the files are the artifact's own
@@ -42,7 +45,7 @@ def failure_of(artifact: Artifact) -> VerificationError | None:
         listed = "\n  - ".join(wrong)
         return VerificationError(
             f"{artifact.path.name} was built and does not compute what the module does; it stays where it is, and its "
-            f"manifest says it:\n  - {listed}"
+            f"manifest says so:\n  - {listed}"
         )
     if found.get("required") and not found.get("calls"):
         return VerificationError(
@@ -55,8 +58,12 @@ def failure_of(artifact: Artifact) -> VerificationError | None:
 def raise_if_failed(artifact: Artifact) -> Artifact:
     """``artifact``, unless it was verified and is wrong.
 
+    Returns:
+        The artifact.
+
     Raises:
-        VerificationError: It is.
+        VerificationError: The artifact does not compute what the module does, or its numbers had to be checked and were
+            not.
     """
     if error := failure_of(artifact):
         raise error

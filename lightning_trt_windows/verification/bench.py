@@ -76,7 +76,11 @@ class Bench:
     points: tuple[Point, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Give the same as JSON values.
+
+        Returns:
+            Plain values, by the names of the fields.
+        """
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     def __str__(self) -> str:
@@ -125,7 +129,7 @@ def bench(
         Latency, throughput and the time of the first call for each batch.
 
     Raises:
-        ConfigurationError: A batch outside of the artifact's range.
+        ConfigurationError: A batch is outside of the artifact's range.
         ArtifactError: The artifact is damaged.
         EnvironmentMismatchError: This machine cannot run it.
     """
@@ -170,6 +174,9 @@ def batch_symbol(manifest: Manifest) -> str | None:
 
 def write_bench(artifact: Artifact, found: Bench) -> Path:
     """Write the figures beside ``artifact``, for ``report``.
+
+    Returns:
+        The file.
 
     Raises:
         OutputError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""Call a loaded artifact and hold what it gives against goldens, or against the module itself."""
+"""Call a loaded artifact, and compare its outputs with goldens (reference outputs) or with the module itself."""
 
 from __future__ import annotations
 
@@ -74,6 +74,9 @@ def given_inputs(
     loaded: LoadedModule, inputs: Sequence[Any] | Mapping[str, Any] | None, goldens: Goldens | None
 ) -> Given:
     """The calls at which a reference is compared: the user's, those of the goldens, or synthetic ones.
+
+    Returns:
+        The calls, and where they are from.
 
     Raises:
         ConfigurationError: ``inputs`` do not fit the artifact.

@@ -1,4 +1,4 @@
-"""Goldens: inputs and outputs of the module as it was at the export, in a ``.safetensors`` beside the artifact.
+"""Goldens: inputs and reference outputs, recorded at the export in a ``.safetensors`` beside the artifact.
 
 ``docs/format.md`` is the specification of the file. Needs PyTorch and safetensors; nothing is unpickled, and nothing is
 parsed before the hash in the manifest has been compared.
@@ -45,9 +45,9 @@ class Golden:
     name: str
     """``min``, ``opt``, ``max``, ``between``, or a name of the user's."""
     inputs: tuple[torch.Tensor, ...]
-    """In the order of the manifest's inputs; on the CPU."""
+    """Inputs in the order of the manifest, on the CPU."""
     outputs: Mapping[str, torch.Tensor]
-    """By their names in the manifest. Numbers are tensors without dimensions; what is neither is left out."""
+    """Outputs by their names in the manifest. Numbers are tensors without dimensions; anything else is left out."""
     rounding: Mapping[str, float] = field(default_factory=dict)
     """For each output the relative norm by which it changes when matrix products and convolutions read their arguments
     as coarsely as the engines do: what is to be expected of an engine that is right. Empty where it is not known."""
@@ -66,7 +66,7 @@ class Goldens:
 
 
 def golden_shapes(records: Sequence[InputRecord]) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """For each name in ``SETS`` the shapes of all inputs; those of the same shapes once."""
+    """Give for each name in ``SETS`` the shapes of all inputs; sets of the same shapes are there once."""
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name in SETS:
         shapes = tuple(_shape(record, name) for record in records)
@@ -150,8 +150,11 @@ def call_sizes(records: Sequence[InputRecord], shapes: Sequence[Sequence[int]]) 
 def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) -> FileRecord:
     """Write the file at ``path``; whole or not at all.
 
+    Returns:
+        The record for the manifest.
+
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
         EnvironmentMismatchError: safetensors is not installed.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -184,8 +187,11 @@ def write_goldens(path: Path, records: Sequence[InputRecord], goldens: Goldens) 
 def read_goldens(artifact: Artifact, path: Path | None = None) -> Goldens | None:
     """The goldens beside ``artifact``, or those in the file at ``path``; ``None`` where there are none.
 
+    Returns:
+        The goldens, or ``None`` where there are none.
+
     Raises:
-        ArtifactError: They are not those of the export, or are not goldens of this artifact at all.
+        ArtifactError: The file differs from that of the export, or does not hold goldens of this artifact.
         EnvironmentMismatchError: safetensors is not installed.
     """
     if path is None:

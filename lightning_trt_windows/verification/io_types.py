@@ -45,7 +45,7 @@ def taking_the_modules_types(loaded: LoadedModule) -> Callable[..., Any]:
 
 
 def _own_dtype(loaded: LoadedModule) -> torch.dtype | None:
-    """Of the artifact's inputs and outputs; ``None`` where they are the module's."""
+    """Type of the artifact's floating-point inputs and outputs; ``None`` where it is the module's."""
     options = loaded.manifest.backend.options
     precision = str(options.get("precision"))
     known = options.get("io_precision") == "engine" and precision in PRECISION_DTYPES

@@ -29,12 +29,12 @@ class MetricOutcome:
     module: float
     artifact: float
     max_drop: float
-    """By how much the artifact's may be worse."""
+    """How much worse the artifact's value may be."""
     higher_is_better: bool
 
     @property
     def drop(self) -> float:
-        """By how much it is worse; negative where it is better."""
+        """How much worse the artifact's value is; negative where it is better."""
         return self.module - self.artifact if self.higher_is_better else self.artifact - self.module
 
     @property
@@ -67,9 +67,14 @@ def verify_metric(
         higher_is_better: Whether it is worse when it is lower.
         device: The GPU, where ``artifact`` is a file.
 
+    Returns:
+        Both values, and by how much the artifact's is worse.
+
     Raises:
-        VerificationError: It is worse by more. The manifest says so then.
-        ConfigurationError: ``data`` has no batches, or ``metric`` returns no number.
+        VerificationError: The artifact is worse by more than ``max_drop``. The manifest then says so.
+        ConfigurationError: ``data`` has no batches or can be iterated only once, or ``metric`` returns no number.
+        ArtifactError: The artifact is damaged.
+        EnvironmentMismatchError: This machine cannot run the artifact.
     """
     from lightning_trt_windows.runtime.loaded import LoadedModule
     from lightning_trt_windows.runtime.loading import load

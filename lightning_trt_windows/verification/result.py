@@ -29,9 +29,9 @@ class Call:
     """One call of the artifact, compared."""
 
     name: str
-    """Of the sizes: ``min``, ``opt``, ``max``, ``between``; or of a call of the user's."""
+    """Name of the sizes: ``min``, ``opt``, ``max``, ``between``; or of a call of the user's."""
     sizes: Mapping[str, int]
-    """Of each named dimension."""
+    """Size of each named dimension."""
     outputs: tuple[Compared, ...]
     error: str = ""
     """What the call raised, where it did."""
@@ -168,12 +168,12 @@ class Verification:
 
 def _section(title: str, issues: tuple[str, ...] | None, good: str) -> Iterator[str]:
     if issues is None:
-        yield f"  {title:<12} not looked at"
+        yield f"  {title:<12} not checked"
         return
     if not issues:
         yield f"  {title:<12} {good}"
         return
-    yield f"  {title:<12} {len(issues)} {'thing is' if len(issues) == 1 else 'things are'} not so"
+    yield f"  {title:<12} {len(issues)} problem{'' if len(issues) == 1 else 's'}"
     yield from (f"    - {issue}" for issue in issues)
 
 

@@ -58,9 +58,12 @@ def verify(
             for no signature, an empty list is an error.
         loaded: The artifact, loaded already: compares numbers without loading it again, on its device.
 
+    Returns:
+        What was checked, with every fault that was found.
+
     Raises:
-        ArtifactError: There is no manifest that could be read. Everything else that is wrong is in the result.
-        ConfigurationError: ``inputs`` without ``reference``; a key that cannot be read.
+        ArtifactError: The manifest is missing or damaged. Every other fault is in the result.
+        ConfigurationError: ``inputs`` are given without ``reference``, or a key cannot be read.
     """
     if inputs is not None and reference is None:
         raise ConfigurationError(
@@ -91,7 +94,11 @@ def record_verification(
     Args:
         verification: What was found.
         required: Note that the export was not to do without numbers.
-        kind: Whether the numbers are the artifact's own or those of its twin.
+        kind: Whether the numbers are the artifact's own (``"itself"``) or those of its twin: the same program, compiled
+            for the machine that builds.
+
+    Returns:
+        The artifact with its new manifest.
 
     Raises:
         OutputError: The manifest cannot be written.

@@ -314,7 +314,7 @@ def test_removing_the_manifest_ends_the_artifact(tiny: Artifact) -> None:
     """Twice is as good as once."""
     remove_manifest(ArtifactPaths.of(tiny.path))
     remove_manifest(ArtifactPaths.of(tiny.path))
-    with pytest.raises(ArtifactError, match="is no artifact"):
+    with pytest.raises(ArtifactError, match="is not an artifact"):
         read_artifact(tiny.path)
 
 

@@ -71,7 +71,7 @@ def test_the_report_says_what_a_user_asks(tiny: Artifact) -> None:
     ]
     assert section(report, "Ranges") == ["         min  opt  max", "  batch    1    4    8  input axis 0"]
     assert section(report, "Outputs") == ["  output  float32  [batch, 2]"]
-    assert section(report, "Left to PyTorch") == ["  aten.nonzero.default"]
+    assert section(report, "Fallback to PyTorch") == ["  aten.nonzero.default"]
     assert section(report, "Built with") == ["  torch               2.14.1+cu130", "  torch-tensorrt-rtx  2.14.0"]
     assert section(report, "Verification") == ["  relative_error  0.0003", "  batches         [1, 8]"]
     assert section(report, "Issues") == ["  none"]

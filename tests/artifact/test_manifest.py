@@ -217,7 +217,7 @@ def test_ordinary_names_are_names(name: str) -> None:
     [
         ("min", [5, 4], "axis 0: expected min <= opt <= max, got 5, 4, 8"),
         ("max", [3, 4], "axis 0: expected min <= opt <= max, got 1, 4, 3"),
-        ("min", [1, 3], "axis 1: is static (its symbol is null) and yet 3 to 4"),
+        ("min", [1, 3], "axis 1: is static (its symbol is null), but ranges from 3 to 4"),
         ("opt", [4], RANKS),
         ("symbols", ["batch"], RANKS),
     ],

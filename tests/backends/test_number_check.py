@@ -85,7 +85,7 @@ def test_what_would_be_wrong_stays_in_pytorch_or_is_right(tmp_path: Path) -> Non
         assert "test_number_check.py" in left.line
         assert "relative error" in left.reason
         assert left.operator in artifact.manifest.fallback_ops
-        assert "Left to PyTorch" in str(inspect(artifact.path))
+        assert "Fallback to PyTorch" in str(inspect(artifact.path))
 
 
 def test_a_node_that_is_converted_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

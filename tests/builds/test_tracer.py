@@ -21,7 +21,7 @@ from lightning_trt_windows.builds.trace_folder import STALE_AFTER, sweep
 from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import CaptureError
-from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.export.options import ExportOptions
 
 INPUTS = {"x": InputSpec((DimRange(1, 2, 8), 4))}
 
@@ -34,7 +34,7 @@ def taken(tracer: Tracer, module: Any) -> Snapshot:
 @pytest.fixture
 def tracer() -> Tracer:
     """With the defaults."""
-    return Tracer(ExportSettings(), method="forward", extra={}, retrace=False)
+    return Tracer(ExportOptions())
 
 
 class Annealed(Regression):

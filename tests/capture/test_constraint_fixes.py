@@ -14,7 +14,7 @@ from lightning_trt_windows.artifact.manifest import Source
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CaptureError
-from lightning_trt_windows.export.pipeline import _capture_what_can_be
+from lightning_trt_windows.export.narrowed_capture import capture_narrowed
 
 BATCH = DimRange(1, 4, 16, name="batch")
 
@@ -68,7 +68,7 @@ CASES = [
 @pytest.mark.parametrize(("module", "shape", "wanted", "note"), CASES, ids=[case[0].__name__ for case in CASES])
 def test_inferred_dimensions_give_in(module: type, shape: tuple, wanted: tuple, note: str) -> None:
     """What was only seen becomes static, equal, narrower or stepped as the module insists; the manifest says so."""
-    _, discovered = _capture_what_can_be(module(), found(InputSpec((BATCH, *shape)), "observed"), "forward")
+    _, discovered = capture_narrowed(module(), found(InputSpec((BATCH, *shape)), "observed"), "forward")
     assert discovered.inputs["x"].shape == (BATCH, *wanted)
     assert note in discovered.notes[-1]
     assert any("; " in dim for dim in discovered.sources["x"].dims)
@@ -78,7 +78,7 @@ def test_inferred_dimensions_give_in(module: type, shape: tuple, wanted: tuple, 
 def test_dimensions_asked_for_are_errors(module: type, shape: tuple) -> None:
     """What the user asked for is not changed behind his back: argument, axis, range and remedy are named."""
     with pytest.raises(CaptureError, match=r"x\.\d \(\w, .*\) cannot be as dynamic as you asked for: .* Change its"):
-        _capture_what_can_be(module(), found(InputSpec((BATCH, *shape)), "argument"), "forward")
+        capture_narrowed(module(), found(InputSpec((BATCH, *shape)), "argument"), "forward")
 
 
 def test_a_real_export_that_gave_in(tmp_path: Path) -> None:

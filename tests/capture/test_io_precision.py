@@ -15,6 +15,7 @@ from lightning_trt_windows import DimRange, InputSpec, export_module, verify, ve
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.settings import ExportSettings
 
@@ -133,11 +134,21 @@ def test_other_types(precision: Any, weights: str, tmp_path: Path) -> None:
 def test_a_build_elsewhere_gives_the_same(module: nn.Module, half: StandIn, tmp_path: Path) -> None:
     """The casts are in the program that travels, and another request than that of the module's own types."""
     settings = ExportSettings(precision="16", io_precision="engine", golden=True)
-    job = prepare(module, discover(module, inputs=INPUTS), ArtifactPaths.of(tmp_path / "m.windows.ep"), settings)
+    job = prepare(
+        module,
+        discover(module, inputs=INPUTS),
+        ArtifactPaths.of(tmp_path / "m.windows.ep"),
+        ExportOptions(settings=settings),
+    )
     artifact = build(pickle.loads(pickle.dumps(job)))
     assert artifact.manifest.inputs == half.artifact.manifest.inputs
     assert artifact.manifest.golden.sha256 == half.artifact.manifest.golden.sha256
-    own = prepare(module, discover(module, inputs=INPUTS), job.paths, ExportSettings(precision="16", golden=True))
+    own = prepare(
+        module,
+        discover(module, inputs=INPUTS),
+        job.paths,
+        ExportOptions(settings=ExportSettings(precision="16", golden=True)),
+    )
     assert job.fingerprint == half.artifact.manifest.backend.options["request"] != own.fingerprint
 
 

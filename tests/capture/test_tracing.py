@@ -174,7 +174,7 @@ class TestWhatStays:
 
         wide = InputSpec((BATCH, DimRange(8, 10, 24, "h"), DimRange(8, 9, 24, "w")))
         with pytest.raises(
-            DimensionError, match=r"takes another way where h != \(3 \+ w\) does not hold, as at h="
+            DimensionError, match=r"takes another branch where h != \(3 \+ w\) does not hold, as at h="
         ) as e:
             capture(Together(), {"x": wide})
         assert {(s.symbol, s.static) for s in e.value.suggestions} == {("h", 10), ("w", 9)}

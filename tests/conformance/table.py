@@ -49,7 +49,7 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
         "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this",
         "page.",
         "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
-        "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
+        "artifact, with the reason below. Random operators run in PyTorch, and there is nothing to compare. *Captured",
         "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
         "2 and more; the check of every export refuses such a module. *Left open*: the sample is right but for the",
         "place of NaN among numbers, which TensorRT does not define. The check that every export makes of itself is",

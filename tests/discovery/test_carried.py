@@ -106,7 +106,7 @@ def test_what_has_no_plain_form() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "in the form 99 were found, and 1 is read"),
+        ({"format": 99}, "in the form 99 were found, but 1 is read here"),
         ({"method": "encode"}, "those of encode, and forward is to be exported"),
         ({"tables": 3}, "do not fit: TypeError"),
     ],

@@ -32,7 +32,9 @@ from lightning_trt_windows.checkpoints.reader import read_checkpoint, read_weigh
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export.job import Job, SavedProgram
-from lightning_trt_windows.export.pipeline import build, existing, prepare
+from lightning_trt_windows.export.options import ExportOptions
+from lightning_trt_windows.export.pipeline import build, prepare
+from lightning_trt_windows.export.reuse import existing
 from lightning_trt_windows.settings import ExportSettings
 
 
@@ -43,7 +45,7 @@ class TestJob:
         """A job with its program in memory is the same build after a journey through pickle."""
         module = Regression()
         prepared = prepare(
-            module, discover(module, datamodule=Data()), ArtifactPaths.of(tmp_path / "m.ep"), ExportSettings()
+            module, discover(module, datamodule=Data()), ArtifactPaths.of(tmp_path / "m.ep"), ExportOptions()
         )
         travelled = pickle.loads(pickle.dumps(prepared))
         assert build(travelled).manifest.engines == build(prepared).manifest.engines
@@ -56,9 +58,7 @@ class TestJob:
         reused = replace(
             traced, program=SavedProgram(tmp_path / "program.pt2", second), paths=ArtifactPaths.beside(second)
         )
-        own = prepare(
-            other, discover(other, datamodule=Data()), ArtifactPaths.of(tmp_path / "own.ep"), ExportSettings()
-        )
+        own = prepare(other, discover(other, datamodule=Data()), ArtifactPaths.of(tmp_path / "own.ep"), ExportOptions())
         artifact = build(reused)
         assert artifact.manifest.engines == build(own).manifest.engines
         assert artifact.manifest.checkpoint is not None
@@ -253,7 +253,7 @@ class TestTracer:
         if compiled:
             module.net.compile()
         inputs = {argument: InputSpec((DimRange(1, 4, 8), 4))}
-        tracer = Tracer(ExportSettings(), method=method, extra={}, retrace=False)
+        tracer = Tracer(ExportOptions(method=method))
         x = torch.randn(4, 4)
         for name in ("a", "b"):
             torch.nn.init.normal_(module.inner.weight)

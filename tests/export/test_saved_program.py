@@ -22,9 +22,9 @@ from lightning_trt_windows import DimRange, InputSpec
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.export.saved_program import load_program, save_program
-from lightning_trt_windows.settings import ExportSettings
 
 
 @dataclass
@@ -65,7 +65,7 @@ SPEC = InputSpec((DimRange(1, 2, 4), 4))
 def job(tmp_path: Path) -> Job:
     """A build of the model."""
     found = discover(Model(), inputs={"sample": Sample(SPEC), "pair": Pair(SPEC, SPEC)})  # type: ignore[arg-type]
-    return prepare(Model(), found, ArtifactPaths.of(tmp_path / "m.windows.ep"), ExportSettings())
+    return prepare(Model(), found, ArtifactPaths.of(tmp_path / "m.windows.ep"), ExportOptions())
 
 
 def trees(path: Path) -> tuple[str, str, Any]:

@@ -32,6 +32,7 @@ from lightning_trt_windows._compat.bindings import bindings
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.manifest import EngineRecord, PayloadLocation
 from lightning_trt_windows.discovery.discover import discover
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.modules.state import original
 from lightning_trt_windows.runtime.engine_runner import TensorRTRuntime
@@ -164,7 +165,12 @@ def of_zoo(name: str) -> Recorded:
     found = discover(
         module, inputs=entry.inputs, datamodule=entry.datamodule(), options=entry.options, method=entry.method
     )
-    job = prepare(module, found, ArtifactPaths.of(Path(f"/tmp/{name}.windows.ep")), settings, method=entry.method)
+    job = prepare(
+        module,
+        found,
+        ArtifactPaths.of(Path(f"/tmp/{name}.windows.ep")),
+        ExportOptions(settings=settings, method=entry.method),
+    )
     recorded = Recorded(compile_evaluated(job.program, build=True, **entry.settings))
     artifact = SimpleNamespace(manifest=SimpleNamespace(inputs=job.inputs))
     exported = Exported(entry, original(module), found, artifact, 0.0)  # type: ignore[arg-type]  # its shapes only

@@ -47,8 +47,8 @@ def build(folder: Path, names: Sequence[str]) -> None:
     from zoo.models import ZOO
 
     from lightning_trt_windows.artifact.artifact import ArtifactPaths
+    from lightning_trt_windows.export.options import ExportOptions
     from lightning_trt_windows.export.pipeline import prepare
-    from lightning_trt_windows.settings import ExportSettings
 
     for name in names:
         for precision in PRECISIONS:
@@ -61,7 +61,7 @@ def build(folder: Path, names: Sequence[str]) -> None:
         cases = [(args, kwargs, floats(evaluated(module, *tree_map(wide, (args, kwargs))))) for args, kwargs in calls]
         torch.save(cases, folder / f"{name}.cases.pt")
         again = ZOO[name]
-        job = prepare(again.module(), exported.discovered, ArtifactPaths.of(folder / "x.windows.ep"), ExportSettings())
+        job = prepare(again.module(), exported.discovered, ArtifactPaths.of(folder / "x.windows.ep"), ExportOptions())
         torch.export.save(job.program, folder / f"{name}.pt2")
 
 

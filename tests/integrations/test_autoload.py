@@ -81,7 +81,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"LIGHTNING_TRT_WINDOWS=\S+windows\.yaml cannot be read: .*No such file.* It is 1, or a YAML file"),
+        (None, r"LIGHTNING_TRT_WINDOWS=\S+windows\.yaml cannot be read: .*No such file.* It must be 1, or a YAML file"),
         ("when: [", r"windows\.yaml is not YAML: .*line 1"),
         ("- when", r"windows\.yaml must hold arguments of WindowsExport by name"),
         ("precison: '16'", r"WindowsExport has no argument 'precison'; did you mean 'precision'\?"),

@@ -117,7 +117,7 @@ def test_engines_of_tensorrt_run_on_windows_only(artifact: Artifact) -> None:
     assert line.startswith("wanted Windows, for which these TensorRT engines were built, found Linux")
     assert found(classic(artifact, twin=True), bindings="11.1.0.5", system="Linux") == []
     (line,) = found(classic(artifact, twin=True), bindings="11.1.0.5")
-    assert line.startswith("wanted Linux, for this is the twin of an artifact")
+    assert line.startswith("wanted Linux: this is the twin (host build) of an artifact")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def exit_codes() -> str:
         says = (kind.__doc__ or "").splitlines()[0].replace("``", "`")
         if kind.exit_code > 1:
             rows.append(f"| {kind.exit_code} | `{kind.__name__}`: {says.strip().rstrip('.')} |")
-    rows.append(f"| {CUT_OFF} | what read the output ended before it, as `head` does |")
+    rows.append(f"| {CUT_OFF} | the program that read the output ended first, as `head` does |")
     return "\n".join(rows) + "\n"
 
 

@@ -60,7 +60,7 @@ class _Network:
         self.keep = interpreter
         self.network = read_network(interpreter_trt(interpreter), context.net, weights=context.weight_refit_map)
         self.names = list(interpreter._input_names), list(interpreter._output_names)
-        self.kinds = self.network.layer_kinds
+        self.kinds = {step.kind for step in self.network.steps}
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[str]]:
         evaluation = self.network.evaluate(dict(zip(self.names[0], tensors)), self.names[1])

@@ -10,6 +10,7 @@ import torch
 from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.discovery.discover import discover
 from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
 from lightning_trt_windows.settings import ExportSettings
 from support.lightning_models import Data
@@ -27,5 +28,7 @@ def job(directory: Path, module: Any, settings: ExportSettings | None = None) ->
     """A job with its program in a file and its weights in a checkpoint."""
     path = checkpoint(directory / "a.ckpt", module)
     discovered = discover(module, datamodule=Data())
-    prepared = prepare(module, discovered, ArtifactPaths.beside(path), settings or ExportSettings())
+    prepared = prepare(
+        module, discovered, ArtifactPaths.beside(path), ExportOptions(settings=settings or ExportSettings())
+    )
     return prepared.saved(directory / "program.pt2", weights=path)

@@ -351,4 +351,4 @@ def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
         strategy = FSDPStrategy()
 
     with pytest.raises(ConfigurationError, match="of a sharded checkpoint the command makes one file"):
-        check_strategy(Trainer(), when="train_end", executor="process")
+        check_strategy(Trainer(), WindowsExport(executor="process").options)

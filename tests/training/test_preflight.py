@@ -76,9 +76,9 @@ def test_others_would_wait() -> None:
     """Builds in the training process, with several of them, while training goes on."""
     trainer = SimpleNamespace(strategy=object(), world_size=3)
     with pytest.raises(ConfigurationError, match="would let 2 other processes wait"):
-        check_strategy(trainer, when="checkpoint", executor="inline")
-    check_strategy(trainer, when="train_end", executor="inline")
-    check_strategy(trainer, when="checkpoint", executor="process")
+        check_strategy(trainer, WindowsExport(when="checkpoint", executor="inline").options)
+    check_strategy(trainer, WindowsExport(executor="inline").options)
+    check_strategy(trainer, WindowsExport(when="checkpoint").options)
 
 
 def test_the_best_and_the_last(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ class TestFiles:
         paths.golden.write_bytes(paths.golden.read_bytes()[:-1])
         found = verify(paths.ep, loaded=loaded)
         assert len(found.integrity) == 2 and found.verdict == "failed"
-        assert found.structure is None and found.environment is None and "structure    not looked at" in str(found)
+        assert found.structure is None and found.environment is None and "structure    not checked" in str(found)
         assert "its content is not that of the export" in found.integrity[0]
         assert found.integrity[1].startswith("goldens: m.windows.golden.safetensors has ")
         assert found.calls == () and found.not_checked == "nothing of a damaged artifact is run"

@@ -16,6 +16,7 @@ from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
 from lightning_trt_windows.artifact.manifest import InputRecord
 from lightning_trt_windows.artifact.shapes import InputSpec
 from lightning_trt_windows.discovery.discover import Discovered, call_arguments, discover
+from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.modules.containers import map_leaves, split
 from lightning_trt_windows.modules.state import original
@@ -42,9 +43,9 @@ def export(entry: Entry, folder: Path) -> Exported:
     """Find the shapes, capture, compile, write."""
     module, data = entry.module(), entry.datamodule()
     started = time.perf_counter()
-    settings = ExportSettings(**entry.settings)
+    options = ExportOptions(settings=ExportSettings(**entry.settings), method=entry.method)
     found = discover(module, inputs=entry.inputs, datamodule=data, options=entry.options, method=entry.method)
-    job = prepare(module, found, ArtifactPaths.of(folder / f"{entry.name}.windows.ep"), settings, method=entry.method)
+    job = prepare(module, found, ArtifactPaths.of(folder / f"{entry.name}.windows.ep"), options)
     artifact = build(job)
     return Exported(entry, original(module), found, artifact, time.perf_counter() - started)
 

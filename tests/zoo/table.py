@@ -61,7 +61,7 @@ def page(rows: Sequence[Row]) -> str:
     made = [row for row in rows if row.errors]
     names = ("torch", "torch-tensorrt-rtx", "tensorrt-rtx", "lightning", "torchvision", "timm", "transformers")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    head = ("model", "from", "inputs: min..opt..max", "engines", "stays in PyTorch", "seconds", "result")
+    head = ("model", "from", "inputs: min..opt..max", "engines", "fallback", "seconds", "result")
     lines = [
         "# The zoo",
         "",

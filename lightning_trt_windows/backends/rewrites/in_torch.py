@@ -20,11 +20,14 @@ _DROPOUT = 4
 
 
 def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> frozenset[str]:
-    """Names of the nodes in ``module`` that stay in PyTorch for what they take or give.
+    """Names of the nodes in ``module`` that fall back to PyTorch for what they take or give.
 
     Args:
         module: A lowered graph.
         takes_double: Engines compute what is in float64 in float32, as was asked for.
+
+    Returns:
+        The names.
     """
     names = set(numbers_of_sizes(module))
     for node in module.graph.nodes:

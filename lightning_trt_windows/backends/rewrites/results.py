@@ -33,6 +33,9 @@ def as_traced(blocks: Upstream, network: Any, node: Node, result: Any) -> Any:
         network: TensorRT's network; layers are added to it where something differs.
         node: The node that was converted.
         result: Tensors of the network, or anything else, which is returned as it is.
+
+    Returns:
+        A tensor, or several, of the traced shapes and types.
     """
     value = node.meta.get("val")
     if node.op != "call_function":

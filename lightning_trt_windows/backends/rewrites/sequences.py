@@ -1,7 +1,7 @@
 """BatchNorm over sequences of any length, which upstream's converter cannot convert: in words that it can.
 
 The converter makes a picture of a sequence and wants to know its length. Without one it fails, and the operator would
-stay in PyTorch between two engines. In inference BatchNorm is one multiplication and one addition per channel.
+fall back to PyTorch, between two engines. In inference BatchNorm is one multiplication and one addition per channel.
 """
 
 from __future__ import annotations

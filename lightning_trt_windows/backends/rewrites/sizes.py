@@ -1,7 +1,7 @@
 """Floating numbers made of sizes that vary, as tensors: ``1 / x.shape[1]``, ``x.shape[1] ** -0.5``.
 
 Torch-TensorRT divides sizes as integers, and an engine takes and returns tensors only. A number of this kind becomes a
-tensor without axes, which PyTorch treats as it treats a number. What cannot become one stays in PyTorch.
+tensor without axes, which PyTorch treats as it treats a number. What cannot become one falls back to PyTorch.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _filled(module: GraphModule, node: Node, made: dict[Node, Node | None]) -> b
 
 
 def numbers_of_sizes(module: GraphModule) -> frozenset[str]:
-    """Names of the nodes that compute floating numbers of sizes, and of those that take them: they stay in PyTorch."""
+    """Names of the nodes that compute floating numbers of sizes, and of those that take them, which fall back."""
     found = set()
     for node in module.graph.nodes:
         if isinstance(value_of(node), (torch.SymFloat, torch.SymBool)):

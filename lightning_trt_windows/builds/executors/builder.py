@@ -43,6 +43,9 @@ class Surroundings:
             niceness: Added to that of this process.
             sees_gpus: Whether GPUs are visible.
             threads: Number of threads for PyTorch's operators, where nobody has said so already.
+
+        Returns:
+            The surroundings.
         """
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         if not sees_gpus:  # TensorRT-RTX builds without a GPU, and all of its memory belongs to the training

@@ -71,6 +71,9 @@ def died(how: str, kept: str, log: str) -> str:
         how: It ended.
         kept: What ``keep`` said.
         log: All that it wrote.
+
+    Returns:
+        A sentence.
     """
     tail = f". Its last words:\n{log[-_LOG_TAIL:]}" if log else ""
     return f"the build process {how}. {kept}{tail}"

@@ -12,7 +12,7 @@ from lightning_trt_windows.artifact.files import readable_size
 __all__ = ["MemoryLimit", "memory_taken", "prefer_for_oom_kill"]
 
 _SHARE = 0.8
-"""Of the memory that is free when a build begins: what it may take unless it is told otherwise."""
+"""Share of the memory that is free when a build begins which it may take by default."""
 
 
 def prefer_for_oom_kill() -> None:

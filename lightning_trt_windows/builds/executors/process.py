@@ -130,6 +130,9 @@ class BuildProcess(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue ``function(job)``; the function is a module's, and the job can be pickled.
 
+        Returns:
+            What the build will give; cancelling it ends the build.
+
         Raises:
             RuntimeError: The executor has been shut down.
         """

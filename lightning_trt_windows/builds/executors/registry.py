@@ -27,6 +27,9 @@ def named_executor(
         build_memory: Gigabytes for one build, with ``process``.
         workers: Builds at a time, with ``process``; by default as many as ``default_workers`` says.
 
+    Returns:
+        The executor.
+
     Raises:
         ConfigurationError: The name means nothing.
         EnvironmentMismatchError: What it needs is not installed, or does not answer.

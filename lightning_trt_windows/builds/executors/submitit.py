@@ -61,7 +61,11 @@ class SubmititExecutor(Executor):
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a job. Whatever is passed is pickled into submitit's folder."""
+        """Submit a job. Whatever is passed is pickled into submitit's folder.
+
+        Returns:
+            What the job will give; cancelling it ends the job.
+        """
         build = _SubmittedBuild()
         build.job = self.executor.submit(function, *args, **kwargs)
         with self._lock:

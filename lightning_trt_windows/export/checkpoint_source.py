@@ -1,0 +1,105 @@
+"""How a checkpoint becomes a module and its inputs, without the training that wrote it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_trt_windows.checkpoints.metadata import SHAPES, read_metadata
+from lightning_trt_windows.checkpoints.reader import in_need_of_trust, read_checkpoint
+from lightning_trt_windows.discovery.carried import observer_of
+from lightning_trt_windows.discovery.discover import Discovered
+from lightning_trt_windows.discovery.observer import Observer
+from lightning_trt_windows.errors import CheckpointError, ConfigurationError
+from lightning_trt_windows.export.options import ExportOptions
+
+__all__ = ["CheckpointSource"]
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """The user's classes, which turn a checkpoint into a module."""
+
+    module_class: type
+    """The LightningModule's class; built from the hyperparameters in each checkpoint."""
+    datamodule: object | type | None = None
+    """A LightningDataModule, or its class, to take ranges from."""
+    trusted: bool = False
+    """Allow checkpoints to run code while they are read."""
+
+    def hyperparameters(self, checkpoint: Path) -> Mapping[str, Any]:
+        """Read what the module of ``checkpoint`` is built with.
+
+        Returns:
+            The hyperparameters, by the keys that Lightning gives them.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or not a checkpoint of Lightning.
+        """
+        try:
+            return read_metadata(checkpoint).hyperparameters
+        except CheckpointError:  # of a form that only PyTorch reads
+            return read_checkpoint(checkpoint, trusted=self.trusted).hyperparameters
+
+    def module(self, checkpoint: Path) -> tuple[Any, Any]:
+        """Build the module of ``checkpoint``, and the datamodule to take ranges from.
+
+        Returns:
+            The module, and the datamodule or ``None``.
+
+        Raises:
+            CheckpointError: The module or the datamodule cannot be built from what the checkpoint holds.
+            ConfigurationError: A class is neither a LightningModule nor a LightningDataModule.
+        """
+        module = _rebuilt(self.module_class, checkpoint, self.trusted)
+        datamodule = self.datamodule
+        if isinstance(datamodule, type):
+            datamodule = _rebuilt(datamodule, checkpoint, self.trusted)
+        return module, datamodule
+
+    def discover(self, checkpoint: Path, module: Any, datamodule: Any, options: ExportOptions) -> Discovered:
+        """Find the inputs of ``module``: what the datamodule shows, or without one what ``checkpoint`` carries.
+
+        Returns:
+            The inputs, and where each range comes from.
+
+        Raises:
+            ShapeDiscoveryError: Neither the datamodule nor the checkpoint tells what the module takes.
+            ConfigurationError: ``options`` name what the module does not take.
+        """
+        observer = None if datamodule is not None else _observer(checkpoint, module, options.method)
+        return options.discover(module, datamodule=datamodule, observer=observer)
+
+
+def _observer(checkpoint: Path, module: Any, method: str) -> Observer | None:
+    """What the training that wrote ``checkpoint`` has seen of ``method``; ``None`` where the file does not say."""
+    try:
+        state = read_metadata(checkpoint).callbacks.get(SHAPES)
+    except CheckpointError:
+        return None  # of a form that only PyTorch reads: it is older than such states
+    if not isinstance(state, dict):
+        return None
+    return observer_of(state, module, method, origin=f"by the training that wrote {checkpoint.name}")
+
+
+def _rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
+    """The LightningModule or LightningDataModule of a checkpoint, as ``load_from_checkpoint`` makes it."""
+    if not hasattr(cls, "load_from_checkpoint"):
+        raise ConfigurationError(
+            f"{cls.__name__} is not a LightningModule or LightningDataModule (it has no load_from_checkpoint). "
+            "For a plain module, load the weights yourself and call export_module"
+        )
+    try:
+        return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{cls.__name__} cannot be built from the hyperparameters in {checkpoint.name}: {error}. "
+            "self.save_hyperparameters() in its constructor puts them there"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise in_need_of_trust(checkpoint, error) from error
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {checkpoint.name} do not fit {cls.__name__}: {error}") from error
