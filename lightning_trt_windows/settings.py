@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "Format", "IOPrecision", "Precision"]
+__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "Format", "IOPrecision", "Precision", "Recurrent"]
 
 BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
 Format = Literal["ep", "onnx"]
 Precision = Literal["32", "16", "bf16"]
 IOPrecision = Literal["module", "engine"]
+Recurrent = Literal["auto", "engine", "pytorch"]
 
 PRECISION_DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 """What each ``Precision`` is as a dtype, as torch spells it."""
@@ -57,6 +58,10 @@ class ExportSettings:
     """``"ep"``, the artifact that ``load`` takes, is always among them. ``"onnx"`` adds a model for ONNX Runtime and
     Windows ML and the engine that it names, where the whole program runs in engines; where it does not, the artifact is
     complete without it, and a warning and a note in the manifest name the operators. Needs the package ``onnx``."""
+    recurrent: Recurrent = "engine"
+    """Where LSTM, GRU and RNN run: ``"engine"``, as loops, ``"pytorch"``, as a fallback to cuDNN, or ``"auto"``, where
+    they are faster: cuDNN for long sequences, the engine for short ones, for GRUs of 256 units and more, where nothing
+    else would be in an engine, and with ``formats=("ep", "onnx")``."""
     compile_options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
@@ -70,6 +75,7 @@ class ExportSettings:
             ("backend", get_args(BackendName)),
             ("precision", (None, *get_args(Precision))),
             ("io_precision", get_args(IOPrecision)),
+            ("recurrent", get_args(Recurrent)),
         ):
             if getattr(self, name) not in choices:
                 listed = ", ".join(repr(c) for c in choices)

@@ -23,6 +23,7 @@ def test_the_defaults_are_allowed() -> None:
         ("precision", 16, "precision must be one of"),
         ("io_precision", "16", "io_precision must be one of 'module', 'engine', got '16'"),
         ("io_precision", "engine", "needs a precision"),
+        ("recurrent", "cudnn", "recurrent must be one of 'auto', 'engine', 'pytorch', got 'cudnn'"),
         ("compute_capabilities", "8.6", "must be a list"),
         ("compute_capabilities", ["sm_86"], "looks like '8.6', got 'sm_86'"),
         ("compute_capabilities", ["8."], "looks like"),

@@ -30,7 +30,7 @@ from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, W
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
-from lightning_trt_windows.backends.recurrent import keep_whole, register_converters
+from lightning_trt_windows.backends.recurrent import faster_in_torch, keep_whole, register_converters
 from lightning_trt_windows.backends.rewrites import (
     OWN_DECOMPOSITIONS,
     of_types_without_engines,
@@ -48,7 +48,7 @@ from lightning_trt_windows.backends.unsupported import (
 )
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.progress.upstream_output import quiet
-from lightning_trt_windows.settings import Precision
+from lightning_trt_windows.settings import Precision, Recurrent
 
 __all__ = ["LINUX", "WINDOWS", "Build", "compile_program"]
 
@@ -86,6 +86,7 @@ def compile_program(
     platform: str = WINDOWS,
     samples: Samples | None = None,
     names: ProgramNames | None = None,
+    recurrent: Recurrent = "engine",
 ) -> Build:
     """Compile ``program`` (consumed) into engines and the fallback between them, which PyTorch runs.
 
@@ -99,6 +100,7 @@ def compile_program(
         platform: What the engines are for, as upstream's C++ writes it.
         samples: Inputs to check the numbers at; ``None`` checks nothing.
         names: What bindings are called by; ``None`` leaves them upstream's names.
+        recurrent: Where LSTM, GRU and RNN run.
 
     Returns:
         The engines and the program around them.
@@ -119,8 +121,11 @@ def compile_program(
             lowered = _lower(blocks, program, settings, precision)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
+            if recurrent == "auto" and settings.require_full_compilation:
+                recurrent = "engine"
+            slower = faster_in_torch(lowered, recurrent)
             parted, engines, notes, wrong = _build_all(
-                blocks, lowered, settings, configure, ranges, only_in_torch, check, names
+                blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent
             )
         except CompileError as error:
             _add_log(error, log)
@@ -202,16 +207,22 @@ def _build_all(
     only_in_torch: frozenset[str],
     check: NumberCheck | None,
     names: ProgramNames | None,
+    slower: Mapping[str, str],
+    recurrent: Recurrent,
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
             "The module computes nothing (its outputs are its inputs or constants), so TensorRT has nothing to do. An "
             "assignment to the whole of a tensor (x[:] = 0.0) makes it a constant"
         )
-    kept_in_torch: dict[str, str] = {}
+    kept_in_torch = dict(slower)
     wrong: list[LeftToPyTorch] = []
     while True:
         parted = partition(blocks, lowered, settings, {*only_in_torch, *kept_in_torch})
+        if recurrent == "auto" and not slower.keys().isdisjoint(kept_in_torch) and not _works_on_tensors(parted):
+            # slower in an engine, but there would be none that is worth it
+            kept_in_torch = {name: why for name, why in kept_in_torch.items() if name not in slower}
+            continue
         if check is not None:
             check.run_partitions(parted)
         called = {} if names is None else binding_names(parted, names)
@@ -242,6 +253,17 @@ def _build_all(
         targets = {node.name: operator_name(node) + model_line(node) for node in lowered.graph.nodes}
         notes = tuple(f"One use of {targets[name]} falls back to PyTorch: {why}" for name, why in kept_in_torch.items())
         return parted, engines, notes, wrong
+
+
+def _works_on_tensors(parted: GraphModule) -> bool:
+    """Whether an engine would compute something of what it is given, and not of its sizes alone."""
+    for _, graph in engine_calls(parted):
+        given = {node for node in graph.graph.nodes if node.op == "placeholder"}
+        for node in graph.graph.nodes:
+            is_tensor = isinstance(node.meta.get("val"), torch.Tensor)
+            if node.op == "call_function" and is_tensor and not given.isdisjoint(node.all_input_nodes):
+                return True
+    return False
 
 
 def _nothing_to_do(lowered: GraphModule, settings: Any, kept_in_torch: dict[str, str]) -> str:

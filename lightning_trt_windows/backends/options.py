@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning_trt_windows._compat.bindings import installed_version
 from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError, did_you_mean
-from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.settings import ExportSettings, Recurrent
 
-__all__ = ["NEVER", "changed_options", "check_formats", "check_options", "precision_options"]
+__all__ = ["NEVER", "changed_options", "check_formats", "check_options", "precision_options", "recurrent_choice"]
 
 _OURS = "set by this package"
 _CROSS = "cross compilation for Windows cannot use it"
@@ -102,6 +102,12 @@ def check_formats(settings: ExportSettings, backend: str) -> None:
         raise EnvironmentMismatchError(
             "formats: writing 'onnx' needs the package onnx: pip install 'lightning-trt-windows[onnx]'"
         )
+
+
+def recurrent_choice(settings: ExportSettings) -> Recurrent:
+    """Where recurrent nets run: a model for ONNX Runtime has them in its engine, unless told otherwise."""
+    is_free = settings.recurrent == "auto"
+    return "engine" if is_free and "onnx" in settings.formats else settings.recurrent
 
 
 def precision_options(settings: ExportSettings) -> dict[str, str]:

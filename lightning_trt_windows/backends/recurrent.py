@@ -12,17 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.recurrent import RECURRENT_OPERATORS
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
 from lightning_trt_windows.backends.layers import Layers
 from lightning_trt_windows.backends.recurrent_cells import CELLS, Weights
+from lightning_trt_windows.settings import Recurrent
 
-__all__ = ["keep_whole", "register_converters"]
+__all__ = ["faster_in_torch", "keep_whole", "register_converters"]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _ONE_STEP = 1
+_LONG = 32
+"""Steps from which cuDNN is faster, as measured on an H200 (docs/recurrent.md)."""
+_WIDE_GRU = 256
+"""Units from which a GRU in an engine is as fast as cuDNN's at every length that was measured."""
 
 
 def keep_whole(table: dict[Any, Any]) -> dict[Any, Any]:
@@ -38,6 +43,41 @@ def register_converters(blocks: Upstream) -> None:
         blocks.converter(operator, capability_validator=_converts, supports_dynamic_shapes=True)(
             functools.partial(_convert, blocks, name)
         )
+
+
+def faster_in_torch(module: GraphModule, recurrent: Recurrent) -> dict[str, str]:
+    """The recurrent nets of a lowered graph that are to fall back to PyTorch, which has cuDNN.
+
+    Args:
+        module: The graph.
+        recurrent: ``"auto"`` takes those whose usual length is long; ``"pytorch"`` all, ``"engine"`` none.
+
+    Returns:
+        Name of the node to the reason.
+    """
+    found: dict[str, str] = {}
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node.target not in RECURRENT_OPERATORS or recurrent == "engine":
+            continue
+        steps = _usual_length(node)
+        if recurrent == "pytorch":
+            found[node.name] = "recurrent='pytorch'"
+        elif steps > _LONG and not (node.target is torch.ops.aten.gru.input and _units(node) >= _WIDE_GRU):
+            found[node.name] = (
+                f"cuDNN takes {steps} steps faster than a loop in an engine does; recurrent='engine' makes the loop"
+            )
+    return found
+
+
+def _usual_length(node: Node) -> int:
+    x, batch_first = node.args[0], node.args[8]
+    size = x.meta["val"].shape[-2 if batch_first else 0]  # type: ignore[union-attr]  # a tensor's node
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def _units(node: Node) -> int:
+    params: Any = node.args[2]
+    return int(params[1].meta["val"].shape[1])
 
 
 def _converts(node: Node, settings: Any) -> bool:

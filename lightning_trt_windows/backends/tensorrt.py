@@ -26,6 +26,7 @@ from lightning_trt_windows.backends.options import (
     check_formats,
     check_options,
     precision_options,
+    recurrent_choice,
 )
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.timing_cache import default_path, timing_cache
@@ -98,6 +99,7 @@ class TensorRT:
             platform=LINUX if twin else WINDOWS,
             samples=samples,
             names=names,
+            recurrent=recurrent_choice(settings),
         )
         return CompiledProgram(
             backend=self.name,

@@ -20,6 +20,7 @@ from lightning_trt_windows.backends.options import (
     check_formats,
     check_options,
     precision_options,
+    recurrent_choice,
 )
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.errors import CompileError, ConfigurationError
@@ -112,6 +113,7 @@ class TensorRTRTX:
             device_record=_device_record,
             samples=samples,
             names=names,
+            recurrent=recurrent_choice(settings),
         )
         return CompiledProgram(
             backend=self.name,

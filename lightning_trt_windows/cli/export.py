@@ -14,7 +14,7 @@ from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree, jso
 from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision
+from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision, Recurrent
 
 __all__ = ["add"]
 
@@ -55,6 +55,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         choices=get_args(IOPrecision),
         default=defaults.io_precision,
         help="types of floating-point inputs and outputs: the module's, or that of --precision (default: %(default)s)",
+    )
+    add(
+        "--recurrent",
+        choices=get_args(Recurrent),
+        default=defaults.recurrent,
+        help="where LSTM, GRU and RNN run: in the engine, in PyTorch, or where they are faster (default: %(default)s)",
     )
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
     add(
@@ -121,6 +127,7 @@ def _export(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         precision=arguments.precision,
         io_precision=arguments.io_precision,
+        recurrent=arguments.recurrent,
         compute_capabilities=tuple(arguments.compute_capability),
         min_block_size=arguments.min_block_size,
         golden=arguments.golden,

@@ -21,7 +21,7 @@ from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
-from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, Precision
+from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, Precision, Recurrent
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.events import Events
@@ -72,6 +72,7 @@ class WindowsExport(Callback):
             refused.
         formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
             where the whole program runs in engines; where it does not, a warning says so.
+        recurrent: Where LSTM, GRU and RNN run: ``"engine"``, ``"pytorch"`` (cuDNN), or ``"auto"``, where it is faster.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
         keep_dropped: Keep the artifact of a checkpoint that is deleted (``save_top_k``).
@@ -124,6 +125,7 @@ class WindowsExport(Callback):
         verify: bool | Literal["auto"] = False,
         check: Literal["auto", "full", False] = "auto",
         formats: tuple[Format, ...] = ("ep",),
+        recurrent: Recurrent = "engine",
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,

@@ -17,7 +17,9 @@ from support.stand_in import StandIn
 from torch import Tensor, nn
 
 from lightning_trt_windows import Artifact, DimRange, InputSpec, export_checkpoint, export_module
+from lightning_trt_windows.backends.options import recurrent_choice
 from lightning_trt_windows.backends.recurrent_cells import CELLS
+from lightning_trt_windows.settings import ExportSettings
 
 STEPS, BATCH = DimRange(1, 6, 11, name="steps"), DimRange(1, 3, 5, name="batch")
 LIMIT = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -169,6 +171,52 @@ def test_left_to_pytorch_by_name(tmp_path: Path) -> None:
         module.eval(), {"input": InputSpec((STEPS, BATCH, 4))}, tmp_path / "m.windows.ep", compile_options=options
     )
     assert artifact.manifest.fallback_ops == ("aten.lstm.input",)
+
+
+LONG = DimRange(1, 40, 64, name="steps")
+
+
+@pytest.mark.parametrize(
+    ("kind", "units", "steps", "recurrent", "fallback"),
+    [
+        ("LSTM", 4, STEPS, "engine", ()),
+        ("LSTM", 4, LONG, "engine", ()),
+        ("LSTM", 4, STEPS, "pytorch", ("aten.lstm.input",)),
+        ("LSTM", 4, STEPS, "auto", ()),
+        ("LSTM", 4, LONG, "auto", ("aten.lstm.input",)),
+        ("LSTM", 4, 40, "auto", ("aten.lstm.input",)),
+        ("GRU", 4, LONG, "auto", ("aten.gru.input",)),
+        ("GRU", 256, LONG, "auto", ()),
+    ],
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_where_they_run(
+    tmp_path: Path, kind: str, units: int, steps: DimRange | int, recurrent: Any, fallback: Any, batch_first: bool
+) -> None:
+    """``recurrent`` decides; ``"auto"`` by the usual length, and a wide GRU stays in the engine."""
+    if batch_first and recurrent != "auto":
+        pytest.skip("the axis matters for the length alone")
+    net = getattr(nn, kind)(4, units, batch_first=batch_first)
+    module = nn.Sequential(nn.Linear(4, 4), Whole(net)).eval()
+    shape = (BATCH, steps, 4) if batch_first else (steps, BATCH, 4)
+    inputs = {"input": InputSpec(shape)}
+    artifact = export_module(module, inputs, tmp_path / "m.windows.ep", recurrent=recurrent)
+    assert artifact.manifest.fallback_ops == fallback
+    assert artifact.manifest.check is not None
+    assert artifact.manifest.check.left_to_pytorch == ()
+    reason = "cuDNN takes 40 steps faster" if recurrent == "auto" else "recurrent='pytorch'"
+    assert any(reason in note for note in artifact.manifest.notes) == bool(fallback)
+
+
+def test_auto_keeps_the_only_engine(tmp_path: Path) -> None:
+    """Where nothing but the net would be in an engine, it is; and a model for ONNX Runtime has it inside."""
+    net = nn.LSTM(4, 4).eval()
+    artifact = export_module(
+        Whole(net), {"x": InputSpec((LONG, BATCH, 4))}, tmp_path / "m.windows.ep", recurrent="auto"
+    )
+    assert artifact.manifest.fallback_ops == ()
+    assert recurrent_choice(ExportSettings(recurrent="auto", formats=("ep", "onnx"))) == "engine"
+    assert recurrent_choice(ExportSettings(recurrent="pytorch", formats=("ep", "onnx"))) == "pytorch"
 
 
 def test_a_wrong_cell_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
