@@ -8,16 +8,35 @@ from typing import Any, Literal, get_args
 
 from lightning_trt_windows.errors import ConfigurationError
 
-__all__ = ["PRECISION_DTYPES", "BackendName", "ExportSettings", "Format", "IOPrecision", "Precision", "Recurrent"]
+__all__ = [
+    "PRECISION_DTYPES",
+    "BackendName",
+    "ExportSettings",
+    "Format",
+    "IOPrecision",
+    "Precision",
+    "PrecisionName",
+    "Recurrent",
+]
 
 BackendName = Literal["auto", "tensorrt_rtx", "tensorrt"]
 Format = Literal["ep", "onnx"]
 Precision = Literal["32", "16", "bf16"]
+PrecisionName = Literal[
+    "32", "16", "bf16", 32, 16, "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed", "fp32", "fp16",
+    "float32", "float16", "bfloat16",
+]  # fmt: skip
+"""What is taken for a ``Precision``: also the names that Lightning's Trainer, TensorRT and PyTorch have for them."""
 IOPrecision = Literal["module", "engine"]
 Recurrent = Literal["auto", "engine", "pytorch"]
 
 PRECISION_DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 """What each ``Precision`` is as a dtype, as torch spells it."""
+_PRECISIONS: dict[Any, Precision] = {
+    **dict.fromkeys(("32", 32, "32-true", "fp32", "float32"), "32"),
+    **dict.fromkeys(("16", 16, "16-true", "16-mixed", "fp16", "float16"), "16"),
+    **dict.fromkeys(("bf16", "bf16-true", "bf16-mixed", "bfloat16"), "bf16"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +49,7 @@ class ExportSettings:
 
     backend: BackendName = "auto"
     """``auto`` takes the installed distribution: torch-tensorrt-rtx or torch-tensorrt."""
-    precision: Precision | None = None
+    precision: Precision | None = None  # also a PrecisionName, which becomes one
     """What engines compute in; inputs and outputs keep their types. ``None`` is the type of the weights, ``"32"`` is
     float32. ``"16"`` (float16) and ``"bf16"`` (bfloat16) hold the weights and compute matrix products and convolutions
     so, and sums, normalisations and exponentials in float32, as CUDA autocast does: half the size.
@@ -66,6 +85,9 @@ class ExportSettings:
     """Passed to Torch-TensorRT's ``CompilationSettings``; unknown and ineffective keys are errors."""
 
     def __post_init__(self) -> None:
+        given: Any = self.precision
+        is_name = isinstance(given, (str, int)) and not isinstance(given, bool)
+        object.__setattr__(self, "precision", _PRECISIONS.get(given, given) if is_name else given)
         formats = self.formats
         if isinstance(formats, str) or "ep" not in formats or not set(formats) <= set(get_args(Format)):
             raise ConfigurationError(f"formats must be ['ep'] or ['ep', 'onnx'], got {formats!r}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.settings import ExportSettings
+from lightning_trt_windows.settings import ExportSettings, PrecisionName
 
 
 def test_the_defaults_are_allowed() -> None:
@@ -19,8 +19,10 @@ def test_the_defaults_are_allowed() -> None:
     ("field", "value", "message"),
     [
         ("backend", "trt", "backend must be one of 'auto', 'tensorrt_rtx', 'tensorrt', got 'trt'"),
-        ("precision", "fp16", "precision must be one of None, '32', '16', 'bf16', got 'fp16'"),
-        ("precision", 16, "precision must be one of"),
+        ("precision", "fp8", "precision must be one of None, '32', '16', 'bf16', got 'fp8'"),
+        ("precision", 8, "precision must be one of"),
+        ("precision", True, "precision must be one of"),
+        ("precision", ["16"], "precision must be one of"),
         ("io_precision", "16", "io_precision must be one of 'module', 'engine', got '16'"),
         ("io_precision", "engine", "needs a precision"),
         ("recurrent", "cudnn", "recurrent must be one of 'auto', 'engine', 'pytorch', got 'cudnn'"),
@@ -36,6 +38,13 @@ def test_a_value_outside_its_choices_is_refused(field: str, value: Any, message:
     """The message names the field, the choices and what was given."""
     with pytest.raises(ConfigurationError, match=message):
         ExportSettings(**{field: value})
+
+
+@pytest.mark.parametrize("name", get_args(PrecisionName))
+def test_precision_has_the_names_that_people_know(name: Any) -> None:
+    """Lightning's, TensorRT's and PyTorch's become ours, so that one request has one fingerprint."""
+    bits = "bf16" if str(name).startswith("bf") else "16" if "16" in str(name) else "32"
+    assert ExportSettings(precision=name).precision == bits
 
 
 def test_lists_from_yaml_become_tuples() -> None:

@@ -14,7 +14,7 @@ from lightning_trt_windows.cli.inputs import EPILOG, INPUT_HELP, input_tree, jso
 from lightning_trt_windows.cli.ranges import EPILOG as RANGES_EPILOG
 from lightning_trt_windows.cli.ranges import add_ranges, range_options
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, Precision, Recurrent
+from lightning_trt_windows.settings import BackendName, ExportSettings, IOPrecision, PrecisionName, Recurrent
 
 __all__ = ["add"]
 
@@ -49,7 +49,12 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="what is written: ep, or ep,onnx for a model for ONNX Runtime beside it (default: %(default)s)",
     )
     add("--backend", choices=get_args(BackendName), default=defaults.backend, help="default: %(default)s")
-    add("--precision", choices=get_args(Precision), help="compute in this precision (default: as the weights are)")
+    add(
+        "--precision",
+        choices=[name for name in get_args(PrecisionName) if isinstance(name, str)],
+        metavar="{32,16,bf16}",
+        help="compute in this precision (default: as the weights are); the Trainer's names are taken too, as 16-mixed",
+    )
     add(
         "--io-precision",
         choices=get_args(IOPrecision),

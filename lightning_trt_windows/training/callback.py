@@ -21,7 +21,7 @@ from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
-from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, Precision, Recurrent
+from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, PrecisionName, Recurrent
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.events import Events
@@ -112,7 +112,7 @@ class WindowsExport(Callback):
         when: Literal["train_end", "checkpoint"] = "train_end",
         backend: BackendName = "auto",
         inputs: Mapping[str, InputTree] | None = None,
-        precision: Precision | None = None,
+        precision: PrecisionName | None = None,
         executor: str | Executor | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         compile_options: Mapping[str, Any] | None = None,
