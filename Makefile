@@ -87,6 +87,7 @@ windows-artifacts: $(INSTALLED)
 
 pins: $(INSTALLED)
 	@$(VENV)/bin/python tests/support/windows_wheels.py
+	@$(IN_VENV) pytest tests/bundle/test_wheel.py -m network $(ARGS)
 
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(IN_VENV) mkdocs build --quiet --strict $(ARGS)

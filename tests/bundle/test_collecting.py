@@ -25,6 +25,7 @@ from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord
 from lightning_trt_windows.bundle.pins import NUMPY, PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
+from lightning_trt_windows.bundle.wheel import package_version
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
 
@@ -59,6 +60,7 @@ class TestContent:
             "report.html",
             "requirements-windows.txt",
             "run.py",
+            f"wheels/lightning_trt_windows-{package_version()}-py3-none-any.whl",
         }
         assert (bundle.size, bundle.sha256) == (bundle.path.stat().st_size, sha256_of(bundle.path))
         with zipfile.ZipFile(bundle.path) as archive:
@@ -145,14 +147,14 @@ class TestContent:
         for name in set(names(bundle)) & {"report.html", "run.py", "bundle.json", "requirements-windows.txt"}:
             assert f"`{name}`" in text(bundle, "README.md")
 
-    def test_a_wheel_comes_along(self, tmp_path: Path) -> None:
-        """Where no index has the package, pip finds it in the bundle."""
+    def test_a_wheel_that_is_given_comes_along(self, tmp_path: Path) -> None:
+        """In place of the one of what is installed; pip is told to take that very file."""
         put(tmp_path / "run")
-        wheel = tmp_path / "lightning_trt_windows-0.1.0-py3-none-any.whl"
+        wheel = tmp_path / "lightning_trt_windows-9.9.9-py3-none-any.whl"
         wheel.write_bytes(b"PK")
         bundle = collect(tmp_path / "run", tmp_path / "b.zip", wheel=wheel).path
-        assert f"wheels/{wheel.name}" in names(bundle)
-        assert "--find-links wheels" in text(bundle, "requirements-windows.txt")
+        assert [name for name in names(bundle) if name.endswith(".whl")] == [f"wheels/{wheel.name}"]
+        assert f"./wheels/{wheel.name}" in text(bundle, "requirements-windows.txt").splitlines()
         with pytest.raises(ConfigurationError, match="is not a wheel"):
             collect(tmp_path / "run", tmp_path / "b.zip", wheel=tmp_path / "other.zip")
 
@@ -329,12 +331,13 @@ class TestRequirements:
 
     def test_exact_versions_of_builds_with_cuda(self) -> None:
         """The build is part of the version, so that PyPI's for CPUs does not match."""
-        lines = requirements([self.MADE], package="0.1.0", goldens=False, signatures=False).splitlines()
+        lines = requirements([self.MADE], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False).splitlines()
         pins = [line for line in lines if not line.startswith("#")]
         assert pins == [
             "--extra-index-url https://download.pytorch.org/whl/cu130",
             "torch==2.14.1+cu130",
-            "tensorrt-rtx==1.6.1.120",
+            "tensorrt-rtx-cu13-libs==1.6.1.120",
+            "tensorrt-rtx-cu13-bindings==1.6.1.120",
             "lightning-trt-windows==0.1.0",
             f"pybase64=={PYBASE64}",
             f"numpy=={NUMPY}",
@@ -345,31 +348,31 @@ class TestRequirements:
     def test_an_export_with_a_build_for_cpus(self) -> None:
         """Runs on one for CUDA."""
         made = ("tensorrt_rtx", {"torch": "2.13.0+cpu", "tensorrt-rtx": "1.5.0.114"})
-        assert "torch==2.13.0+cu130" in requirements([made], package="0.1.0", goldens=False, signatures=False)
+        assert "torch==2.13.0+cu130" in requirements([made], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False)
 
     def test_versions_that_nobody_looked_for(self) -> None:
         """Are pinned all the same, and the file says so."""
         made = ("tensorrt_rtx", {"torch": "2.19.0+cu140", "tensorrt-rtx": "1.9.0.1"})
-        found = requirements([made], package="0.1.0", goldens=False, signatures=False)
+        found = requirements([made], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False)
         assert "# Nobody looked whether there are wheels for Windows: torch 2.19.0, tensorrt-rtx 1.9.0.1." in found
         assert "whl/cu140" in found
 
     def test_versions_that_no_environment_can_have(self) -> None:
         """Patches of torch may differ, minors may not; TensorRT must be the same."""
         patch = ("tensorrt_rtx", {**self.MADE[1], "torch": "2.14.0+cu130"})
-        assert "torch==2.14.1+cu130" in requirements([self.MADE, patch], package="0", goldens=False, signatures=False)
+        assert "torch==2.14.1+cu130" in requirements([self.MADE, patch], package="lightning-trt-windows==0", goldens=False, signatures=False)
         for name, version in (("torch", "2.13.0+cu130"), ("tensorrt-rtx", "1.5.0.114")):
             other = ("tensorrt_rtx", {**self.MADE[1], name: version})
             with pytest.raises(ConfigurationError, match=f"the artifacts need {name} .* and one environment has one"):
-                requirements([self.MADE, other], package="0", goldens=False, signatures=False)
+                requirements([self.MADE, other], package="lightning-trt-windows==0", goldens=False, signatures=False)
 
     def test_classic_tensorrt(self) -> None:
         """Its libraries for Windows are not on PyPI."""
         made = ("tensorrt", {**self.MADE[1], "tensorrt": "11.1.0.106"})
-        found = requirements([made], package="0.1.0", goldens=False, signatures=False)
+        found = requirements([made], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False)
         assert "\n--extra-index-url https://pypi.nvidia.com\n" in found
         assert "\ntensorrt==11.1.0.106\n" in found
-        assert "tensorrt-rtx==" not in found
+        assert "tensorrt-rtx" not in found
 
     def test_the_table_has_what_is_installed(self) -> None:
         """An export here and now makes a bundle whose wheels somebody looked for."""
