@@ -29,7 +29,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--which", choices=get_args(Which), default="all", help="of each directory that holds artifacts (default: all)")
     add("--layout", choices=("bundle", "huggingface"), default="bundle", help="default: %(default)s")
     add("--engines", action="store_true", help="add the raw engines for C++ and C#, with a table of their bindings")
-    add("--wheel", metavar="FILE", help="take this wheel of lightning-trt-windows (default: one of what is installed here)")
+    add(
+        "--wheel",
+        metavar="FILE",
+        help="take this wheel of lightning-trt-windows (default: one of what is installed here)",
+    )
     add("--skip-damaged", action="store_true", help="leave damaged artifacts out")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_collect)

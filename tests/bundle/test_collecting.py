@@ -331,7 +331,9 @@ class TestRequirements:
 
     def test_exact_versions_of_builds_with_cuda(self) -> None:
         """The build is part of the version, so that PyPI's for CPUs does not match."""
-        lines = requirements([self.MADE], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False).splitlines()
+        lines = requirements(
+            [self.MADE], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False
+        ).splitlines()
         pins = [line for line in lines if not line.startswith("#")]
         assert pins == [
             "--extra-index-url https://download.pytorch.org/whl/cu130",
@@ -348,7 +350,9 @@ class TestRequirements:
     def test_an_export_with_a_build_for_cpus(self) -> None:
         """Runs on one for CUDA."""
         made = ("tensorrt_rtx", {"torch": "2.13.0+cpu", "tensorrt-rtx": "1.5.0.114"})
-        assert "torch==2.13.0+cu130" in requirements([made], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False)
+        assert "torch==2.13.0+cu130" in requirements(
+            [made], package="lightning-trt-windows==0.1.0", goldens=False, signatures=False
+        )
 
     def test_versions_that_nobody_looked_for(self) -> None:
         """Are pinned all the same, and the file says so."""
@@ -360,7 +364,9 @@ class TestRequirements:
     def test_versions_that_no_environment_can_have(self) -> None:
         """Patches of torch may differ, minors may not; TensorRT must be the same."""
         patch = ("tensorrt_rtx", {**self.MADE[1], "torch": "2.14.0+cu130"})
-        assert "torch==2.14.1+cu130" in requirements([self.MADE, patch], package="lightning-trt-windows==0", goldens=False, signatures=False)
+        assert "torch==2.14.1+cu130" in requirements(
+            [self.MADE, patch], package="lightning-trt-windows==0", goldens=False, signatures=False
+        )
         for name, version in (("torch", "2.13.0+cu130"), ("tensorrt-rtx", "1.5.0.114")):
             other = ("tensorrt_rtx", {**self.MADE[1], name: version})
             with pytest.raises(ConfigurationError, match=f"the artifacts need {name} .* and one environment has one"):

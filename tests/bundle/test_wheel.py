@@ -54,7 +54,9 @@ def test_it_holds_the_package_as_it_is() -> None:
         info = f"lightning_trt_windows-{package_version()}.dist-info"
         assert {name for name in names if not name.startswith(info)} == on_disk
         assert names[-1] == f"{info}/RECORD"
-        rows = {name: (digest, size) for name, digest, size in csv.reader(io.StringIO(archive.read(names[-1]).decode()))}
+        rows = {
+            name: (digest, size) for name, digest, size in csv.reader(io.StringIO(archive.read(names[-1]).decode()))
+        }
         assert list(rows) == names
         assert rows.pop(names[-1]) == ("", "")
         for name, row in rows.items():
