@@ -82,10 +82,8 @@ def test_the_python_sample(models: Path) -> None:
 
 
 @pytest.mark.samples
-@pytest.mark.skipif(
-    not shutil.which(COMPILER), reason="mingw-w64 is not installed: apt-get install g++-mingw-w64-x86-64"
-)
-@pytest.mark.skipif(not Path("/usr/lib/wine/wine64").exists(), reason="Wine is not installed: apt-get install wine64")
+@pytest.mark.skipif(not shutil.which(COMPILER), reason="needs mingw-w64: apt-get install g++-mingw-w64-x86-64")
+@pytest.mark.skipif(not Path("/usr/lib/wine/wine64").exists(), reason="needs Wine: apt-get install wine64")
 def test_the_cpp_sample_runs_under_wine(models: Path) -> None:
     """The whole program on the CPU provider; an engine, and a provider that cannot be loaded, end in words."""
     from support.windows_onnxruntime import INCLUDE, windows_onnxruntime

@@ -61,7 +61,7 @@ def main() -> int:
     try:
         session = open_session(arguments.model, cpu=arguments.cpu)
         properties = session.get_modelmeta().custom_metadata_map
-        inputs = {}
+        inputs: dict[str, Any] = {}
         for given in session.get_inputs():
             for size in ("min", "opt", "max"):
                 print(f"{given.name} {size} {shape_of(properties, given.name, size)}")

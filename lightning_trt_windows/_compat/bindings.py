@@ -26,8 +26,8 @@ DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Backend name, which is the name of the module too, to distribution."""
 
 _FOR_CUDA = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings")
-"""Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only, and bundles
-name the wheels of libraries and bindings, where the others are source that pip would have to build."""
+"""Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only, and
+bundles name the wheels of libraries and bindings, where the others are source that pip would have to build."""
 
 
 IMPORT_FAILURES = (ImportError, OSError, RuntimeError)
@@ -78,8 +78,11 @@ def bindings(backend: str) -> Any:
 
 
 def _module_of(backend: str) -> str:
-    """The module to import: ``tensorrt_rtx`` only imports all of ``tensorrt_rtx_bindings``, and is a distribution of its
-    own, without wheels, that may be missing."""
+    """The module to import.
+
+    ``tensorrt_rtx`` itself only imports all of ``tensorrt_rtx_bindings``. It is a distribution of its own, without
+    wheels, and bundles do without it.
+    """
     alone = f"{backend}_bindings"
     missing = backend not in sys.modules and importlib.util.find_spec(backend) is None
     return alone if missing and importlib.util.find_spec(alone) else backend

@@ -138,7 +138,7 @@ def _members(selection: Selection, *, engines: bool, wheel: Member | None) -> It
         yield wheel
     yield text_member("requirements-windows.txt", selection.requirements(wheel))
     yield text_member("run.py", run_script())
-    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, version=package))
+    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, wheel=bool(wheel), version=package))
     yield text_member("report.html", report_page([item for item, _ in items], names=_named(items)))
 
 

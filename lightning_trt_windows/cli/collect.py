@@ -32,7 +32,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--wheel",
         metavar="FILE",
-        help="take this wheel of lightning-trt-windows (default: one of what is installed here)",
+        help="take this wheel of lightning-trt-windows (default: made of what is installed)",
     )
     add("--skip-damaged", action="store_true", help="leave damaged artifacts out")
     add("--json", action="store_true", help="print JSON")

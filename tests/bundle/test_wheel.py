@@ -1,4 +1,4 @@
-"""The package's own wheel in a bundle: by the rules of the format, always the same bytes, and pip on Windows finds all."""
+"""The package's own wheel in a bundle: as the format wants it, always the same bytes; pip finds the rest."""
 
 from __future__ import annotations
 
@@ -143,8 +143,10 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.linux("starts pip, which the Windows Python of the tests does not have")
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_pip_finds_all_of_a_bundle_for_windows(tmp_path: Path, python: str) -> None:
-    """Wheels only, so that an installation compiles nothing. PyTorch is asked for as PyPI has it, without CUDA: its own
-    index may be out of reach, and `make pins` asks that for the build."""
+    """Wheels only, so that an installation compiles nothing.
+
+    PyTorch is asked for as PyPI has it, without CUDA: its own index may be out of reach, and ``make pins`` asks that.
+    """
     put(tmp_path / "run", golden=b"recorded").with_name("tiny.windows.json.sig").write_bytes(b"signed")
     extract_bundle(collect(tmp_path / "run", tmp_path / "b.zip").path, tmp_path / "unpacked")
     file = tmp_path / "unpacked" / "requirements-windows.txt"
@@ -165,5 +167,5 @@ def test_pip_finds_all_of_a_bundle_for_windows(tmp_path: Path, python: str) -> N
         for item in json.loads(report.read_text(encoding="utf-8"))["install"]
     }
     assert {"torch", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "safetensors", "cryptography"} < set(found)
-    assert all(name.endswith((f"win_amd64.{'whl'}", "none-any.whl")) for name in found.values()), found
+    assert all(name.endswith(("win_amd64.whl", "none-any.whl")) for name in found.values()), found
     assert found["lightning-trt-windows"] == f"lightning_trt_windows-{package_version()}-py3-none-any.whl"

@@ -1,8 +1,8 @@
 """ONNX Runtime for Windows, as far as compiling and starting the C++ sample under Wine takes it.
 
-The DLLs are those of the Windows wheels of ``onnxruntime`` and ``msvc-runtime``. The wheels have no headers, which are in
-the NuGet package Microsoft.ML.OnnxRuntime: ``ONNXRUNTIME_INCLUDE`` names a folder with them. Where it is not set, they are
-taken from a package of npm that ships them inside its build for iOS (150 MB, once).
+The DLLs are those of the Windows wheels of ``onnxruntime`` and ``msvc-runtime``. The wheels have no headers, which are
+in the NuGet package Microsoft.ML.OnnxRuntime: ``ONNXRUNTIME_INCLUDE`` names a folder with them. Where it is not set,
+they are taken from a package of npm that ships them inside its build for iOS (150 MB, once).
 """
 
 from __future__ import annotations
