@@ -61,6 +61,7 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
         verifies=", compares its outputs with those recorded at the export" if goldens else "",
         example=f"{folder}/{first.artifact.path.name}",
         call=_call(first.manifest),
+        tensorrt="TensorRT-RTX, some 100 MB" if first.manifest.backend.name == "tensorrt_rtx" else "TensorRT",
         wheels=_WHEELS if wheel else "",
         engines=_ENGINES if engines else "",
     )
