@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test quick versions zoo classic examples processes fuzz windows windows-artifacts pins docs lint types clean
+.PHONY: help demo picture test quick versions zoo classic examples processes fuzz windows windows-artifacts samples pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -28,6 +28,7 @@ help: ## say what there is
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
 	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1 GB in ~/.cache)"
+	@echo "make samples  compile examples/windows for Windows and run it under Wine (needs mingw-w64; downloads 170 MB)"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style and formatting with ruff"
@@ -81,12 +82,17 @@ fuzz: $(INSTALLED)
 
 windows: $(INSTALLED)
 	@$(IN_VENV) tools.windows_python test $(ARGS)
+	@$(if $(ARGS),,$(IN_VENV) pytest tests/test_windows_samples.py -m samples)
+
+samples: $(INSTALLED)
+	@$(IN_VENV) pytest tests/test_windows_samples.py -m "samples or not samples" $(ARGS)
 
 windows-artifacts: $(INSTALLED)
 	@$(IN_VENV) tools.windows_python record $(FOLDER)
 
 pins: $(INSTALLED)
 	@$(VENV)/bin/python tests/support/windows_wheels.py
+	@$(IN_VENV) pytest tests/bundle/test_wheel.py -m network $(ARGS)
 
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(IN_VENV) mkdocs build --quiet --strict $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ __all__ = [
 DISTRIBUTIONS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
 """Backend name, which is the name of the module too, to distribution."""
 
-_FOR_CUDA = ("", "-cu13", "-cu12")
-"""Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only."""
+_FOR_CUDA = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings")
+"""Endings of the distribution's name, of which one is installed; torch-tensorrt 2.14 brings the second only, and
+bundles name the wheels of libraries and bindings, where the others are source that pip would have to build."""
 
 
 IMPORT_FAILURES = (ImportError, OSError, RuntimeError)
@@ -65,14 +67,28 @@ def bindings(backend: str) -> Any:
     """
     distribution = DISTRIBUTIONS[backend]
     try:
-        return importlib.import_module(backend)
+        return importlib.import_module(_module_of(backend))
     except IMPORT_FAILURES as error:
-        name = installed_bindings_name(backend)
-        version = name and f"=={installed_version(name)}"
+        name = installed_bindings_name(backend) or distribution
+        version = installed_version(name)
+        # libraries are no dependency of the bindings
+        names = [name.removesuffix("-bindings") + "-libs", name] if name.endswith("-bindings") else [name]
+        command = " ".join(f"{one}=={version}" if version else one for one in names)
         raise EnvironmentMismatchError(
             f"{distribution} does not import: {import_failure(error)}. "
-            f"The command: pip install --force-reinstall {name or distribution}{version or ''}"
+            f"The command: pip install --force-reinstall {command}"
         ) from error
+
+
+def _module_of(backend: str) -> str:
+    """The module to import.
+
+    ``tensorrt_rtx`` itself only imports all of ``tensorrt_rtx_bindings``. It is a distribution of its own, without
+    wheels, and bundles do without it.
+    """
+    alone = f"{backend}_bindings"
+    missing = backend not in sys.modules and importlib.util.find_spec(backend) is None
+    return alone if missing and importlib.util.find_spec(alone) else backend
 
 
 def installed_bindings(backend: str) -> str | None:

@@ -14,9 +14,10 @@ from lightning_trt_windows.artifact.files import readable_size, sha256_of
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which
 from lightning_trt_windows.bundle.report import report_page
-from lightning_trt_windows.bundle.selection import RunDirectories, Selection, package_version, select
+from lightning_trt_windows.bundle.selection import RunDirectories, Selection, select, wheel_member
 from lightning_trt_windows.bundle.texts import readme, run_script
-from lightning_trt_windows.bundle.zipped import Member, file_member, text_member, write_archive
+from lightning_trt_windows.bundle.wheel import package_version
+from lightning_trt_windows.bundle.zipped import Member, text_member, write_archive
 from lightning_trt_windows.errors import ConfigurationError
 
 __all__ = ["BUNDLE_FORMAT", "CONTENTS", "Bundle", "Place", "collect"]
@@ -96,7 +97,7 @@ def collect(
             artifacts; or ``"all"``.
         engines: Add the raw engines and a table of their bindings, for C++ and C#.
         skip_damaged: Leave damaged artifacts out, rather than refuse to make the bundle.
-        wheel: A wheel of this package to add, for where no index has it.
+        wheel: A wheel of this package to take; by default one is made of what is installed, unless an index has it.
 
     Returns:
         What was written, and what was left out.
@@ -113,7 +114,7 @@ def collect(
     selection = select(run_dir, which, skip_damaged=skip_damaged)
     items = selection.items
     left_out = [*selection.gathering.left_out, *_not_chosen(selection, which)]
-    members = list(_members(selection, engines=engines, wheel=None if wheel is None else Path(wheel)))
+    members = list(_members(selection, engines=engines, wheel=wheel_member(wheel)))
     contents = text_member(CONTENTS, _contents(items, members))
     members = sorted([contents, *members], key=lambda member: (member.name != CONTENTS, member.name))
     write_archive(target, members)
@@ -135,19 +136,16 @@ def _not_chosen(selection: Selection, which: Which) -> Iterator[str]:
             yield f"{item.folder / item.artifact.path.name}: nothing in its folder is known to be the {which}"
 
 
-def _members(selection: Selection, *, engines: bool, wheel: Path | None) -> Iterator[Member]:
+def _members(selection: Selection, *, engines: bool, wheel: Member | None) -> Iterator[Member]:
     items, goldens, package = selection.items, selection.has_goldens, package_version()
     yield from selection.members()
     if engines:
         yield from engine_members(items)
     if wheel:
-        if wheel.suffix != ".whl" or not wheel.is_file():
-            raise ConfigurationError(f"{wheel} is not a wheel")
-        yield file_member(f"wheels/{wheel.name}", wheel, wheel.stat().st_size, sha256_of(wheel))
-    text = selection.requirements()
-    yield text_member("requirements-windows.txt", text + ("--find-links wheels\n" if wheel else ""))
+        yield wheel
+    yield text_member("requirements-windows.txt", selection.requirements(wheel))
     yield text_member("run.py", run_script())
-    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, version=package))
+    yield text_member("README.md", readme(items, engines=engines, goldens=goldens, wheel=bool(wheel), version=package))
     yield text_member("report.html", report_page([item for item, _ in items], names=_named(items)))
 
 

@@ -18,7 +18,7 @@ from lightning_trt_windows.artifact.files import atomic_file, output_errors, rea
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which
 from lightning_trt_windows.bundle.layout import ARTIFACTS
-from lightning_trt_windows.bundle.selection import RunDirectories, Selection, select
+from lightning_trt_windows.bundle.selection import RunDirectories, Selection, select, wheel_member
 from lightning_trt_windows.bundle.texts import code, gpus_of, interface, range_of
 from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
@@ -57,6 +57,7 @@ def collect_for_hub(
     which: Which = "all",
     engines: bool = False,
     skip_damaged: bool = False,
+    wheel: str | os.PathLike[str] | None = None,
 ) -> HubFolder:
     """Lay the artifacts of a run out as a model on the Hugging Face Hub has its files; nothing is uploaded.
 
@@ -69,6 +70,7 @@ def collect_for_hub(
         which: As for ``lightning_trt_windows.collect``.
         engines: Add the raw engines.
         skip_damaged: Leave damaged artifacts out.
+        wheel: As for ``lightning_trt_windows.collect``.
 
     Returns:
         The folder, and what was left out.
@@ -83,7 +85,7 @@ def collect_for_hub(
     if folder.suffix.lower() == ".zip" or folder.is_file():
         raise ConfigurationError(f"with the layout of the Hub, out is a folder, got {str(out)!r}")
     selection = select(run_dir, which, skip_damaged=skip_damaged, leave_out=folder)
-    members = list(_members(selection, engines=engines))
+    members = list(_members(selection, engines=engines, wheel=wheel_member(wheel)))
     card = folder / _CARD
     with output_errors(card, 0):
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,13 +96,15 @@ def collect_for_hub(
     return HubFolder(folder, tuple(sorted(member.name for member in members)), selection.gathering.left_out)
 
 
-def _members(selection: Selection, *, engines: bool) -> Iterator[Member]:
+def _members(selection: Selection, *, engines: bool, wheel: Member | None) -> Iterator[Member]:
     for member in selection.members():
         yield replace(member, name=_at_top(member.name))
     if engines:
         yield from engine_members(selection.items)
     yield text_member("config.json", _config(selection.items))
-    yield text_member("requirements-windows.txt", selection.requirements())
+    if wheel:
+        yield wheel
+    yield text_member("requirements-windows.txt", selection.requirements(wheel))
     # the Hub keeps these with Git LFS, whatever their size
     patterns = ("*.ep", "*.engine", "*.onnx", "*.safetensors")
     yield text_member(".gitattributes", "".join(f"{p} filter=lfs diff=lfs merge=lfs -text\n" for p in patterns))
@@ -182,7 +186,8 @@ def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
             *rows,
             "",
             "Each `.ep` needs the `.json` of its name beside it, an NVIDIA driver, and what `requirements-windows.txt`",
-            "names; Lightning and Torch-TensorRT are not needed.",
+            "names (`pip install -r requirements-windows.txt`, in this folder); Lightning and Torch-TensorRT are not",
+            "needed.",
             "",
             "```python",
             "import lightning_trt_windows",

@@ -40,7 +40,9 @@ _INDEX = "https://download.pytorch.org/whl/{}"
 _NVIDIA = "https://pypi.nvidia.com"
 """Has the libraries of classic TensorRT for Windows; PyPI has their bindings only."""
 _RUNTIMES = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}
-"""Distribution with the bindings, by backend."""
+"""Distribution that manifests name, by backend."""
+_WHEELS_OF = {"tensorrt-rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings")}
+"""What is installed where the distribution itself is source that pip has to build: its two wheels do without it."""
 
 
 def requirements(
@@ -50,7 +52,7 @@ def requirements(
 
     Args:
         made_with: Backend and versions of each artifact.
-        package: Version of this package.
+        package: This package, as a line of that file.
         goldens: Whether there are goldens to verify with.
         signatures: Whether there are signatures to check.
 
@@ -66,8 +68,8 @@ def requirements(
         distribution = _RUNTIMES.get(backend, backend)
         versions = (versions.get(distribution, "") for name, versions in made_with if name == backend)
         if version := _one(distribution, versions, same=str):
-            pins.append(f"{distribution}=={version}")
-    pins += [f"lightning-trt-windows=={package}", f"pybase64=={PYBASE64}", f"numpy=={NUMPY}"]
+            pins += [f"{name}=={version}" for name in _WHEELS_OF.get(distribution, (distribution,))]
+    pins += [package, f"pybase64=={PYBASE64}", f"numpy=={NUMPY}"]
     pins += [f"safetensors=={SAFETENSORS}"] * goldens + ["cryptography>=43"] * signatures
     build = _cuda_build(torch).partition("+")[2]
     python = _one("Python", (_minor(versions.get("python", "")) for _, versions in made_with), same=lambda _: "")
@@ -76,7 +78,7 @@ def requirements(
         f"#   py -{python or PYTHONS[1]} -m venv .venv",
         r"#   .venv\Scripts\python -m pip install -r requirements-windows.txt",
         f"# Any Python from {PYTHONS[0]} to {PYTHONS[-1]} is supported.",
-        *_remarks(pins),
+        *_remarks(pins, "./" in package),
         f"--extra-index-url {_INDEX.format(build)}",
         *[f"--extra-index-url {_NVIDIA}"] * any(pin.startswith("tensorrt==") for pin in pins),
         *pins,
@@ -109,19 +111,24 @@ def _cuda_build(torch: str) -> str:
     return f"{version}+{build if build.startswith('cu') else _CUDA}"
 
 
-def _remarks(pins: Sequence[str]) -> Iterator[str]:
+def _remarks(pins: Sequence[str], is_in_bundle: bool) -> Iterator[str]:
     known: list[str] = []
     unknown: list[str] = []
+    asked_as = {wheel: name for name, wheels in _WHEELS_OF.items() for wheel in wheels}
     for pin in pins:
         name, _, version = pin.partition("==")
-        if name in _RUNTIMES.values() or name in WHEELS:
-            listed = version.partition("+")[0] in WHEELS.get(name, ())
-            (known if listed else unknown).append(f"{name} {version.partition('+')[0]}")
+        distribution = asked_as.get(name, name)
+        if distribution in _RUNTIMES.values() or distribution in WHEELS:
+            listed = version.partition("+")[0] in WHEELS.get(distribution, ())
+            (known if listed else unknown).append(f"{distribution} {version.partition('+')[0]}")
+    known, unknown = list(dict.fromkeys(known)), list(dict.fromkeys(unknown))
     if known:
         yield f"# Wheels for Windows were found on PyPI on {CHECKED_ON}: {', '.join(known)}."
     if any(pin.startswith("torch==") for pin in pins):
         yield "# PyPI's torch for Windows has no CUDA; the build that is pinned here comes from PyTorch's own index."
     if any(pin.startswith("tensorrt==") for pin in pins):
         yield "# PyPI has tensorrt's bindings for Windows and not its libraries, which are on NVIDIA's own index."
+    if is_in_bundle:
+        yield "# No index has lightning-trt-windows; its wheel is in this folder, where pip must be started."
     if unknown:
         yield f"# Nobody looked whether there are wheels for Windows: {', '.join(unknown)}."

@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.bundle.gathering import Gathered, Gathering, Which, chosen, gather
 from lightning_trt_windows.bundle.layout import with_folders
 from lightning_trt_windows.bundle.pins import requirements
+from lightning_trt_windows.bundle.wheel import is_published, package_version, package_wheel
 from lightning_trt_windows.bundle.zipped import Member, file_member
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.storage.remote_artifact import fetch_run
 
-__all__ = ["RunDirectories", "Selection", "package_version", "select"]
+__all__ = ["RunDirectories", "Selection", "select", "wheel_member"]
+
+_WHEELS = "wheels"
+"""Folder of wheels in a bundle."""
 
 RunDirectories = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A directory with artifacts in or below it, or its URL, or several."""
@@ -49,15 +52,18 @@ class Selection:
                 size, sha256 = (record.size, record.sha256) if record else (path.stat().st_size, sha256_of(path))
                 yield file_member(f"{folder}/{path.name}", path, size, sha256)
 
-    def requirements(self) -> str:
+    def requirements(self, wheel: Member | None) -> str:
         """The text of ``requirements-windows.txt``.
+
+        Args:
+            wheel: This package, where no index has it.
 
         Raises:
             ConfigurationError: No single environment can run all of the artifacts.
         """
         return requirements(
             [(item.manifest.backend.name, item.manifest.versions) for item, _ in self.items],
-            package=package_version(),
+            package=f"./{wheel.name}" if wheel else f"lightning-trt-windows=={package_version()}",
             goldens=self.has_goldens,
             signatures=any(item.signed for item, _ in self.items),
         )
@@ -87,9 +93,15 @@ def select(run_dir: RunDirectories, which: Which, *, skip_damaged: bool, leave_o
     return Selection(gathering, tuple(with_folders(chosen(gathering, which), names)))
 
 
-def package_version() -> str:
-    """Version of this package; ``unknown`` for a checkout that is not installed."""
-    try:
-        return version("lightning-trt-windows")
-    except PackageNotFoundError:
-        return "unknown"
+def wheel_member(wheel: str | os.PathLike[str] | None) -> Member | None:
+    """This package as a wheel: the one that was given, else what is installed, unless an index has that.
+
+    Raises:
+        ConfigurationError: What was given is not a wheel.
+    """
+    if wheel is None:
+        return None if is_published() else package_wheel(_WHEELS)
+    path = Path(wheel)
+    if path.suffix != ".whl" or not path.is_file():
+        raise ConfigurationError(f"{path} is not a wheel; without one, the bundle gets the package as it is installed")
+    return file_member(f"{_WHEELS}/{path.name}", path, path.stat().st_size, sha256_of(path))

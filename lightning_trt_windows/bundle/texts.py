@@ -15,6 +15,7 @@ from lightning_trt_windows.bundle.pins import PYTHONS
 
 __all__ = ["code", "gpus_of", "interface", "range_of", "readme", "run_script", "template"]
 
+_WHEELS = "| `wheels/` | the Python package that loads the models, which no index has |\n"
 _ENGINES = "| `engines/` | raw engines for C++ and C#, and `engines.json` with what is bound to them |\n"
 
 
@@ -28,13 +29,14 @@ def run_script() -> str:
     return template("run.py.txt")
 
 
-def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: bool, version: str) -> str:
+def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: bool, wheel: bool, version: str) -> str:
     """``README.md`` of a bundle.
 
     Args:
         items: Artifacts, each with its folder in the bundle.
         engines: Whether there are raw engines.
         goldens: Whether there are goldens to verify with.
+        wheel: Whether this package is among the files.
         version: Of this package.
 
     Returns:
@@ -62,6 +64,8 @@ def readme(items: Sequence[tuple[Gathered, str]], *, engines: bool, goldens: boo
         verifies=", compares its outputs with those recorded at the export" if goldens else "",
         example=f"{folder}/{first.artifact.path.name}",
         call=_call(first.manifest),
+        tensorrt="TensorRT-RTX, some 100 MB" if first.manifest.backend.name == "tensorrt_rtx" else "TensorRT",
+        wheels=_WHEELS if wheel else "",
         engines=_ENGINES if engines else "",
     )
 

@@ -6,12 +6,14 @@ Members are stored: engines do not get smaller, and another zlib would give othe
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lightning_trt_windows.artifact.ep_file import zip_members
 from lightning_trt_windows.artifact.files import output_errors, replacing
@@ -19,7 +21,17 @@ from lightning_trt_windows.artifact.open_elsewhere import patiently, reason_of
 from lightning_trt_windows.bundle.layout import key_of, safe_issue
 from lightning_trt_windows.errors import ArtifactError, OutputError
 
-__all__ = ["Member", "content_of", "extract_archive", "file_member", "members_of", "text_member", "write_archive"]
+__all__ = [
+    "Member",
+    "archive_bytes",
+    "bytes_member",
+    "content_of",
+    "extract_archive",
+    "file_member",
+    "members_of",
+    "text_member",
+    "write_archive",
+]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The zip format's first moment."""
@@ -45,7 +57,11 @@ class Member:
 
 def text_member(name: str, text: str) -> Member:
     """A file with this text, as UTF-8."""
-    data = text.encode()
+    return bytes_member(name, text.encode())
+
+
+def bytes_member(name: str, data: bytes) -> Member:
+    """A file with this content."""
     return Member(name, len(data), hashlib.sha256(data).hexdigest(), lambda: [data], name)
 
 
@@ -71,13 +87,26 @@ def write_archive(path: Path, members: Iterable[Member]) -> None:
     written = 0
     # a real file rather than a stream: sizes then stand before the data, where every reader of zips finds them
     with replacing(path) as temporary, output_errors(path, 0), temporary.open("xb") as stream:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        with _new_archive(stream) as archive:
             for member in members:
                 with output_errors(path, written + member.size):
                     _write(archive, member)
                 written += member.size
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def archive_bytes(members: Iterable[Member]) -> bytes:
+    """The same archive in memory, for small members."""
+    stream = io.BytesIO()
+    with _new_archive(stream) as archive:
+        for member in members:
+            _write(archive, member)
+    return stream.getvalue()
+
+
+def _new_archive(stream: IO[bytes]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED)
 
 
 def _write(archive: zipfile.ZipFile, member: Member) -> None:

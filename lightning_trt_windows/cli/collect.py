@@ -10,7 +10,6 @@ from lightning_trt_windows.bundle.gathering import Which
 from lightning_trt_windows.bundle.huggingface import collect_for_hub
 from lightning_trt_windows.bundle.report import report
 from lightning_trt_windows.cli.console import print_json
-from lightning_trt_windows.errors import ConfigurationError
 
 __all__ = ["add"]
 
@@ -30,7 +29,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--which", choices=get_args(Which), default="all", help="of each directory that holds artifacts (default: all)")
     add("--layout", choices=("bundle", "huggingface"), default="bundle", help="default: %(default)s")
     add("--engines", action="store_true", help="add the raw engines for C++ and C#, with a table of their bindings")
-    add("--wheel", metavar="FILE", help="add this wheel of lightning-trt-windows, for where no index has it")
+    add(
+        "--wheel",
+        metavar="FILE",
+        help="take this wheel of lightning-trt-windows (default: made of what is installed)",
+    )
     add("--skip-damaged", action="store_true", help="leave damaged artifacts out")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_collect)
@@ -51,13 +54,15 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    options = {"which": arguments.which, "engines": arguments.engines, "skip_damaged": arguments.skip_damaged}
-    if arguments.layout == "huggingface":
-        if arguments.wheel:
-            raise ConfigurationError("--wheel goes into a bundle; a folder for the Hub has no wheels")
-        result: Any = collect_for_hub(arguments.run_dir, arguments.out, **options)
-    else:
-        result = collect(arguments.run_dir, arguments.out, wheel=arguments.wheel, **options)
+    gather: Any = collect_for_hub if arguments.layout == "huggingface" else collect
+    result = gather(
+        arguments.run_dir,
+        arguments.out,
+        which=arguments.which,
+        engines=arguments.engines,
+        skip_damaged=arguments.skip_damaged,
+        wheel=arguments.wheel,
+    )
     if arguments.json:
         print_json(result.to_dict())
     else:

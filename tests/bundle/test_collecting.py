@@ -23,10 +23,14 @@ from lightning_trt_windows import collect
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord
+from lightning_trt_windows.bundle.bench_file import read_bench
 from lightning_trt_windows.bundle.pins import NUMPY, PYBASE64, PYTHONS, SAFETENSORS, WHEELS, requirements
 from lightning_trt_windows.bundle.reading import extract_bundle, inspect_bundle
+from lightning_trt_windows.bundle.wheel import package_version
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+
+PACKAGE = "lightning-trt-windows==0.1.0"
 
 
 def names(bundle: Path) -> list[str]:
@@ -59,6 +63,7 @@ class TestContent:
             "report.html",
             "requirements-windows.txt",
             "run.py",
+            f"wheels/lightning_trt_windows-{package_version()}-py3-none-any.whl",
         }
         assert (bundle.size, bundle.sha256) == (bundle.path.stat().st_size, sha256_of(bundle.path))
         with zipfile.ZipFile(bundle.path) as archive:
@@ -131,6 +136,41 @@ class TestContent:
         assert "wanted" in done.stderr, done.stderr
         assert done.returncode == 3
 
+    def test_the_script_measures_and_writes_the_figures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a PC with a GPU, but for the engines, for which the graphs that they were built from stand in."""
+        (tmp_path / "run").mkdir()
+        stand_in = export_for_test(Several(), Several.inputs(), tmp_path / "run" / "several.windows.ep", golden=True)
+        extract_bundle(collect(tmp_path / "run", tmp_path / "b.zip").path, tmp_path / "unpacked")
+        spec = importlib.util.spec_from_file_location("run_of_a_bundle", tmp_path / "unpacked" / "run.py")
+        assert spec is not None and spec.loader is not None
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        unpacked = tmp_path / "unpacked/artifacts/several.windows.ep"
+        there = dataclasses.replace(stand_in, artifact=read_artifact(unpacked))
+        monkeypatch.setattr(lightning_trt_windows, "load", lambda path, device, **options: there.load())
+        script.run(unpacked, 2, None, write=True)
+        figures = read_bench(there.artifact)
+        assert figures is not None and set(figures.latency) == {"load"}
+        assert sorted(figures.latency["load"]) == [1, 2, 4, 8]
+
+    def test_the_readme_tells_what_the_pc_needs(self, tmp_path: Path) -> None:
+        """To somebody who knows neither Lightning nor Python: nothing is left out, nothing left to fill in."""
+        put(tmp_path / "run", "best of all")
+        shown = text(collect(tmp_path / "run", tmp_path / "b.zip").path, "README.md")
+        for needed in (
+            "GeForce RTX 30, RTX 40, RTX 50",
+            "580 or newer",
+            "MSVCP140_ATOMIC_WAIT.dll",
+            "VCRUNTIME140_THREADS.dll",
+            "winget install --exact --id Python.Python.3.11",
+            "py -3.11 -m venv .venv",
+            "cd /d C:\\models",
+            'doctor "artifacts/best of all.windows.ep"',
+            "wheels/",
+        ):
+            assert needed in shown
+        assert "$" not in shown and "engines/" not in shown
+
     @pytest.mark.linux("checks this repository with ruff")
     def test_the_script_and_the_readme_are_about_a_page(self, tmp_path: Path) -> None:
         """And the script has the style of this repository."""
@@ -145,14 +185,14 @@ class TestContent:
         for name in set(names(bundle)) & {"report.html", "run.py", "bundle.json", "requirements-windows.txt"}:
             assert f"`{name}`" in text(bundle, "README.md")
 
-    def test_a_wheel_comes_along(self, tmp_path: Path) -> None:
-        """Where no index has the package, pip finds it in the bundle."""
+    def test_a_wheel_that_is_given_comes_along(self, tmp_path: Path) -> None:
+        """In place of the one of what is installed; pip is told to take that very file."""
         put(tmp_path / "run")
-        wheel = tmp_path / "lightning_trt_windows-0.1.0-py3-none-any.whl"
+        wheel = tmp_path / "lightning_trt_windows-9.9.9-py3-none-any.whl"
         wheel.write_bytes(b"PK")
         bundle = collect(tmp_path / "run", tmp_path / "b.zip", wheel=wheel).path
-        assert f"wheels/{wheel.name}" in names(bundle)
-        assert "--find-links wheels" in text(bundle, "requirements-windows.txt")
+        assert [name for name in names(bundle) if name.endswith(".whl")] == [f"wheels/{wheel.name}"]
+        assert f"./wheels/{wheel.name}" in text(bundle, "requirements-windows.txt").splitlines()
         with pytest.raises(ConfigurationError, match="is not a wheel"):
             collect(tmp_path / "run", tmp_path / "b.zip", wheel=tmp_path / "other.zip")
 
@@ -329,13 +369,14 @@ class TestRequirements:
 
     def test_exact_versions_of_builds_with_cuda(self) -> None:
         """The build is part of the version, so that PyPI's for CPUs does not match."""
-        lines = requirements([self.MADE], package="0.1.0", goldens=False, signatures=False).splitlines()
+        lines = requirements([self.MADE], package=PACKAGE, goldens=False, signatures=False).splitlines()
         pins = [line for line in lines if not line.startswith("#")]
         assert pins == [
             "--extra-index-url https://download.pytorch.org/whl/cu130",
             "torch==2.14.1+cu130",
-            "tensorrt-rtx==1.6.1.120",
-            "lightning-trt-windows==0.1.0",
+            "tensorrt-rtx-cu13-libs==1.6.1.120",
+            "tensorrt-rtx-cu13-bindings==1.6.1.120",
+            PACKAGE,
             f"pybase64=={PYBASE64}",
             f"numpy=={NUMPY}",
         ]
@@ -345,31 +386,33 @@ class TestRequirements:
     def test_an_export_with_a_build_for_cpus(self) -> None:
         """Runs on one for CUDA."""
         made = ("tensorrt_rtx", {"torch": "2.13.0+cpu", "tensorrt-rtx": "1.5.0.114"})
-        assert "torch==2.13.0+cu130" in requirements([made], package="0.1.0", goldens=False, signatures=False)
+        assert "torch==2.13.0+cu130" in requirements([made], package=PACKAGE, goldens=False, signatures=False)
 
     def test_versions_that_nobody_looked_for(self) -> None:
         """Are pinned all the same, and the file says so."""
         made = ("tensorrt_rtx", {"torch": "2.19.0+cu140", "tensorrt-rtx": "1.9.0.1"})
-        found = requirements([made], package="0.1.0", goldens=False, signatures=False)
+        found = requirements([made], package=PACKAGE, goldens=False, signatures=False)
         assert "# Nobody looked whether there are wheels for Windows: torch 2.19.0, tensorrt-rtx 1.9.0.1." in found
         assert "whl/cu140" in found
 
     def test_versions_that_no_environment_can_have(self) -> None:
         """Patches of torch may differ, minors may not; TensorRT must be the same."""
         patch = ("tensorrt_rtx", {**self.MADE[1], "torch": "2.14.0+cu130"})
-        assert "torch==2.14.1+cu130" in requirements([self.MADE, patch], package="0", goldens=False, signatures=False)
+        assert "torch==2.14.1+cu130" in requirements(
+            [self.MADE, patch], package=PACKAGE, goldens=False, signatures=False
+        )
         for name, version in (("torch", "2.13.0+cu130"), ("tensorrt-rtx", "1.5.0.114")):
             other = ("tensorrt_rtx", {**self.MADE[1], name: version})
             with pytest.raises(ConfigurationError, match=f"the artifacts need {name} .* and one environment has one"):
-                requirements([self.MADE, other], package="0", goldens=False, signatures=False)
+                requirements([self.MADE, other], package=PACKAGE, goldens=False, signatures=False)
 
     def test_classic_tensorrt(self) -> None:
         """Its libraries for Windows are not on PyPI."""
         made = ("tensorrt", {**self.MADE[1], "tensorrt": "11.1.0.106"})
-        found = requirements([made], package="0.1.0", goldens=False, signatures=False)
+        found = requirements([made], package=PACKAGE, goldens=False, signatures=False)
         assert "\n--extra-index-url https://pypi.nvidia.com\n" in found
         assert "\ntensorrt==11.1.0.106\n" in found
-        assert "tensorrt-rtx==" not in found
+        assert "tensorrt-rtx" not in found
 
     def test_the_table_has_what_is_installed(self) -> None:
         """An export here and now makes a bundle whose wheels somebody looked for."""

@@ -11,6 +11,7 @@ from support.artifacts import put
 from lightning_trt_windows import inspect
 from lightning_trt_windows.artifact.artifact import read_artifact
 from lightning_trt_windows.bundle.huggingface import BEGIN, END, collect_for_hub, with_section
+from lightning_trt_windows.bundle.wheel import package_version
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ConfigurationError
 
@@ -36,6 +37,7 @@ def test_a_folder_for_the_hub(tmp_path: Path) -> None:
         "config.json",
         "engines/engines.json",
         "requirements-windows.txt",
+        f"wheels/lightning_trt_windows-{package_version()}-py3-none-any.whl",
     } <= set(out.files)
     assert inspect(tmp_path / "hub/best.windows.ep", check=True).issues == ()
     card = hub.ModelCard.load(tmp_path / "hub/README.md")

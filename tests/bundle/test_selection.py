@@ -79,13 +79,13 @@ def test_requirements_are_those_of_what_was_chosen(tmp_path: Path) -> None:
     """What reads goldens and signatures is asked for only where there are some among the chosen."""
     put(tmp_path / "run", "one", step=1, golden=b"recorded").with_name("one.windows.json.sig").write_bytes(b"signed")
     put(tmp_path / "run", "two", step=2)
-    everything = select(tmp_path / "run", "all", skip_damaged=False).requirements()
+    everything = select(tmp_path / "run", "all", skip_damaged=False).requirements(None)
     last = select(tmp_path / "run", "last", skip_damaged=False)
     assert f"safetensors=={SAFETENSORS}" in everything
     assert "cryptography" in everything
     assert not last.has_goldens
-    assert "safetensors" not in last.requirements()
-    assert "cryptography" not in last.requirements()
+    assert "safetensors" not in last.requirements(None)
+    assert "cryptography" not in last.requirements(None)
 
 
 def test_artifacts_that_no_environment_can_run(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_artifacts_that_no_environment_can_run(tmp_path: Path) -> None:
     put(tmp_path / "a", "one", versions={"torch": "2.13.1+cu130"})
     put(tmp_path / "b", "two", versions={"torch": "2.14.1+cu130"})
     with pytest.raises(ConfigurationError, match="torch"):
-        select([tmp_path / "a", tmp_path / "b"], "all", skip_damaged=False).requirements()
-    assert "torch==2.13.1" in select(tmp_path / "a", "all", skip_damaged=False).requirements()
+        select([tmp_path / "a", tmp_path / "b"], "all", skip_damaged=False).requirements(None)
+    assert "torch==2.13.1" in select(tmp_path / "a", "all", skip_damaged=False).requirements(None)
 
 
 def test_damaged_artifacts(run: Path) -> None:

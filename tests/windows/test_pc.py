@@ -7,6 +7,7 @@ artifacts, and the Windows run compares.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -21,10 +22,12 @@ from support.stand_in import StandIn, export_for_test
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, collect, inspect, verify
+from lightning_trt_windows._compat import bindings as door
 from lightning_trt_windows._compat.bindings import bindings
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.bundle.reading import extract_bundle
 from lightning_trt_windows.cli import main
+from lightning_trt_windows.errors import EnvironmentMismatchError
 
 BATCH = DimRange(1, 2, 4, name="batch")
 
@@ -120,3 +123,31 @@ def test_tensorrt_rtx_imports_and_makes_a_runtime(built: tuple[nn.Module, StandI
     assert module.__version__ == built_with.get("tensorrt-rtx", built_with.get("tensorrt-rtx-cu13"))
     assert module.Runtime(module.Logger()) is not None
     assert importlib.import_module("tensorrt_rtx") is module
+
+
+def test_the_two_wheels_of_a_bundle_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries and bindings, without the distributions of source code that import the one from the other."""
+    whole = bindings("tensorrt_rtx")
+    find, version = importlib.util.find_spec, door.installed_version
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else find(name))
+    sources = ("tensorrt-rtx", "tensorrt-rtx-cu13")
+    monkeypatch.setattr(door, "installed_version", lambda name: None if name in sources else version(name))
+    found = bindings("tensorrt_rtx")
+    assert found.__name__ == "tensorrt_rtx_bindings"
+    assert (found.__version__, found.Runtime) == (whole.__version__, whole.Runtime)
+    assert door.installed_bindings_name("tensorrt_rtx") == "tensorrt-rtx-cu13-bindings"
+    assert door.installed_bindings("tensorrt_rtx") == whole.__version__
+
+
+def test_bindings_that_do_not_import_are_installed_again_with_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command names both wheels, for the bindings do not ask for the libraries."""
+    monkeypatch.setattr(door, "installed_version", lambda name: "1.6.1" if name.endswith("-cu13-bindings") else None)
+
+    def fails(name: str) -> None:
+        raise ImportError("DLL load failed while importing tensorrt_rtx")
+
+    monkeypatch.setattr(importlib, "import_module", fails)
+    wanted = r"--force-reinstall tensorrt-rtx-cu13-libs==1\.6\.1 tensorrt-rtx-cu13-bindings==1\.6\.1$"
+    with pytest.raises(EnvironmentMismatchError, match=wanted):
+        bindings("tensorrt_rtx")
