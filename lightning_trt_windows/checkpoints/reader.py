@@ -211,7 +211,7 @@ class CheckpointFile:
             content = self._loaded(pickle_module=_inert_pickle, weights_only=False)
         # unpickling what is damaged raises anything
         except Exception as error:
-            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+            raise self._unreadable(error) from error
         return replace(_checkpoint(self.path, content), sha256=self.sha256)
 
     def read(self, *, trusted: bool) -> Checkpoint:
@@ -230,8 +230,9 @@ class CheckpointFile:
             if not trusted:
                 raise in_need_of_trust(self.path, error) from error
             content = self._trusted()
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+        # of bytes that are no pickle, or a damaged one, it raises anything: KeyError for a text
+        except Exception as error:
+            raise self._unreadable(error) from error
         return replace(_checkpoint(self.path, content), sha256=self.sha256)
 
     def _trusted(self) -> Any:
@@ -239,7 +240,19 @@ class CheckpointFile:
             return self._loaded(weights_only=False)
         # unpickling runs whatever the file names
         except Exception as error:
-            raise CheckpointError(f"{self.path} cannot be read as a checkpoint: {error}") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CheckpointError:
+        if isinstance(error, CheckpointError):
+            return error
+        size = self.path.stat().st_size
+        if size == 0:
+            return CheckpointError(f"{self.path} is empty: was the disk full, or the training killed, as it was saved?")
+        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return CheckpointError(
+            f"{self.path} ({size} bytes) cannot be read as a checkpoint: expected a file that Lightning or torch.save "
+            f"wrote ({why})"
+        )
 
     def _loaded(self, **options: Any) -> Any:
         stream = self._opened()
@@ -286,7 +299,15 @@ _inert_pickle.UnpicklingError = pickle.UnpicklingError
 def _checkpoint(path: Path, content: Any) -> Checkpoint:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         found = f"a dict with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else type(content)
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}")
+        way = ""
+        if isinstance(content, Mapping) and content and all(isinstance(v, torch.Tensor) for v in content.values()):
+            way = (
+                ". It seems to be a bare state_dict: in Python, give it to the module with load_state_dict(), and the "
+                "module to export_module()"
+            )
+        raise CheckpointError(
+            f"{path} is not a Lightning checkpoint: expected a dict with a state_dict, found {found}{way}"
+        )
     scores = tuple(_scores(path.name, content.get("callbacks")))
     known = {key: content[key] for key in HYPERPARAMETERS if key in content}
     return Checkpoint(

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from lightning_trt_windows.cli import bench, collect, doctor, export, index, inspect, onnx, sign, verify
 from lightning_trt_windows.cli.console import survive_code_pages
+from lightning_trt_windows.cli.parser import Parser
 from lightning_trt_windows.errors import LightningTrtError
 
 __all__ = ["CUT_OFF", "main", "make_parser"]
@@ -39,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code. An exception that is not ours passes through, with its traceback.
     """
     survive_code_pages()  # a file name may have letters that a console's lacks
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return 2
+    arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -58,15 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Every command with its options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lightning-trt-windows", description="TensorRT engines for Windows from PyTorch Lightning checkpoints."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="on failure show where in the code, and all causes")
     for command in _COMMANDS:
         command.add(commands, common)
+    for used in set(commands.choices.values()):
+        used.set_defaults(parser=used)  # for what is wrong with its options
     return parser
 
 

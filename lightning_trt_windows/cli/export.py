@@ -67,7 +67,14 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         default=defaults.recurrent,
         help="where LSTM, GRU and RNN run: in the engine, in PyTorch, or where they are faster (default: %(default)s)",
     )
-    add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
+    add(
+        "--compute-capability",
+        type=lambda text: [part.strip() for part in text.split(",")],
+        action="extend",
+        default=[],
+        metavar="8.6,8.9",
+        help="build for these GPUs only; may be repeated",
+    )
     add(
         "--min-block-size",
         type=int,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.cli.console import print_json
+from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["add"]
 
@@ -21,7 +24,9 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "reference outputs that were recorded at the export. Exit code 7 if it is damaged, 11 if it computes something "
         "else; 0 also if the numbers were not checked, which the output says.",
     )
-    parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
+    parser.add_argument(
+        "file", metavar="FILE", help="the .windows.ep or the .windows.json, or a directory for all in and below it"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--no-numbers", action="store_true", help="leave the numbers out")
     parser.add_argument(
@@ -40,21 +45,39 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if not Path(arguments.file).is_dir():
+        return _one(arguments, arguments.file, None)
+    found = gather([Path(arguments.file)], content=False, skip_damaged=True, needs_some=True)
+    said: list[Any] = []
+    codes = [_one(arguments, item.artifact.path, said) for item in found.artifacts]
+    for issue in found.damaged:
+        print(f"error: {issue}", file=sys.stderr)
+    if arguments.json:
+        print_json({"directory": Path(arguments.file).name, "issues": list(found.damaged), "artifacts": said})
+    if found.damaged:
+        return ArtifactError.exit_code
+    return next((code for code in codes if code), 0)
+
+
+def _one(arguments: argparse.Namespace, file: str | Path, said: list[Any] | None) -> int:
+    """Verify one artifact; what is JSON goes into ``said``, or is printed without it."""
     # here and not above: this may bring torch, which takes seconds
     from lightning_trt_windows.verification.verify import record_verification, verify
 
     found = verify(
-        arguments.file,
+        file,
         golden=arguments.golden,
         tolerance=arguments.tolerance,
         device=arguments.device,
         numbers=not arguments.no_numbers,
         trusted_keys=arguments.key or None,
     )
-    if arguments.json:
+    if not arguments.json:
+        print(found)
+    elif said is None:
         print_json(found.to_dict())
     else:
-        print(found)
+        said.append(found.to_dict())
     if arguments.write:
         record_verification(found)
     error = found.error(require_numbers=arguments.require_numbers)

@@ -66,9 +66,11 @@ def directory_finding(place: Path) -> str:
         The sentence.
 
     Raises:
-        EnvironmentMismatchError: There is little free space.
+        EnvironmentMismatchError: There is no such directory, or little free space.
         OSError: ``place`` cannot be written to.
     """
+    if not place.is_dir():
+        raise EnvironmentMismatchError(f"there is no directory {place}; make it, or name another one with --directory")
     with tempfile.TemporaryFile(dir=place):
         pass
     free = shutil.disk_usage(place).free

@@ -15,7 +15,7 @@ import pytest
 from support.paths import DATA
 
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
-from lightning_trt_windows.cli import main
+from lightning_trt_windows.cli import main, make_parser
 from lightning_trt_windows.cli.inputs import parse_input
 from lightning_trt_windows.errors import ConfigurationError
 
@@ -116,13 +116,62 @@ def test_output_that_nobody_reads_is_no_fault(tiny: Path, command: list[str]) ->
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["bake"], ["inspect"], ["export", "x.ckpt"], ["inspect", "x", "--chek"]])
-def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """As for every other command."""
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bake"], "error: argument COMMAND: there is no 'bake'; choose from export, inspect,"),
+        (["exprot"], "error: argument COMMAND: there is no 'exprot'; did you mean 'export'?"),
+        (["inspect"], "error: the following arguments are required: FILE"),
+        (["inspect", "x", "--chek"], "error: there is no '--chek' here; did you mean '--check'?"),
+        (["inspect", "x", "y"], "error: unrecognized arguments: y"),
+        (
+            ["export", "x.ckpt", "--backend", "tensort"],
+            "error: argument --backend: there is no 'tensort'; did you mean",
+        ),
+        (["export", "--compute-capability", "8.6", "x.ckpt", "--formats"], "error: argument --formats: expected one"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what was probably meant, and where to read on."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    first, second, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith(said)
+    assert second.endswith("--help shows what it takes")
+    assert not rest
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command with a line."""
+    assert main([]) == 2
+    out = capsys.readouterr().out
+    assert "export" in out
+    assert "say what an artifact is" in out
+
+
+def test_compute_capabilities_leave_the_checkpoint_alone() -> None:
+    """Whatever stands behind them."""
+    arguments = make_parser().parse_args(
+        ["export", "--compute-capability", "8.6,8.9", "--compute-capability=7.5", "x.ckpt", "--module", "a:B"]
+    )
+    assert (arguments.compute_capability, arguments.checkpoint) == (["8.6", "8.9", "7.5"], ["x.ckpt"])
+
+
+def test_a_directory_is_verified_whole(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One verdict for each artifact; a damaged one decides the exit code."""
+    run = tmp_path / "run"
+    for name in ("one", "two"):
+        (run / name).mkdir(parents=True)
+        for file in tiny.parent.glob("tiny.*"):
+            shutil.copy(file, run / name)
+    assert main(["verify", str(run), "--no-numbers", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["directory"], len(said["artifacts"])) == ("run", 2)
+    (run / "two" / "tiny.windows.ep").write_bytes(b"damaged")
+    assert main(["verify", str(run), "--no-numbers"]) == 7
 
 
 def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,13 +143,29 @@ class TestCheckpoint:
     def test_truncated(self, checkpoint: Path) -> None:
         """Half a file."""
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-        with pytest.raises(CheckpointError, match=r"a\.ckpt cannot be read as a checkpoint"):
+        with pytest.raises(CheckpointError, match=r"a\.ckpt \(1000 bytes\) cannot be read as a checkpoint"):
             export_checkpoint(checkpoint, Regression)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", r"a\.ckpt is empty: was the disk full"),
+            (b"hi\n", r"a\.ckpt \(3 bytes\) cannot be read as a checkpoint: expected a file that .* \(KeyError"),
+            (b"PK\x03\x04", r"a\.ckpt \(4 bytes\) cannot be read as a checkpoint"),
+        ],
+    )
+    def test_no_checkpoint_at_all(self, tmp_path: Path, content: bytes, message: str) -> None:
+        """An empty file, a text, the start of a zip."""
+        (tmp_path / "a.ckpt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            export_checkpoint(tmp_path / "a.ckpt", Regression)
 
     def test_not_lightning(self, tmp_path: Path) -> None:
         """A bare state_dict is not a checkpoint."""
         torch.save({"weight": torch.zeros(1)}, tmp_path / "a.ckpt")
-        with pytest.raises(CheckpointError, match=r"expected a dict with a state_dict, found a dict with weight"):
+        with pytest.raises(
+            CheckpointError, match=r"found a dict with weight. It seems to be a bare state_dict: .*export_module"
+        ):
             export_checkpoint(tmp_path / "a.ckpt", Regression)
 
     def test_code_inside(self, checkpoint: Path) -> None:

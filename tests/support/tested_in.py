@@ -63,6 +63,7 @@ TESTED_IN = {
     "cli/inputs.py": "cli/test_cli.py",
     "cli/inspect.py": "cli/test_cli.py",
     "cli/onnx.py": "cli/test_cli.py",
+    "cli/parser.py": "cli/test_cli.py",
     "cli/ranges.py": "cli/test_cli.py",
     "cli/sign.py": "cli/test_cli.py",
     "cli/verify.py": "cli/test_cli.py",
