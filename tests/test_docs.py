@@ -139,6 +139,26 @@ def test_troubleshooting_quotes_real_messages() -> None:
             assert part in sources, f"{part!r} is not a message of this package any more"
 
 
+def test_installation_lines_work_in_every_shell() -> None:
+    """In cmd, PowerShell and sh: single quotes are letters to cmd, brackets without quotes are a pattern to some shells,
+    ``>`` writes a file, and cmd hands a comment to pip.
+    """
+    sources = [*PAGES, *(REPOSITORY / "lightning_trt_windows").rglob("*.py"), *(REPOSITORY / "examples").rglob("*.py")]
+    lines = [
+        (source.name, found[1])
+        for source in sources
+        for found in re.finditer(r"\bpip install\b([^`\n]*)", source.read_text(encoding="utf-8"))
+    ]
+    assert len(lines) > 20
+    # in the code a line stands in a string, whose quotes are not those of the shell
+    wrong = [
+        (name, line)
+        for name, line in lines
+        if re.search(r"""'[\w.-]+(\[|[=<>]=)|(?<!["\w.-])[\w.-]+\[\w+\]|\s[\w.-]+[<>]=|\s#\s""", line)
+    ]
+    assert wrong == []
+
+
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     """When this fails: python tests/support/commands_page.py."""
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()
