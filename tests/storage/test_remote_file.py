@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,8 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from lightning.pytorch.callbacks import ModelCheckpoint
-from support.lightning_models import Data, Regression, trainer
 from support.paths import DATA, MODELS
 
-from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
@@ -22,6 +20,12 @@ from lightning_trt_windows.storage import remote_file as storage
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact, fetch, fetch_run
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
 from lightning_trt_windows.storage.run_index import RunIndex
+
+if sys.platform != "win32":  # where nothing trains or exports
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from support.lightning_models import Data, Regression, trainer
+
+    from lightning_trt_windows import WindowsExport, export_checkpoint
 
 
 @pytest.fixture
@@ -77,6 +81,7 @@ def files_of(*checkpoints: str) -> set[str]:
     return {f"{name}{end}" for name in checkpoints for end in (".ckpt", ".windows.ep", ".windows.json")}
 
 
+@pytest.mark.linux("trains")
 class TestTraining:
     """A Trainer whose ModelCheckpoint writes elsewhere."""
 
@@ -170,6 +175,7 @@ def _changed(directory: str, name: str) -> Any:
     return system.info(f"{directory}/{name}")["LastModified"]
 
 
+@pytest.mark.linux("exports")
 class TestWithoutTrainer:
     """The functions and the commands take URLs."""
 
