@@ -9,9 +9,11 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.artifacts import put
 from support.paths import DATA
 from support.stand_in import StandIn, export_for_test
@@ -20,12 +22,14 @@ from torch import nn
 from lightning_trt_windows import DimRange, InputSpec, collect, verify
 from lightning_trt_windows._compat.bindings import import_failure
 from lightning_trt_windows.artifact import windows_names
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, check_artifact, read_artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.signing import check_signature, make_key, sign
 from lightning_trt_windows.bundle.layout import LONGEST
 from lightning_trt_windows.bundle.reading import extract_bundle
-from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError, OutputError
+from lightning_trt_windows.runtime import loading
+from lightning_trt_windows.runtime.program_reader import damage_as_artifact_error
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 from lightning_trt_windows.storage.remote_file import place_of
 
@@ -354,6 +358,19 @@ class TestFiles:
 
         with pytest.raises(ConfigurationError, match=r"cache .* cannot be read: it is a directory; name another"):
             RuntimeCache(tmp_path).attach(Config())
+
+    def test_too_little_memory(self, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyTorch's own refusal, which is a RuntimeError that reads as damage would, becomes what to do about it."""
+
+        def assembled(artifact: Artifact, *_: object) -> None:
+            with damage_as_artifact_error(artifact):
+                torch.empty(1 << 45)
+
+        monkeypatch.setattr(loading, "check_environment", lambda *_: ())
+        monkeypatch.setattr(loading, "_opener", lambda *_, **__: (SimpleNamespace(device="cpu"), None))
+        monkeypatch.setattr(loading, "_assembled", assembled)
+        with pytest.raises(EnvironmentMismatchError, match=r"takes more memory than there is here: .*the paging file"):
+            loading.load(copied)
 
     def test_a_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
         """Windows says that the folder does not exist."""
