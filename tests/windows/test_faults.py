@@ -58,6 +58,17 @@ except LightningTrtError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
+EACH = WITHOUT_TORCH.replace(
+    "sys.exit(main(sys.argv[1:]))",
+    """
+import json
+codes = []
+for command in json.loads(sys.argv[1]):
+    codes.append(main(command))
+    print(end="\\f", flush=True)
+print(json.dumps(codes))
+""",
+)
 WITHOUT_LONG_PATHS = """
 import builtins, errno, io, os, sys
 def limited(call):
@@ -100,6 +111,17 @@ def run(code: str, *arguments: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, check=False, **{"capture_output": True, **options})
 
 
+def each(commands: list[list[object]], **options: Any) -> tuple[list[int], list[bytes], bytes]:
+    """Run commands one after the other, without PyTorch, whose import takes seconds, in one process, as each takes one.
+
+    Returns:
+        The exit code of each and what it printed, and what all of them wrote to standard error.
+    """
+    done = run(EACH, json.dumps([[str(word) for word in command] for command in commands]), **options)
+    *outputs, codes = done.stdout.split(b"\f")
+    return json.loads(codes or b"[]"), outputs, done.stderr
+
+
 class TestWithoutPyTorch:
     """A PC on which nothing is installed yet."""
 
@@ -118,9 +140,9 @@ class TestWithoutPyTorch:
 
     def test_other_commands(self, copied: Path, tmp_path: Path) -> None:
         """Everything that needs no PyTorch works without."""
-        assert run(WITHOUT_TORCH, "inspect", "--check", copied).returncode == 0
         run_directory, key = copied.parent, tmp_path / "k.pem"
         commands: list[list[object]] = [
+            ["inspect", "--check", copied],
             ["collect", run_directory, "--out", tmp_path / "b.zip"],
             ["inspect", "--check", tmp_path / "b.zip"],
             ["report", run_directory, "--out", tmp_path / "r.html"],
@@ -129,9 +151,8 @@ class TestWithoutPyTorch:
             ["sign", copied, "--key", key],
             ["verify", copied, "--key", f"{key}.pub"],
         ]
-        for command in commands:
-            done = run(WITHOUT_TORCH, *command)
-            assert done.returncode == 0 and b"Traceback" not in done.stderr, (command, done)
+        codes, _, errors = each(commands)
+        assert codes == [0] * len(commands) and b"Traceback" not in errors, (codes, errors)
         done = run(WITHOUT_TORCH, "doctor", copied)
         assert done.returncode == 3 and b"PyTorch is not installed" in done.stdout and not done.stderr, done
 
@@ -201,11 +222,11 @@ class TestOutput:
             ["keygen", key, "--json"],
             ["sign", file, "--key", key, "--json"],
         ]
-        for command in commands:
-            # importing PyTorch takes seconds, and is not what this is about
-            done = run(WITHOUT_TORCH, *command, env=environment)
-            assert done.stdout.isascii(), command
-            assert self.NAME in json.dumps(json.loads(done.stdout), ensure_ascii=False), (command, done.stderr)
+        codes, outputs, errors = each(commands, env=environment)
+        assert len(codes) == len(commands), errors
+        for command, output in zip(commands, outputs, strict=True):
+            assert output.isascii(), command
+            assert self.NAME in json.dumps(json.loads(output), ensure_ascii=False), (command, errors)
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
     def test_text_never_fails(self, tmp_path: Path, encoding: str) -> None:
@@ -214,16 +235,16 @@ class TestOutput:
         environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         done = run(MAIN, "inspect", tmp_path / "run", env=environment)
         assert done.returncode == 0 and rb"\u6a21" in done.stdout
-        for command in (
+        commands: list[list[object]] = [
             ["verify", tmp_path / "run" / f"{self.NAME}.windows.ep", "--no-numbers"],
             ["collect", tmp_path / "run", "--out", tmp_path / f"{self.NAME}.zip"],
             ["inspect", tmp_path / f"{self.NAME}.zip"],
             ["report", tmp_path / "run", "--out", tmp_path / f"{self.NAME}.html"],
             ["index", tmp_path / "run"],
             ["doctor", tmp_path / "run" / f"{self.NAME}.windows.ep"],
-        ):
-            done = run(WITHOUT_TORCH, *command, env=environment)
-            assert b"Unicode" not in done.stderr and b"Traceback" not in done.stderr, (command, done.stderr)
+        ]
+        codes, _, errors = each(commands, env=environment)
+        assert len(codes) == len(commands) and b"Unicode" not in errors and b"Traceback" not in errors, errors
         done = run(MAIN, "inspect", tmp_path / f"{self.NAME}.ep", env=environment)
         assert done.returncode == 7 and rb"\u6a21" in done.stderr and b"Traceback" not in done.stderr
         extract_bundle(collect(tmp_path / "run", tmp_path / "b.zip").path, tmp_path / "unpacked")
