@@ -10,10 +10,11 @@ from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from support.paths import DATA, MODELS
 
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
 from lightning_trt_windows.storage import remote_file as storage
@@ -273,6 +274,20 @@ class TestFiles:
         RemoteFile(url).remove()
         with pytest.raises(ArtifactError, match="does not exist"):
             fetch(url, tmp_path)
+
+
+def test_folders_elsewhere_lead_nowhere_else(memory: str, tmp_path: Path) -> None:
+    """Each artifact goes into the folder that it has below the run, under a name that this machine can have."""
+    tiny = ArtifactPaths.of(DATA / "tiny.windows.ep")
+    for folder in ("version_0/checkpoints", "a:b", "../up", "con"):
+        for path in (tiny.ep, tiny.manifest):
+            MemoryFileSystem.store[f"/run/{folder}/{path.name}"] = MemoryFile(None, folder, path.read_bytes())
+    fetch_run(memory, tmp_path / "here" / "all")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["all"]
+    found = {path.parent.relative_to(tmp_path / "here" / "all") for path in tmp_path.rglob("*.ep")}
+    assert Path("version_0/checkpoints") in found and len(found) == 4
+    assert all(illegal_on_windows(part) is None for folder in found for part in folder.parts), found
 
 
 def test_collected_from_elsewhere(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
