@@ -27,7 +27,7 @@ help: ## say what there is
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
-	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1 GB in ~/.cache)"
+	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1.5 GB in ~/.cache)"
 	@echo "make windows-fuzz  read 10,000 damaged artifacts, bundles and indexes there; EXAMPLES=1000 for fewer"
 	@echo "make pins    ask which versions that bundles name have wheels for Windows (metadata only; some minutes)"
 	@echo "make docs    build the documentation into site/"
