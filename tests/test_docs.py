@@ -139,6 +139,32 @@ def test_troubleshooting_quotes_real_messages() -> None:
             assert part in sources, f"{part!r} is not a message of this package any more"
 
 
+def test_installation_lines_work_in_every_shell() -> None:
+    """In cmd, where single quotes are letters and a comment goes to pip, in PowerShell and in sh."""
+    sources = [*PAGES, *(REPOSITORY / "lightning_trt_windows").rglob("*.py"), *(REPOSITORY / "examples").rglob("*.py")]
+    lines = [
+        (source.name, found[1])
+        for source in sources
+        for found in re.finditer(r"\bpip install\b([^`\n]*)", source.read_text(encoding="utf-8"))
+    ]
+    assert len(lines) > 20
+    # in the code a line stands in a string, whose quotes are not those of the shell
+    wrong = [
+        (name, line)
+        for name, line in lines
+        if re.search(r"""'[\w.-]+(\[|[=<>]=)|(?<!["\w.-])[\w.-]+\[\w+\]|\s[\w.-]+[<>]=|\s#\s""", line)
+    ]
+    assert wrong == []
+
+
+def test_no_key_of_the_format_stands_twice() -> None:
+    """In one table, of which ``docs/format.md`` has one for each object."""
+    text = (REPOSITORY / "docs" / "format.md").read_text(encoding="utf-8")
+    tables = [re.findall(r"^\| (`[^|]+) \|", table, flags=re.M) for table in re.split(r"\n\n", text)]
+    assert sum(map(len, tables)) > 50
+    assert [key for keys in tables for key in keys if keys.count(key) > 1] == []
+
+
 def test_the_page_of_commands_is_what_the_commands_say() -> None:
     """When this fails: python tests/support/commands_page.py."""
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page()

@@ -49,8 +49,9 @@ def import_failure(error: BaseException) -> str:
     """Why a package does not import and what to do about it, in one line."""
     code = getattr(error, "winerror", None)
     text = " ".join(str(error).split())
-    # where an extension module cannot be loaded, Python says so in an ImportError without the code
-    if code is None and "DLL load failed" in text:
+    # an extension module that cannot be loaded is an ImportError without the code; so is what ctypes does not find, or
+    # something that it needs, as NVIDIA's packages load their libraries: a FileNotFoundError
+    if code is None and ("DLL load failed" in text or "Could not find module" in text):
         code = 126
     do = _DO_BY_CODE.get(code or 0, "install it again: pip install --force-reinstall, with the same version")
     return f"{type(error).__name__}: {text}; {do}"

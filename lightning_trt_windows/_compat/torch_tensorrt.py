@@ -148,7 +148,7 @@ def _check_torch(backend: str) -> None:
         raise EnvironmentMismatchError(
             f"{distribution} {own} was built for PyTorch {'.'.join(map(str, minor(own)))}.*, installed is PyTorch "
             f"{torch_version}. Install a matching pair: pip install "
-            f"'torch=={'.'.join(map(str, minor(own)))}.*' '{distribution}=={own}'"
+            f'"torch=={".".join(map(str, minor(own)))}.*" "{distribution}=={own}"'
         )
     cpu_build.check_build(backend, distribution, own)
 

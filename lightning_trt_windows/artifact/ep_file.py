@@ -210,7 +210,11 @@ def zip_members(path: Path) -> list[zipfile.ZipInfo]:
         ArtifactError: The file does not exist, cannot be read or is not a zip archive.
     """
     try:
-        with _damaged_directories(path, "is not a readable zip archive"), zipfile.ZipFile(path) as archive:
+        with (
+            patiently(lambda: path.open("rb"), path) as stream,
+            _damaged_directories(path, "is not a readable zip archive"),
+            zipfile.ZipFile(stream) as archive,
+        ):
             return archive.infolist()
     except FileNotFoundError as error:
         raise ArtifactError(path, [f"does not exist{too_long(path)}"]) from error

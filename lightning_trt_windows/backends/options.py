@@ -100,7 +100,7 @@ def check_formats(settings: ExportSettings, backend: str) -> None:
         )
     if not installed_version("onnx"):
         raise EnvironmentMismatchError(
-            "formats: writing 'onnx' needs the package onnx: pip install 'lightning-trt-windows[onnx]'"
+            "formats: writing 'onnx' needs the package onnx: pip install \"lightning-trt-windows[onnx]\""
         )
 
 

@@ -16,6 +16,7 @@ from lightning_trt_windows.artifact.artifact import Artifact, artifact_issues, r
 from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.onnx_files import onnx_issues
+from lightning_trt_windows.artifact.windows_names import too_long
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 from lightning_trt_windows.storage.run_index import Order, best_of, last_of, order_of
 
@@ -106,7 +107,9 @@ def gather(
     issues: list[str] = []
     for number, run in enumerate(runs):
         if not run.is_dir():
-            raise ConfigurationError(f"{run} is not a directory; artifacts are looked for below the directory of a run")
+            raise ConfigurationError(
+                f"{run} is not a directory{too_long(run)}; artifacts are looked for below the directory of a run"
+            )
         for manifest_path, folder in _manifests(run, leave_out, unfinished):
             try:
                 artifact = read_artifact(manifest_path)

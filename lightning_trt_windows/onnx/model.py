@@ -138,7 +138,7 @@ def _onnx_needed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise EnvironmentMismatchError(
-            "writing an ONNX model needs the package onnx: pip install 'lightning-trt-windows[onnx]'"
+            'writing an ONNX model needs the package onnx: pip install "lightning-trt-windows[onnx]"'
         ) from error
 
 

@@ -31,7 +31,10 @@ _PYTHONS = ((3, 10), (3, 13))
 _RUNTIME_DLLS = ("vcruntime140.dll", "vcruntime140_1.dll", "msvcp140.dll")
 """Libraries of the Microsoft Visual C++ Redistributable; those of PyTorch and TensorRT link to them."""
 _REDISTRIBUTABLE = "https://aka.ms/vs/17/release/vc_redist.x64.exe"
-_GENERATIONS = {7: "Volta or Turing (RTX 20)", 8: "Ampere (RTX 30) or Ada (RTX 40)", 9: "Hopper", 10: "Blackwell"}
+_GENERATIONS = {
+    7: "Volta or Turing (RTX 20)", 8: "Ampere (RTX 30) or Ada (RTX 40)", 9: "Hopper", 10: "Blackwell",
+    11: "Blackwell", 12: "Blackwell (RTX 50)",
+}  # fmt: skip
 _OLDEST = (8, 0)
 """Compute capability of Ampere: what TensorRT-RTX's engines are built for unless another one was asked for."""
 
@@ -170,7 +173,7 @@ def _gpu(machine: Machine) -> str:
         why = "" if machine.cuda_build else ", which is looked for with a build of PyTorch for CUDA"
         raise EnvironmentMismatchError(f"there is no NVIDIA GPU at {machine.device} that PyTorch can use{why}")
     number = f"{machine.capability[0]}.{machine.capability[1]}"
-    generation = _GENERATIONS.get(machine.capability[0], "newer than Hopper")
+    generation = _GENERATIONS.get(machine.capability[0], "newer than Blackwell")
     if machine.capability < _OLDEST:
         raise EnvironmentMismatchError(
             f"{machine.gpu} has compute capability {number} ({generation}); engines are for Ampere and newer unless "

@@ -194,7 +194,8 @@ def fetch_run(url: str | os.PathLike[str], directory: str | os.PathLike[str] | N
             artifact.read()
         except (ArtifactError, ConfigurationError):  # other files of JSON
             continue
-        folder = target / manifest.parent.removeprefix(place.url.rstrip("/")).strip("/")
+        # names elsewhere may be of any kind: "..", or with a colon
+        folder = target.joinpath(*map(windows_name, manifest.folders_below(place)))
         folder.mkdir(parents=True, exist_ok=True)
         artifact.fetch(folder)
         count += 1

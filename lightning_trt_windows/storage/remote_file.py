@@ -202,6 +202,12 @@ class RemoteFile:
 
         return [RemoteFile(url) for url in self._on_system(look)]
 
+    def folders_below(self, directory: RemoteFile) -> list[str]:
+        """Names of the folders that lead from ``directory`` to this file, which is below it."""
+        # a file system may write its own URLs with more slashes than were given to it
+        path, above = (_system(file.url)[1].rstrip("/") for file in (self, directory))
+        return path.removeprefix(above).strip("/").split("/")[:-1]
+
     def matching(self) -> list[RemoteFile]:
         """Files that this is a pattern of, with ``*``, ``?`` and ``**``, by name."""
         return self._on_system(

@@ -33,7 +33,7 @@ from lightning_trt_windows.verification.verify import verify
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 SECONDS = 10.0
-"""For one artifact of some 20 KB; an idle machine takes 5 ms."""
+"""Of processor time, for one artifact of some 20 KB; 5 ms are usual."""
 MEMORY = 1 << 30
 """Bytes beyond what the process has already."""
 
@@ -142,8 +142,10 @@ def test_the_sample_itself_is_read(sample: Sample, folder: Path) -> None:
 def test_every_file_ends_in_a_typed_error_or_success(sample: Sample, folder: Path, seed: int) -> None:
     """In bounded time and memory."""
     path = mutated(sample, seed, folder)
-    started = time.perf_counter()
+    # a machine that does other things at the same time is no fault; waiting for something is one
+    computed, started = time.process_time(), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         read_everything(path)
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - computed < SECONDS
+    assert time.perf_counter() - started < 10 * SECONDS

@@ -12,13 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.artifacts import put
 from support.paths import DATA
 
+from lightning_trt_windows import collect
 from lightning_trt_windows.artifact import open_elsewhere
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact, remove_manifest
 from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.golden_files import golden_issues
 from lightning_trt_windows.artifact.open_elsewhere import is_open_elsewhere, patiently, reason_of
-from lightning_trt_windows.errors import ArtifactError, OutputError
+from lightning_trt_windows.bundle.reading import extract_bundle
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 
 on_windows = pytest.mark.skipif(sys.platform != "win32", reason="elsewhere a file that is open can be replaced")
 
@@ -56,6 +61,14 @@ def tiny(tmp_path: Path) -> Path:
     for name in ("tiny.windows.ep", "tiny.windows.json"):
         shutil.copy(DATA / name, tmp_path)
     return tmp_path / "tiny.windows.ep"
+
+
+class Config:
+    """What TensorRT-RTX's runtime cache is attached to, as far as reading the file goes."""
+
+    def create_runtime_cache(self) -> object:
+        """A new one."""
+        return object()
 
 
 @on_windows
@@ -108,6 +121,25 @@ class TestOnWindows:
         for path in (tiny, tiny.with_suffix(".json")):
             with held(path), pytest.raises(ArtifactError, match="cannot be read: it is open in another program"):
                 check_artifact(read_artifact(tiny))
+
+    @pytest.mark.usefixtures("hurried")
+    def test_whatever_else_is_read(self, tmp_path: Path) -> None:
+        """Goldens, what goes into a bundle, a bundle itself, and TensorRT-RTX's kernels."""
+        put(tmp_path / "run", "m", golden=b"recorded")
+        paths = ArtifactPaths.of(tmp_path / "run" / "m.windows.ep")
+        with held(paths.golden):
+            assert any("open in another program" in issue for issue in golden_issues(read_artifact(paths.ep)))
+        with held(paths.ep), pytest.raises((ArtifactError, OutputError), match="open in another program"):
+            collect(tmp_path / "run", tmp_path / "b.zip")
+        bundle = collect(tmp_path / "run", tmp_path / "b.zip").path
+        with held(bundle), pytest.raises(ArtifactError, match="open in another program"):
+            extract_bundle(bundle, tmp_path / "out")
+        with held(bundle), pytest.raises(OutputError, match="open in another program"):
+            collect(tmp_path / "run", bundle)
+        kernels = tmp_path / "kernels.bin"
+        kernels.write_bytes(b"kernels")
+        with held(kernels), pytest.raises(ConfigurationError, match="open in another program"):
+            RuntimeCache(kernels).attach(Config())
 
     @pytest.mark.usefixtures("hurried")
     def test_a_manifest_that_cannot_go(self, tiny: Path) -> None:

@@ -58,6 +58,12 @@ def test_each_lack_is_named(monkeypatch: pytest.MonkeyPatch, name: str, changes:
     assert words in found[name][1] and not found[name][0], found
 
 
+def test_newer_generations_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GeForce RTX 50 is 12.0, a Blackwell as the 10.0 of data centers is."""
+    found = findings(monkeypatch, capability=(12, 0), gpu="GeForce RTX 5090")
+    assert found["gpu"] == (True, "GeForce RTX 5090, compute capability 12.0 (Blackwell (RTX 50))")
+
+
 def test_versions_are_held_against_an_artifact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another minor of PyTorch, another TensorRT-RTX; and a damaged file before everything else."""
     for name in ("tiny.windows.ep", "tiny.windows.json"):
@@ -113,6 +119,7 @@ class TestImports:
         [
             (_of_windows(126), "Microsoft Visual C++ Redistributable"),
             (ImportError("DLL load failed while importing _C: The specified module could not be found."), "vc_redist"),
+            (FileNotFoundError("Could not find module 'C:\\x\\rtx.dll' (or one of its dependencies)."), "vc_redist"),
             (_of_windows(1455), "enlarge the paging file"),
             (RuntimeError("TensorRT wants CUDA 13"), "--force-reinstall"),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,19 +10,23 @@ from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
-from lightning.pytorch.callbacks import ModelCheckpoint
-from support.lightning_models import Data, Regression, trainer
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from support.paths import DATA, MODELS
 
-from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact
+from lightning_trt_windows.artifact.windows_names import illegal_on_windows
 from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, CheckpointError, ConfigurationError, OutputError
 from lightning_trt_windows.storage import remote_file as storage
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact, fetch, fetch_run
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote, place_of
 from lightning_trt_windows.storage.run_index import RunIndex
+
+if sys.platform != "win32":  # where nothing trains or exports
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from support.lightning_models import Data, Regression, trainer
+
+    from lightning_trt_windows import WindowsExport, export_checkpoint
 
 
 @pytest.fixture
@@ -77,6 +82,7 @@ def files_of(*checkpoints: str) -> set[str]:
     return {f"{name}{end}" for name in checkpoints for end in (".ckpt", ".windows.ep", ".windows.json")}
 
 
+@pytest.mark.linux("trains")
 class TestTraining:
     """A Trainer whose ModelCheckpoint writes elsewhere."""
 
@@ -170,6 +176,7 @@ def _changed(directory: str, name: str) -> Any:
     return system.info(f"{directory}/{name}")["LastModified"]
 
 
+@pytest.mark.linux("exports")
 class TestWithoutTrainer:
     """The functions and the commands take URLs."""
 
@@ -267,6 +274,20 @@ class TestFiles:
         RemoteFile(url).remove()
         with pytest.raises(ArtifactError, match="does not exist"):
             fetch(url, tmp_path)
+
+
+def test_folders_elsewhere_lead_nowhere_else(memory: str, tmp_path: Path) -> None:
+    """Each artifact goes into the folder that it has below the run, under a name that this machine can have."""
+    tiny = ArtifactPaths.of(DATA / "tiny.windows.ep")
+    for folder in ("version_0/checkpoints", "a:b", "../up", "con"):
+        for path in (tiny.ep, tiny.manifest):
+            MemoryFileSystem.store[f"/run/{folder}/{path.name}"] = MemoryFile(None, folder, path.read_bytes())
+    fetch_run(memory, tmp_path / "here" / "all")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["all"]
+    found = {path.parent.relative_to(tmp_path / "here" / "all") for path in tmp_path.rglob("*.ep")}
+    assert Path("version_0/checkpoints") in found and len(found) == 4
+    assert all(illegal_on_windows(part) is None for folder in found for part in folder.parts), found
 
 
 def test_collected_from_elsewhere(memory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.callbacks import ModelCheckpoint
-from support.lightning_models import Data, Regression, trainer
 from support.paths import DATA
 
-from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, CheckpointRecord, Manifest, Score
@@ -29,6 +27,12 @@ from lightning_trt_windows.storage.run_index import (
     last_of,
     order_of,
 )
+
+if sys.platform != "win32":  # where nothing trains or exports
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from support.lightning_models import Data, Regression, trainer
+
+    from lightning_trt_windows import WindowsExport, export_checkpoint
 
 TINY = DATA / "tiny.windows.ep"
 
@@ -57,6 +61,7 @@ def artifact_in(directory: Path, name: str, step: int, *scores: Score) -> None:
     write_manifest(directory / f"{name}.windows.json", manifest)
 
 
+@pytest.mark.linux("trains")
 def test_of_a_training(tmp_path: Path) -> None:
     """While training goes on it names what is there, the best and the last, and no place of this machine."""
     seen = []
@@ -84,6 +89,7 @@ def test_of_a_training(tmp_path: Path) -> None:
     assert json.loads(text)["format_version"] == "1.0"
 
 
+@pytest.mark.linux("trains")
 def test_without_a_monitor(tmp_path: Path) -> None:
     """The best one is what ModelCheckpoint calls so; a checkpoint exported later is added."""
     export = WindowsExport()

@@ -9,7 +9,7 @@ from support.paths import TESTS
 __all__ = ["runs_on_windows"]
 
 PLACES = (
-    "artifact", "bundle", "cli", "conftest.py", "data", "runtime", "storage/test_index_fuzz.py", "support",
+    "artifact", "bundle", "cli", "conftest.py", "data", "onnx/test_providers.py", "runtime", "storage", "support",
     "test_errors.py", "test_imports.py", "test_settings.py", "verification", "windows",
 )  # fmt: skip
 """Folders and files below ``tests/``."""

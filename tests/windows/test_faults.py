@@ -9,22 +9,27 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from support.artifacts import put
 from support.paths import DATA
 from support.stand_in import StandIn, export_for_test
 from torch import nn
 
 from lightning_trt_windows import DimRange, InputSpec, collect, verify
+from lightning_trt_windows._compat.bindings import import_failure
 from lightning_trt_windows.artifact import windows_names
-from lightning_trt_windows.artifact.artifact import ArtifactPaths, check_artifact, read_artifact
+from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, check_artifact, read_artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.signing import check_signature, make_key, sign
 from lightning_trt_windows.bundle.layout import LONGEST
 from lightning_trt_windows.bundle.reading import extract_bundle
-from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError, OutputError
+from lightning_trt_windows.runtime import loading
+from lightning_trt_windows.runtime.program_reader import damage_as_artifact_error
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 from lightning_trt_windows.storage.remote_file import place_of
 
@@ -43,6 +48,42 @@ def version(name):
     return real(name)
 importlib.metadata.version = version
 from lightning_trt_windows.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+LOAD = """
+from lightning_trt_windows.errors import LightningTrtError
+try:
+    lightning_trt_windows.load(sys.argv[1])
+except LightningTrtError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+EACH = WITHOUT_TORCH.replace(
+    "sys.exit(main(sys.argv[1:]))",
+    """
+import json
+codes = []
+for command in json.loads(sys.argv[1]):
+    codes.append(main(command))
+    print(end="\\f", flush=True)
+print(json.dumps(codes))
+""",
+)
+WITHOUT_LONG_PATHS = """
+import builtins, errno, io, os, sys
+def limited(call):
+    def checked(path, *arguments, **options):
+        if isinstance(path, (str, os.PathLike)) and len(os.path.abspath(os.fspath(path))) >= 260:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", os.fspath(path))
+        return call(path, *arguments, **options)
+    return checked
+builtins.open = io.open = limited(io.open)
+os.open, os.stat, os.mkdir, os.scandir, os.listdir = map(limited, (os.open, os.stat, os.mkdir, os.scandir, os.listdir))
+from lightning_trt_windows.artifact import windows_names
+from lightning_trt_windows.cli import main
+class System:
+    platform = "win32"
+windows_names.sys = System
 sys.exit(main(sys.argv[1:]))
 """
 MAIN = "import sys; from lightning_trt_windows.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -70,6 +111,17 @@ def run(code: str, *arguments: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, check=False, **{"capture_output": True, **options})
 
 
+def each(commands: list[list[object]], **options: Any) -> tuple[list[int], list[bytes], bytes]:
+    """Run commands one after the other, without PyTorch, whose import takes seconds, in one process, as each takes one.
+
+    Returns:
+        The exit code of each and what it printed, and what all of them wrote to standard error.
+    """
+    done = run(EACH, json.dumps([[str(word) for word in command] for command in commands]), **options)
+    *outputs, codes = done.stdout.split(b"\f")
+    return json.loads(codes or b"[]"), outputs, done.stderr
+
+
 class TestWithoutPyTorch:
     """A PC on which nothing is installed yet."""
 
@@ -88,10 +140,62 @@ class TestWithoutPyTorch:
 
     def test_other_commands(self, copied: Path, tmp_path: Path) -> None:
         """Everything that needs no PyTorch works without."""
-        assert run(WITHOUT_TORCH, "inspect", "--check", copied).returncode == 0
-        assert run(WITHOUT_TORCH, "collect", copied.parent, "--out", tmp_path / "b.zip").returncode == 0
+        run_directory, key = copied.parent, tmp_path / "k.pem"
+        commands: list[list[object]] = [
+            ["inspect", "--check", copied],
+            ["collect", run_directory, "--out", tmp_path / "b.zip"],
+            ["inspect", "--check", tmp_path / "b.zip"],
+            ["report", run_directory, "--out", tmp_path / "r.html"],
+            ["index", run_directory],
+            ["keygen", key],
+            ["sign", copied, "--key", key],
+            ["verify", copied, "--key", f"{key}.pub"],
+        ]
+        codes, _, errors = each(commands)
+        assert codes == [0] * len(commands) and b"Traceback" not in errors, (codes, errors)
         done = run(WITHOUT_TORCH, "doctor", copied)
         assert done.returncode == 3 and b"PyTorch is not installed" in done.stdout and not done.stderr, done
+
+    def test_what_needs_it_says_so(self, copied: Path, tmp_path: Path) -> None:
+        """``load``, ``bench`` and a bundle's script: with the version to install, and no traceback."""
+        extract_bundle(collect(copied.parent, tmp_path / "b.zip").path, tmp_path / "unpacked")
+        load = WITHOUT_TORCH.replace("sys.exit(main(sys.argv[1:]))", "import lightning_trt_windows") + LOAD
+        script = (
+            WITHOUT_TORCH.partition("from lightning")[0] + "import runpy\nrunpy.run_path('run.py', run_name='__main__')"
+        )
+        for code, arguments, options in (
+            (WITHOUT_TORCH, ["bench", copied], {}),
+            (load, [copied], {}),
+            (script, [], {"cwd": tmp_path / "unpacked"}),
+        ):
+            done = run(code, *arguments, **options)
+            assert b"Traceback" not in done.stderr, done.stderr.decode()
+            assert b"wanted PyTorch 2." in done.stderr and b"found none: pip install torch==2." in done.stderr, done
+            assert done.returncode == 3
+
+    @pytest.mark.skipif(sys.platform != "win32", reason="DLLs")
+    def test_a_library_that_needs_another_one(self, tmp_path: Path) -> None:
+        """The real failures of Windows: a DLL that is not there, and an extension module that is none."""
+        import ctypes
+        import importlib
+
+        with pytest.raises(OSError, match="nowhere") as missing:
+            ctypes.WinDLL(str(tmp_path / "nowhere.dll"))  # as tensorrt_rtx loads its own
+        assert "a DLL is missing: install the Microsoft Visual C++" in import_failure(missing.value)
+        handle = ctypes.WinDLL("kernel32", use_last_error=True).LoadLibraryExW(
+            str(tmp_path / "nowhere.dll"), None, 0x1100
+        )
+        assert handle == 0
+        as_torch = ctypes.WinError(ctypes.get_last_error())  # as PyTorch raises it
+        assert as_torch.winerror == 126 and "a DLL is missing: install" in import_failure(as_torch)
+        (tmp_path / "broken_extension.pyd").write_bytes(b"MZ" + bytes(500))
+        sys.path.insert(0, str(tmp_path))
+        try:
+            with pytest.raises(ImportError) as broken:
+                importlib.import_module("broken_extension")
+        finally:
+            sys.path.remove(str(tmp_path))
+        assert "install" in import_failure(broken.value)
 
 
 class TestOutput:
@@ -99,22 +203,30 @@ class TestOutput:
 
     NAME = "mod\u00e8le-\u6a21\u578b"
 
-    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932", "utf-8"])
+    @pytest.mark.parametrize("encoding", ["cp437", "cp932", "cp1252"])
     def test_json_is_ascii(self, tmp_path: Path, encoding: str) -> None:
-        """So that it is valid in every one of them."""
+        """So that it is valid in every one of them, whichever command prints it."""
         put(tmp_path / "run", self.NAME)
+        (tmp_path / self.NAME).mkdir()
+        file, key = tmp_path / "run" / f"{self.NAME}.windows.ep", tmp_path / f"{self.NAME}.pem"
         environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         commands: list[list[object]] = [
             ["inspect", tmp_path / "run", "--json"],
-            ["inspect", tmp_path / "run" / f"{self.NAME}.windows.ep", "--json"],
-            ["verify", tmp_path / "run" / f"{self.NAME}.windows.ep", "--json", "--no-numbers"],
+            ["inspect", file, "--json"],
+            ["verify", file, "--json", "--no-numbers"],
             ["collect", tmp_path / "run", "--out", tmp_path / "b.zip", "--json"],
+            ["collect", tmp_path / "run", "--out", tmp_path / "hub", "--layout", "huggingface", "--json"],
+            ["report", tmp_path / "run", "--out", tmp_path / f"{self.NAME}.html", "--json"],
             ["index", tmp_path / "run", "--json"],
+            ["doctor", file, "--directory", tmp_path / self.NAME, "--json"],
+            ["keygen", key, "--json"],
+            ["sign", file, "--key", key, "--json"],
         ]
-        for command in commands:
-            done = run(MAIN, *command, env=environment)
-            assert done.stdout.isascii(), command
-            assert self.NAME in json.dumps(json.loads(done.stdout), ensure_ascii=False), (command, done.stderr)
+        codes, outputs, errors = each(commands, env=environment)
+        assert len(codes) == len(commands), errors
+        for command, output in zip(commands, outputs, strict=True):
+            assert output.isascii(), command
+            assert self.NAME in json.dumps(json.loads(output), ensure_ascii=False), (command, errors)
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
     def test_text_never_fails(self, tmp_path: Path, encoding: str) -> None:
@@ -123,6 +235,16 @@ class TestOutput:
         environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         done = run(MAIN, "inspect", tmp_path / "run", env=environment)
         assert done.returncode == 0 and rb"\u6a21" in done.stdout
+        commands: list[list[object]] = [
+            ["verify", tmp_path / "run" / f"{self.NAME}.windows.ep", "--no-numbers"],
+            ["collect", tmp_path / "run", "--out", tmp_path / f"{self.NAME}.zip"],
+            ["inspect", tmp_path / f"{self.NAME}.zip"],
+            ["report", tmp_path / "run", "--out", tmp_path / f"{self.NAME}.html"],
+            ["index", tmp_path / "run"],
+            ["doctor", tmp_path / "run" / f"{self.NAME}.windows.ep"],
+        ]
+        codes, _, errors = each(commands, env=environment)
+        assert len(codes) == len(commands) and b"Unicode" not in errors and b"Traceback" not in errors, errors
         done = run(MAIN, "inspect", tmp_path / f"{self.NAME}.ep", env=environment)
         assert done.returncode == 7 and rb"\u6a21" in done.stderr and b"Traceback" not in done.stderr
         extract_bundle(collect(tmp_path / "run", tmp_path / "b.zip").path, tmp_path / "unpacked")
@@ -184,9 +306,44 @@ class TestPaths:
             read_artifact(folder / f"{'m' * 60}.windows.ep")
         monkeypatch.setattr(windows_names.sys, "platform", sys.platform)
 
+    @pytest.mark.linux("calls of the system are replaced, as Windows answers without long paths")
+    def test_every_command_says_that_a_path_is_too_long(self, tmp_path: Path) -> None:
+        """One that exists, and that Windows does not find: reading it, and writing beside it."""
+        folder = tmp_path / ("d" * 120) / ("e" * 120)
+        folder.mkdir(parents=True)
+        put(folder, "m", golden=b"recorded")
+        file, short = folder / "m.windows.ep", tmp_path / "s"
+        put(short, "m")
+        for command in (
+            ["inspect", file],
+            ["verify", file],
+            ["doctor", file],
+            ["collect", folder, "--out", tmp_path / "b.zip"],
+            ["report", short, "--out", folder / "r.html"],
+            ["collect", short, "--out", folder / "b.zip"],
+        ):
+            done = run(WITHOUT_LONG_PATHS, *command)
+            assert done.returncode not in (0, 1) and b"Traceback" not in done.stderr, (command, done)
+            assert b"without long paths enabled Windows takes 259" in done.stderr, (command, done.stderr)
+
 
 class TestFiles:
     """Line ends, keys and caches."""
+
+    def test_what_the_script_does_is_said(self, tmp_path: Path) -> None:
+        """In the bundle's README, with goldens and without."""
+        for name, golden, words in (
+            (
+                "with",
+                b"recorded",
+                "versions first, compares its outputs with those recorded at the export, and times it.",
+            ),
+            ("without", None, "the versions first, and times it."),
+        ):
+            put(tmp_path / name, "m", golden=golden)
+            extract_bundle(collect(tmp_path / name, tmp_path / f"{name}.zip").path, tmp_path / f"{name}-out")
+            text = " ".join((tmp_path / f"{name}-out" / "README.md").read_text(encoding="utf-8").split())
+            assert words in text, text
 
     def test_line_ends_are_named(self, tmp_path: Path) -> None:
         """Git made CRLF of a manifest's line ends: the file is sound, and the signature no longer fits."""
@@ -222,6 +379,19 @@ class TestFiles:
 
         with pytest.raises(ConfigurationError, match=r"cache .* cannot be read: it is a directory; name another"):
             RuntimeCache(tmp_path).attach(Config())
+
+    def test_too_little_memory(self, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyTorch's own refusal, which is a RuntimeError that reads as damage would, becomes what to do about it."""
+
+        def assembled(artifact: Artifact, *_: object) -> None:
+            with damage_as_artifact_error(artifact):
+                torch.empty(1 << 45)
+
+        monkeypatch.setattr(loading, "check_environment", lambda *_: ())
+        monkeypatch.setattr(loading, "_opener", lambda *_, **__: (SimpleNamespace(device="cpu"), None))
+        monkeypatch.setattr(loading, "_assembled", assembled)
+        with pytest.raises(EnvironmentMismatchError, match=r"takes more memory than there is here: .*the paging file"):
+            loading.load(copied)
 
     def test_a_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
         """Windows says that the folder does not exist."""

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.artifacts import put
+from support.paths import REPOSITORY, TESTS
 from support.recorded import VARIABLE
 from support.stand_in import StandIn, export_for_test
+from support.windows_half import runs_on_windows
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, collect, inspect, verify
@@ -66,6 +69,22 @@ def same_on_both(name: str, text: str) -> None:
         assert text == file.read_text(encoding="utf-8")
     else:
         file.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.linux("the tool that runs these tests there is one of Linux")
+def test_whatever_exports_is_left_for_windows() -> None:
+    """Each file that takes an export from Linux is one of those that the tool runs on Linux before."""
+    sys.path.insert(0, str(REPOSITORY))
+    try:
+        from tools.windows_python.suite import exporting
+    finally:
+        sys.path.remove(str(REPOSITORY))
+    taking = {
+        file.relative_to(REPOSITORY).as_posix()
+        for file in TESTS.rglob("test_*.py")
+        if runs_on_windows(file) and re.search(r"^from support\.(stand_in|recorded) ", file.read_text(), flags=re.M)
+    }
+    assert len(taking) > 5 and taking == set(exporting())
 
 
 def test_the_program_computes_what_the_module_does(built: tuple[nn.Module, StandIn]) -> None:

@@ -15,11 +15,9 @@ from tools.windows_python.project import REPOSITORY
 
 __all__ = ["record", "run_tests"]
 
-EXPORTING = (
-    "tests/artifact/test_fuzz.py", "tests/artifact/test_outline.py", "tests/bundle/test_collecting.py", "tests/runtime",
-    "tests/verification", "tests/windows",
-)  # fmt: skip
-"""Tests of the PC's half that export something; they leave it for the Windows run."""
+PLACES = ("artifact", "bundle", "cli", "runtime", "verification", "windows")
+"""Folders below ``tests/`` in which the tests of the PC's half may take an export from Linux."""
+HELPERS = ("support.stand_in", "support.recorded")
 VARIABLE = "RECORDED_ARTIFACTS"
 
 
@@ -33,7 +31,7 @@ def record(folder: Path) -> int:
         RecipeError: The wheel or the bundle cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    status = _build(folder)
+    status = _build(folder, exporting())
     if status == 0:
         with tempfile.TemporaryDirectory() as place:
             call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place, where=REPOSITORY)
@@ -57,7 +55,8 @@ def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
         RecipeError: Wine is not installed, or the package cannot be built.
     """
     with tempfile.TemporaryDirectory(prefix="recorded-") as recorded:
-        if status := _build(Path(recorded)):
+        files = exporting(arguments)
+        if files and (status := _build(Path(recorded), files)):
             return status
         print("The tests of the PC's half under the Windows Python", flush=True)
         chosen = arguments or ("--numprocesses", "2", "--dist", "loadfile", "tests")
@@ -65,8 +64,28 @@ def run_tests(python: Path, wheels: Path, arguments: Sequence[str]) -> int:
         return wine.run(python, wheels, command, {VARIABLE: wine.windows_path(Path(recorded))})
 
 
-def _build(folder: Path) -> int:
+def exporting(arguments: Sequence[str] = ()) -> list[str]:
+    """Tests of the PC's half that export something, which they leave for the Windows run: they import the helper.
+
+    Args:
+        arguments: For pytest. Where they name files, folders or tests, only those of them.
+    """
+    tests = REPOSITORY / "tests"
+    chosen = [
+        path for argument in arguments if (path := REPOSITORY / argument.partition("::")[0]).is_relative_to(tests)
+    ]
+    files = sorted(file for place in PLACES for file in (tests / place).rglob("test_*.py"))
+    return [
+        file.relative_to(REPOSITORY).as_posix()
+        for file in files
+        if not chosen or any(file.is_relative_to(path) for path in chosen)
+        if any(helper in file.read_text(encoding="utf-8") for helper in HELPERS)
+    ]
+
+
+def _build(folder: Path, files: Sequence[str]) -> int:
     print("Building artifacts on Linux", flush=True)
     environment = {**os.environ, VARIABLE: str(folder.absolute()), "FUZZ_EXAMPLES": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", *EXPORTING]
+    # the same options as for the other tests, so that two processes share the work
+    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "loadfile", *files]
     return subprocess.run(command, cwd=REPOSITORY, check=False, env=environment).returncode

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -105,13 +106,22 @@ def run(python: Path, wheels: Path, arguments: Sequence[str], more: Mapping[str,
     with installed_project() as project:
         variables = environment(prepare_wine(), [project, wheels], more)
         # with a terminal or a file for standard streams Wine makes a console of its own
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [_program(), str(python / "python.exe"), *arguments], cwd=REPOSITORY, env=variables,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ) as process:  # fmt: skip
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
-            while data := process.stdout.read1(65536):  # type: ignore[attr-defined]  # a BufferedReader
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            return process.wait()
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        # not to the end of the pipe, which Wine's server has too, and keeps as long as another run needs that server
+        copying = threading.Thread(target=_copy, args=(process.stdout.fileno(),), daemon=True)
+        copying.start()
+        status = process.wait()
+        copying.join(timeout=5)
+        return status
+
+
+def _copy(descriptor: int) -> None:
+    """Print what can be read from ``descriptor``, as soon as it can."""
+    while data := os.read(descriptor, 65536):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
