@@ -19,10 +19,14 @@ from lightning_trt_windows.discovery.ranges import EXAMPLE
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.modules.containers import leaves
 
-__all__ = ["Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
+__all__ = ["NO_CALL", "Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
 
 STEPS = {"predict_step": "predict", "validation_step": "val", "test_step": "test", "training_step": "train"}
 """Lightning's step methods, and the loader whose batches each takes."""
+
+
+NO_CALL = "no call of"
+"""What the reason begins with where batches speak for a method that was never called."""
 
 
 class Subject(NamedTuple):
@@ -104,7 +108,7 @@ def _batches(subject: Subject, max_batches: int, silent: list[str]) -> Iterator[
             silent.append(str(exc))
             continue
         calls = [Call(o.stage, o.count, o.first, m.arguments) for o, m in zip(observations, mapped)]
-        reason = f"no call of {subject.method} was seen; in the batches ({_times(observations)}) {mapped[0].how}"
+        reason = f"{NO_CALL} {subject.method} was seen; in the batches ({_times(observations)}) {mapped[0].how}"
         yield Evidence(calls, "observed", reason, observer.loader_sizes, notes)
 
 

@@ -69,7 +69,8 @@ def _version(name: str) -> str:
 def run_project(name: str, file: Path, done: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Run those models of a project that have no result yet."""
     wanted = [model for model in models_in(file) if not arguments.model or model in arguments.model]
-    left = [model for model in wanted if f"{name}.{model}" not in done]
+    left = {model: _missing(done.get(f"{name}.{model}"), arguments.when) for model in wanted}
+    left = {model: whens for model, whens in left.items() if whens}
     if not left:
         return
     folder = arguments.environments / name
@@ -80,9 +81,12 @@ def run_project(name: str, file: Path, done: dict[str, Any], arguments: argparse
             print(f"{name}: installing {' '.join(requirements) or 'nothing'}", flush=True)
             python = environment(folder, requirements)
         versions = _versions(python, requirements)
-        for model in left:
+        for model, whens in left.items():
+            before = done.get(f"{name}.{model}", {}).get("runs", {})
             record = {"key": f"{name}.{model}", "project": name, "model": model, "versions": versions}
-            record |= _trial(python, name, model, arguments)
+            record |= _trial(python, name, model, whens, arguments)
+            if "runs" in record:
+                record["runs"] = before | record["runs"]
             with _WRITING, arguments.results.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(record) + "\n")
             done[record["key"]] = record
@@ -94,6 +98,11 @@ def run_project(name: str, file: Path, done: dict[str, Any], arguments: argparse
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _missing(record: dict[str, Any] | None, wanted: list[str]) -> list[str]:
+    """Values of ``when`` that a model has not been trained with."""
+    return [when for when in wanted if record is None or when not in record.get("runs", {})]
+
+
 def _versions(python: Path, requirements: tuple[str, ...]) -> dict[str, str]:
     names = [requirement.partition("==")[0].partition("[")[0] for requirement in requirements]
     code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
@@ -101,14 +110,16 @@ def _versions(python: Path, requirements: tuple[str, ...]) -> dict[str, str]:
     return dict(json.loads(out))
 
 
-def _trial(python: Path, project: str, model: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def _trial(
+    python: Path, project: str, model: str, whens: list[str], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """Train in a process of its own; what it printed stays in a log beside the results."""
     arguments.logs.mkdir(parents=True, exist_ok=True)
     log = arguments.logs / f"{project}.{model}.log"
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory(dir=arguments.environments) as folder, log.open("w+", encoding="utf-8") as out:
-        command = [str(python), "-m", "projects.trial", project, model, str(Path(folder) / "runs")]
+        command = [str(python), "-m", "projects.trial", project, model, str(Path(folder) / "runs"), *whens]
         try:
             process = subprocess.run(
                 command, stdout=out, stderr=subprocess.STDOUT, env=variables, cwd=folder, timeout=arguments.limit
@@ -150,6 +161,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for one model")
     parser.add_argument("--keep", action="store_true", help="leave environments behind, and take those that are there")
     parser.add_argument("--fresh", action="store_true", help="run again what has a result")
+    parser.add_argument("--when", nargs="*", default=["train_end", "checkpoint"], help="values of the callback's when")
     parser.add_argument("--model", nargs="*", help="names of models")
     parser.add_argument("--no-run", action="store_true", help="write the page from what was found before")
     parser.add_argument("only", nargs="*", help="names of projects")

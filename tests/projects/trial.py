@@ -24,11 +24,8 @@ from torch import nn
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.artifact.artifact import Artifact
 
-RUNS = ("train_end", "checkpoint")
-"""The values of the callback's ``when``."""
 
-
-def trial(project: str, name: str, folder: Path) -> dict[str, Any]:
+def trial(project: str, name: str, folder: Path, whens: list[str]) -> dict[str, Any]:
     """Everything about one model: the plain trainings, and, where those gave nothing, the way on."""
     importlib.import_module(f"projects.{project}")
     model = MODELS[name]
@@ -38,9 +35,9 @@ def trial(project: str, name: str, folder: Path) -> dict[str, Any]:
         # nothing can be said about the callback
         return record | {"error": plain["error"]}
     record["runs"] = {}
-    for when in RUNS:
+    for when in whens:
         record["runs"][when] = _with_callback(model, WindowsExport(when=when), folder / when)
-    if model.way_on:
+    if model.way_on and not all(run["artifacts"] for run in record["runs"].values()):
         record["runs"]["way_on"] = _with_callback(model, WindowsExport(**model.way_on), folder / "way_on")
     for run in record["runs"].values():
         run["equal"] = run["weights"] == plain["weights"]
@@ -124,9 +121,9 @@ def _shown(arguments: Any) -> str:
 
 def main() -> int:
     """Run one trial and print its record."""
-    project, name, folder = sys.argv[1:]
+    project, name, folder, *whens = sys.argv[1:]
     torch.set_num_threads(1)
-    record = trial(project, name, Path(folder))
+    record = trial(project, name, Path(folder), whens)
     print(json.dumps(record), flush=True)
     return 0
 

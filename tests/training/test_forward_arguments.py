@@ -217,6 +217,44 @@ class TestCalls:
         assert [name for name, _, _ in inputs_of(trained(Net(), tmp_path))] == ["x", "labels"]
 
 
+class TestForwardThatNoStepCalls:
+    """Its inputs are those of the batch, as far as it takes them."""
+
+    class Net(Base):
+        """As in Lightning's README: the step flattens what its parts are given, and so does whoever calls forward."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.head(self.net(batch.view(len(batch), -1))).pow(2).mean()
+
+    def test_what_its_first_part_is_given(self, tmp_path: Path) -> None:
+        """Where the batch is not what it takes; a note says so."""
+        export = trained(self.Net(), tmp_path, lambda rows: torch.stack(rows).view(-1, 2, 2))
+        assert inputs_of(export) == [("x", (1, 4), (4, 4))]
+        assert "no step calls forward, and the batches do not fit it; x is what net was given" in (
+            manifest_of(export).notes
+        )
+
+    def test_what_nothing_fits(self, tmp_path: Path) -> None:
+        """The message says where the inputs are from, and its way on works."""
+
+        class Net(self.Net):  # type: ignore[name-defined]
+            def forward(self, x: Tensor) -> Tensor:
+                return self.net(x[:, :3] * torch.ones(5))
+
+        export = trained(Net(), tmp_path)
+        (failure,) = export.failures
+        assert "No step calls forward, so its inputs were taken from the batches" in str(failure.error)
+        (tmp_path / "again").mkdir()
+        assert inputs_of(trained(Net(), tmp_path / "again", method="net")) == [("input", (1, 4), (4, 4))]
+
+
 class TestSubmodules:
     """Modules without a ``forward``."""
 
