@@ -21,12 +21,12 @@ def _fit(made: Any, callbacks: list[Any], folder: Path) -> nn.Module:
     random = numpy.random.default_rng(1)
     points = [data.MoleculeDatapoint.from_smi(smiles, random.random(1)) for smiles in MOLECULES]
     featurizer = featurizers.SimpleMoleculeMolGraphFeaturizer()
-    train, val = data.MoleculeDataset(points[:8], featurizer), data.MoleculeDataset(points[8:], featurizer)
+    train, val = data.MoleculeDataset(points[:6], featurizer), data.MoleculeDataset(points[3:], featurizer)
     train.normalize_targets()
     L.Trainer(**options(callbacks, folder)).fit(
         made,
-        data.build_dataloader(train, batch_size=4, num_workers=0),
-        data.build_dataloader(val, batch_size=4, num_workers=0, shuffle=False),
+        data.build_dataloader(train, batch_size=3, num_workers=0),
+        data.build_dataloader(val, batch_size=3, num_workers=0, shuffle=False),
     )
     return made
 

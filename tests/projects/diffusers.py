@@ -12,7 +12,7 @@ from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader
 
-REQUIREMENTS = ("diffusers==0.39.0",)
+REQUIREMENTS = ("diffusers==0.42.1",)
 
 
 class Diffusion(L.LightningModule):

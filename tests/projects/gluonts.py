@@ -12,7 +12,7 @@ from gluonts.torch import DeepAREstimator, PatchTSTEstimator, SimpleFeedForwardE
 from projects.model import model, options
 from torch import nn
 
-REQUIREMENTS = ("gluonts[torch]==0.16.2",)
+REQUIREMENTS = ("gluonts[torch]==0.17.0",)
 
 
 def _fit(kind: Any, callbacks: list[Any], folder: Path, **more: Any) -> nn.Module:

@@ -15,7 +15,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, RandFlip
 from projects.model import model, options
 from torch import nn
 
-REQUIREMENTS = ("monai==1.6.0",)
+REQUIREMENTS = ("monai==1.6.1",)
 
 
 class Net(L.LightningModule):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as L
 import numpy
+import pyannote.audio.core.io
 import scipy.io.wavfile
+import torch
 from projects.model import model, options
 from pyannote.audio.models.segmentation import PyanNet
 from pyannote.audio.tasks import SpeakerDiarization, VoiceActivityDetection
@@ -18,6 +21,25 @@ from torch import nn
 REQUIREMENTS = ("pyannote.audio==4.0.7",)
 
 SECONDS = 12
+
+
+class WaveDecoder:
+    """Reads what is generated here, in place of torchcodec's decoder, which needs FFmpeg on the machine."""
+
+    def __init__(self, path: Any) -> None:
+        rate, samples = scipy.io.wavfile.read(path)
+        self.samples = torch.from_numpy(samples.astype("float32") / 32768)[None]
+        seconds = len(samples) / rate
+        self.metadata = SimpleNamespace(sample_rate=rate, duration_seconds_from_header=seconds, num_channels=1)
+
+    def get_samples_played_in_range(self, start: float, end: float) -> SimpleNamespace:
+        """A chunk."""
+        rate = self.metadata.sample_rate
+        return SimpleNamespace(data=self.samples[:, round(start * rate) : round(end * rate)], sample_rate=rate)
+
+
+pyannote.audio.core.io.AudioDecoder = WaveDecoder
+pyannote.audio.core.io.TORCHCODEC_AVAILABLE = True
 
 
 def _protocol(folder: Path) -> Any:

@@ -11,26 +11,28 @@ from torch import nn
 
 REQUIREMENTS = ("scvi-tools==1.4.2",)
 
-METHOD = {"method": "module.z_encoder"}
+
+def _cells() -> Any:
+    scvi.settings.seed = 1  # its own, for the split into training and validation
+    return scvi.data.synthetic_iid(n_genes=40)
 
 
 def _fit(made: Any, callbacks: list[Any], folder: Path) -> nn.Module:
-    arguments = options(callbacks, folder)
-    made.train(batch_size=64, **arguments)
+    made.train(batch_size=64, **options(callbacks, folder))
     return made.module
 
 
-@model(way_on=METHOD)
+@model()
 def scvi_model(callbacks: list[Any], folder: Path) -> nn.Module:
     """scVI."""
-    cells = scvi.data.synthetic_iid(n_genes=40)
+    cells = _cells()
     scvi.model.SCVI.setup_anndata(cells, batch_key="batch")
     return _fit(scvi.model.SCVI(cells, n_hidden=16, n_latent=4), callbacks, folder)
 
 
-@model(way_on={"method": "module.z_encoder_accessibility"})
+@model()
 def linear_scvi(callbacks: list[Any], folder: Path) -> nn.Module:
     """Linearly decoded scVI."""
-    cells = scvi.data.synthetic_iid(n_genes=40)
+    cells = _cells()
     scvi.model.LinearSCVI.setup_anndata(cells, batch_key="batch")
     return _fit(scvi.model.LinearSCVI(cells, n_hidden=16, n_latent=4), callbacks, folder)

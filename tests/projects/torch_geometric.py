@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GCNConv, GINConv, global_add_pool
 
-REQUIREMENTS = ("torch-geometric==2.8.0",)
+REQUIREMENTS = ("torch-geometric==2.8.1",)
 
 
 class GIN(L.LightningModule):
