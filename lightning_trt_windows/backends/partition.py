@@ -25,6 +25,7 @@ from lightning_trt_windows.errors import CompileError
 __all__ = ["engine_calls", "partition"]
 
 _sym_size = torch.ops.aten.sym_size.int
+_read_value = torch.ops.aten._local_scalar_dense.default
 
 
 def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch: Collection[str]) -> GraphModule:
@@ -96,14 +97,14 @@ def _tester(
 
 def _sizes_of_values(graph: GraphModule) -> frozenset[sympy.Symbol]:
     """Sizes that the graph reads from tensors' values, as ``int(index.max())`` does. Engines take tensors only."""
-    makers = [node for node in graph.graph.nodes if node.target is torch.ops.aten._local_scalar_dense.default]
+    makers = [node for node in graph.graph.nodes if node.target is _read_value]
     return frozenset(symbol for node in makers for symbol in node.meta.get("unbacked_bindings") or {})
 
 
 def _takes(node: Node, symbols: Collection[sympy.Symbol]) -> bool:
-    """Whether a node is given a size, as a number, that is made of ``symbols``."""
-    if not symbols:
-        return False
+    """Whether a node makes a size that is made of ``symbols``, or is given it as a number."""
+    if node.target is _read_value:
+        return True
     sizes = [argument.meta["val"] for argument in node.all_input_nodes if _is_size(argument)]
     return any(not size.node.expr.free_symbols.isdisjoint(symbols) for size in sizes)
 
@@ -126,7 +127,7 @@ def _drop_size_outputs(parent: GraphModule, call: Node, engine: GraphModule) -> 
             continue
         for user in users[i]:
             # for a single output `call` itself is the value, and its replacement must not depend on it
-            size = _size(parent, value.meta["val"], before=call)
+            size = _read_outside(parent, call, engine, value) or _size(parent, value.meta["val"], before=call)
             user.replace_all_uses_with(size)  # type: ignore[arg-type]  # a plain int replaces a node just as well
             if user is not call:
                 parent.graph.erase_node(user)
@@ -139,6 +140,19 @@ def _drop_size_outputs(parent: GraphModule, call: Node, engine: GraphModule) -> 
             item.args = (call, new)
     engine.graph.eliminate_dead_code()
     engine.recompile()
+
+
+def _read_outside(parent: GraphModule, call: Node, engine: GraphModule, value: Any) -> Node | None:
+    """Read a size that ``engine`` reads of one of its inputs in ``parent``, if it is made of values."""
+    inputs = [n for n in engine.graph.nodes if n.op == "placeholder"]
+    symbols = value.meta["val"].node.expr.free_symbols
+    of_values = any(symbol_is_type(symbol, SymT.UNBACKED_INT) for symbol in symbols)
+    if not of_values or value.target is not _sym_size or value.args[0] not in inputs:
+        return None
+    with parent.graph.inserting_before(call):
+        size = parent.graph.call_function(_sym_size, (call.args[inputs.index(value.args[0])], value.args[1]))
+    size.meta["val"] = value.meta["val"]
+    return size
 
 
 def _derive_size_inputs(parent: GraphModule, call: Node, engine: GraphModule) -> None:

@@ -373,7 +373,7 @@ class TestRefused:
             def forward(self, x: Tensor, places: Tensor) -> Tensor:
                 if how == "split":
                     return torch.tensor_split(x, places)[0] * 2
-                rows = int(places.max()) + 1
+                rows = places.max().item() + 1
                 torch._check(rows > 0)
                 return torch.zeros(rows, 3).index_add_(0, places, x[:2] * 2) + 1
 

@@ -24,7 +24,7 @@ class Model:
     steps: str = ""
     """What a user has to do besides adding the callback; it is done in ``train``."""
     way_on: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the callback that the refusal of the plain one leads to."""
+    """Arguments of the callback to try where the plain one gives nothing; by default what the message says to do."""
     note: str = ""
     """What is peculiar about it."""
 

@@ -51,7 +51,7 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
         f"models here: {len(tried) - len(refused)} of {len(tried)} models. {_count(sum(map(harmed, tried)))} of "
         f"{sum(len(record['runs']) for record in tried)} trainings with the",
         "callback was harmed:** none of the others ended early, and all weights are equal bit for bit with and without it.",
-        f"Of {len(refused)} models that are refused, {len(way_on)} have a way on that was tried and gave an artifact.",
+        f"Of {len(refused)} models that are refused, {len(way_on)} have a way on that was tried and gave an artifact: as the message\nsays, unless the table says otherwise.",
         "",
         f"With {', '.join(f'{name} {_version(name)}' for name in names)}.",
         "",
@@ -106,7 +106,7 @@ def _row(record: Mapping[str, Any]) -> Sequence[str]:
     kept = ", ".join(dict.fromkeys(name.split(".")[1] if "." in name else name for name in facts.get("fallback", ())))
     steps = record["steps"] or "none"
     if not came_out(record) and facts:
-        steps = record["way_on"]
+        steps = record["runs"]["way_on"]["arguments"]
     return (versions or record["project"], record["model"], artifact, "; ".join(facts.get("inputs", ())) or "-",
             kept or "-", checked, equal, steps)  # fmt: skip
 
@@ -124,7 +124,7 @@ def _way_on(record: Mapping[str, Any]) -> str:
     run = record["runs"].get("way_on")
     if run is None:
         return "No way on was tried."
-    arguments = f"`WindowsExport({record['way_on']})`"
+    arguments = f"`WindowsExport({run['arguments']})`"
     if not run["artifacts"]:
         return f"The way on {arguments} gave nothing either."
     facts = run["artifact"]

@@ -10,7 +10,7 @@ import torch
 from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchgeo.datasets.utils import collate_fn_detection
+from torchgeo.datamodules.utils import collate_fn_detection
 from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, ObjectDetectionTask, SemanticSegmentationTask
 
 REQUIREMENTS = ("torchgeo==0.8.1",)
@@ -66,7 +66,7 @@ def change_detection(callbacks: list[Any], folder: Path) -> nn.Module:
     return _fit(task, "change", callbacks, folder)
 
 
-@model(way_on={"method": "model.backbone"})
+@model()
 def detection(callbacks: list[Any], folder: Path) -> nn.Module:
     """Faster R-CNN."""
     task = ObjectDetectionTask("faster-rcnn", "resnet18", in_channels=3, num_classes=2)

@@ -113,7 +113,7 @@ def lraspp(callbacks: list[Any], folder: Path) -> nn.Module:
     return _classify(Classifier(network, segments=True), callbacks, folder)
 
 
-@model(way_on={"method": "model.backbone"})
+@model()
 def retinanet(callbacks: list[Any], folder: Path) -> nn.Module:
     """RetinaNet."""
     network = detection.retinanet_resnet50_fpn(
@@ -122,7 +122,7 @@ def retinanet(callbacks: list[Any], folder: Path) -> nn.Module:
     return _detect(network, callbacks, folder)
 
 
-@model(way_on={"method": "model.backbone"})
+@model()
 def faster_rcnn(callbacks: list[Any], folder: Path) -> nn.Module:
     """Faster R-CNN."""
     network = detection.fasterrcnn_mobilenet_v3_large_320_fpn(

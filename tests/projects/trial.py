@@ -29,7 +29,7 @@ def trial(project: str, name: str, folder: Path, whens: list[str]) -> dict[str, 
     """Everything about one model: the plain trainings, and, where those gave nothing, the way on."""
     importlib.import_module(f"projects.{project}")
     model = MODELS[name]
-    record: dict[str, Any] = {"steps": model.steps, "note": model.note, "way_on": _shown(model.way_on)}
+    record: dict[str, Any] = {"steps": model.steps, "note": model.note}
     plain = _train(model, [], folder / "plain")
     if plain["error"]:
         # nothing can be said about the callback
@@ -37,8 +37,14 @@ def trial(project: str, name: str, folder: Path, whens: list[str]) -> dict[str, 
     record["runs"] = {}
     for when in whens:
         record["runs"][when] = _with_callback(model, WindowsExport(when=when), folder / when)
-    if model.way_on and not all(run["artifacts"] for run in record["runs"].values()):
-        record["runs"]["way_on"] = _with_callback(model, WindowsExport(**model.way_on), folder / "way_on")
+    failures = [failure for run in record["runs"].values() for failure in run["failures"]]
+    if failures:
+        ways = [model.way_on] if model.way_on else _ways_on(failures[0])
+        for number, way_on in enumerate(ways):
+            run = _with_callback(model, WindowsExport(**way_on), folder / f"way_on_{number}")
+            record["runs"]["way_on"] = run | {"arguments": _shown(way_on)}
+            if run["artifacts"]:
+                break
     for run in record["runs"].values():
         run["equal"] = run["weights"] == plain["weights"]
     if not all(run["equal"] for run in record["runs"].values()):
@@ -108,6 +114,11 @@ def _facts(artifact: Artifact) -> dict[str, Any]:
         "not_checked": list(check.not_checked) if check else [],
         "left_to_pytorch": [f"{left.operator}: {left.reason}" for left in check.left_to_pytorch] if check else [],
     }
+
+
+def _ways_on(failure: str) -> list[dict[str, Any]]:
+    """What a message says to do: the methods that it names, and operators to leave to PyTorch."""
+    return [{"method": name} for name in dict.fromkeys(re.findall(r"method='([^']+)'", failure))]
 
 
 def _first(failure: object) -> str:
