@@ -488,7 +488,7 @@ def takes_a_tensor(batch: torch.Tensor, *args: Any) -> Any:
     """By annotation, whatever it is called."""
 
 
-def takes_a_tensor_by_name(image: "torch.Tensor") -> Any:
+def takes_a_tensor_by_name(image: torch.Tensor) -> Any:
     """By an annotation that is a string."""
 
 

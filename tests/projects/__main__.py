@@ -110,9 +110,7 @@ def _versions(python: Path, requirements: tuple[str, ...]) -> dict[str, str]:
     return dict(json.loads(out))
 
 
-def _trial(
-    python: Path, project: str, model: str, whens: list[str], arguments: argparse.Namespace
-) -> dict[str, Any]:
+def _trial(python: Path, project: str, model: str, whens: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Train in a process of its own; what it printed stays in a log beside the results."""
     arguments.logs.mkdir(parents=True, exist_ok=True)
     log = arguments.logs / f"{project}.{model}.log"

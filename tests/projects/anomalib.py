@@ -1,4 +1,4 @@
-"""anomalib: detection of anomalies, with its own Engine and ``Folder`` of images; its batches are validating dataclasses."""
+"""anomalib: detection of anomalies, with its own Engine and folders of images; batches are validating dataclasses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from anomalib.models import EfficientAd, Padim, Patchcore, Stfpm
 from anomalib.models.image.efficient_ad.torch_model import SmallPatchDescriptionNetwork
 from anomalib.utils.path import get_pretrained_weights_dir
 from PIL import Image
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("anomalib==2.7.0",)
 

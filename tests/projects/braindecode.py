@@ -8,9 +8,10 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from braindecode.models import EEGConformer, EEGNet, ShallowFBCSPNet
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from projects.model import model, options
 
 REQUIREMENTS = ("braindecode==1.3.2",)
 

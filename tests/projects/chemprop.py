@@ -9,12 +9,26 @@ import lightning.pytorch as L
 import numpy
 from chemprop import data, featurizers, models
 from chemprop import nn as parts
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("chemprop==2.3.1",)
 
-MOLECULES = ("CCO", "c1ccccc1O", "CC(=O)O", "CCN", "CCCCC", "CC(C)O", "OCC(O)CO", "c1ccncc1", "CCOC", "CC#N", "CCCl", "CS")
+MOLECULES = (
+    "CCO",
+    "c1ccccc1O",
+    "CC(=O)O",
+    "CCN",
+    "CCCCC",
+    "CC(C)O",
+    "OCC(O)CO",
+    "c1ccncc1",
+    "CCOC",
+    "CC#N",
+    "CCCl",
+    "CS",
+)
 
 
 def _fit(made: Any, callbacks: list[Any], folder: Path) -> nn.Module:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy
 from darts import TimeSeries
 from darts.models import TCNModel, TiDEModel, TransformerModel
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("darts==0.48.1",)
 

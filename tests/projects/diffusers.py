@@ -8,9 +8,10 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader
+
+from projects.model import model, options
 
 REQUIREMENTS = ("diffusers==0.42.1",)
 

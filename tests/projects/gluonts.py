@@ -9,8 +9,9 @@ import numpy
 import pandas
 from gluonts.dataset.common import ListDataset
 from gluonts.torch import DeepAREstimator, PatchTSTEstimator, SimpleFeedForwardEstimator
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("gluonts[torch]==0.17.0",)
 

@@ -24,9 +24,10 @@ from lightly.transforms import BYOLTransform, DINOTransform, SimCLRTransform, Sw
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
 from lightly.utils.scheduler import cosine_schedule
 from PIL import Image
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from projects.model import model, options
 
 REQUIREMENTS = ("lightly==1.6.0",)
 

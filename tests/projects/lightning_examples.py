@@ -9,9 +9,10 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.demos import LightningTransformer
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader
+
+from projects.model import model, options
 
 REQUIREMENTS = ()
 

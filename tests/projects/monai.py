@@ -10,10 +10,11 @@ import torch
 from monai.data import CacheDataset, DataLoader
 from monai.losses import DiceLoss
 from monai.networks.layers import Norm
-from monai.networks.nets import UNet, UNETR
+from monai.networks.nets import UNETR, UNet
 from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, RandFlipd, ScaleIntensityd
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("monai==1.6.1",)
 

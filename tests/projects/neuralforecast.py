@@ -1,4 +1,4 @@
-"""neuralforecast: models that make their own Trainer and keep its arguments, callbacks among them, as hyperparameters."""
+"""neuralforecast: models that make their own Trainer and keep its arguments and callbacks as hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import neuralforecast.models
 import numpy
 import pandas
 from neuralforecast import NeuralForecast
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("neuralforecast==3.3.0",)
 
@@ -43,7 +44,9 @@ def _fit(name: str, callbacks: list[Any], folder: Path, **more: Any) -> nn.Modul
 @model(note="with enable_checkpointing=True, which neuralforecast switches off")
 def nhits(callbacks: list[Any], folder: Path) -> nn.Module:
     """NHITS."""
-    return _fit("NHITS", callbacks, folder, enable_checkpointing=True, n_freq_downsample=[2, 1, 1], mlp_units=[[32, 32]] * 3)
+    return _fit(
+        "NHITS", callbacks, folder, enable_checkpointing=True, n_freq_downsample=[2, 1, 1], mlp_units=[[32, 32]] * 3
+    )
 
 
 @model()

@@ -38,25 +38,30 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
     refused = [record for record in tried if not came_out(record)]
     way_on = [record for record in refused if record["runs"].get("way_on", {}).get("artifacts")]
     names = [name for name in _SHARED if _version(name)]
+    trainings = sum(len(record["runs"]) for record in tried)
+    head = ("project", "model", "artifact", "inputs: min..opt..max", "in PyTorch", "checked", "weights", "steps")
     lines = [
         "# Projects",
         "",
-        "Public projects that train with Lightning, their own models and batch classes on small generated data, each with",
-        "`callbacks=[WindowsExport()]` and nothing else: once with the default `when`, once with `when=\"checkpoint\"`, and",
-        "once without the callback. `make projects` writes this page; do not edit. Networks are small and have random",
-        "weights. *Checked* is the largest relative error of the comparison that every export makes with the module before",
-        "engines are built, on the CPU. Nothing here was run on Windows.",
+        "Public projects that train with Lightning, with their own models and batch classes on small generated data. "
+        "Each model is trained without the callback, and with `callbacks=[WindowsExport()]` and nothing else: with the "
+        'default `when`, and with `when="checkpoint"`. `make projects` writes this page; do not edit.',
         "",
-        f"**{some} of {len(projects)} projects give artifacts with the plain callback, {whole} of them for all of their",
-        f"models here: {len(tried) - len(refused)} of {len(tried)} models. {_count(sum(map(harmed, tried)))} of "
-        f"{sum(len(record['runs']) for record in tried)} trainings with the",
-        "callback was harmed:** none of the others ended early, and all weights are equal bit for bit with and without it.",
-        f"Of {len(refused)} models that are refused, {len(way_on)} have a way on that was tried and gave an artifact: as the message\nsays, unless the table says otherwise.",
+        f"**{some} of {len(projects)} projects give artifacts with the plain callback, {whole} of them for each of "
+        f"their models here; {len(tried) - len(refused)} of {len(tried)} models do.** Of {trainings} trainings with "
+        f"the callback {_count(sum(map(harmed, tried)))} ended otherwise than without it: weights are compared bit for "
+        f"bit. Of {len(refused)} models that are refused {len(way_on)} have a way on that was tried and gave an "
+        "artifact.",
+        "",
+        "*In PyTorch* are the operators that stay there, between the engines. *Checked* is the largest relative error "
+        "of the comparison with the module that every export makes before engines are built, on the CPU, and its "
+        "sizes. *Steps* are what a user has to do besides adding the callback. Networks are small and have random "
+        "weights. Nothing here was run on a GPU or on Windows.",
         "",
         f"With {', '.join(f'{name} {_version(name)}' for name in names)}.",
         "",
-        "| project | model | artifact | inputs: min..opt..max | in PyTorch | checked | weights | steps beyond the callback |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
         *("| " + " | ".join(map(_cell, _row(record))) + " |" for record in tried),
         "",
     ]
@@ -67,7 +72,9 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
     notes = [record for record in tried if record["note"] or _notes(record)]
     if notes:
         lines += ["## Notes", ""]
-        lines += [f"- {_title(record)}: {'; '.join(filter(None, (record['note'], *_notes(record))))}" for record in notes]
+        lines += [
+            f"- {_title(record)}: {'; '.join(filter(None, (record['note'], *_notes(record))))}" for record in notes
+        ]
         lines += [""]
     path.write_text("\n".join(lines), encoding="utf-8")
 
@@ -80,7 +87,7 @@ def _version(name: str) -> str:
 
 
 def _count(number: int) -> str:
-    return str(number) if number else "None"
+    return str(number) if number else "none"
 
 
 def _title(record: Mapping[str, Any]) -> str:

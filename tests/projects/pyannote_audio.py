@@ -11,12 +11,12 @@ import numpy
 import pyannote.audio.core.io
 import scipy.io.wavfile
 import torch
-from projects.model import model, options
 from pyannote.audio.models.segmentation import PyanNet
 from pyannote.audio.tasks import SpeakerDiarization, VoiceActivityDetection
-from pyannote.core import Annotation, Segment, Timeline
 from pyannote.database import registry
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("pyannote.audio==4.0.7",)
 
@@ -54,7 +54,8 @@ def _protocol(folder: Path) -> Any:
         speech = [f"SPEAKER {name} 1 {at}.0 3.0 <NA> <NA> s{at} <NA> <NA>\n" for name in names for at in (1, 6)]
         (folder / f"{part}.rttm").write_text("".join(speech))
     parts = "".join(
-        f"        {subset}:\n          uri: {part}.lst\n          annotation: {part}.rttm\n          annotated: {part}.uem\n"
+        f"        {subset}:\n          uri: {part}.lst\n"
+        f"          annotation: {part}.rttm\n          annotated: {part}.uem\n"
         for subset, part in (("train", "train"), ("development", "dev"))
     )
     (folder / "database.yml").write_text(

@@ -8,11 +8,12 @@ from typing import Any
 import lightning.pytorch as L
 import numpy
 import pandas
-from projects.model import model, options
 from pytorch_forecasting import DeepAR, NBeats, TemporalFusionTransformer, TimeSeriesDataSet
 from pytorch_forecasting.data import NaNLabelEncoder
 from pytorch_forecasting.metrics import NormalDistributionLoss, QuantileLoss
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("pytorch-forecasting==1.8.0", "pandas==3.0.6")
 

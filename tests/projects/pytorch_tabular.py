@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy
 import pandas
-from projects.model import model
 from pytorch_tabular import TabularModel
 from pytorch_tabular.config import DataConfig, OptimizerConfig, TrainerConfig
 from pytorch_tabular.models import CategoryEmbeddingModelConfig, FTTransformerConfig
 from torch import nn
+
+from projects.model import model
 
 REQUIREMENTS = ("pytorch-tabular==1.3.0",)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import scvi
-from projects.model import model, options
 from torch import nn
+
+from projects.model import model, options
 
 REQUIREMENTS = ("scvi-tools==1.4.2",)
 
@@ -24,7 +25,7 @@ def _fit(made: Any, callbacks: list[Any], folder: Path) -> nn.Module:
 
 @model()
 def scvi_model(callbacks: list[Any], folder: Path) -> nn.Module:
-    """scVI."""
+    """ScVI."""
     cells = _cells()
     scvi.model.SCVI.setup_anndata(cells, batch_key="batch")
     return _fit(scvi.model.SCVI(cells, n_hidden=16, n_latent=4), callbacks, folder)

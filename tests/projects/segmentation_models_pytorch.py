@@ -8,9 +8,10 @@ from typing import Any
 import lightning.pytorch as L
 import segmentation_models_pytorch as smp
 import torch
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+
+from projects.model import model, options
 
 REQUIREMENTS = ("segmentation-models-pytorch==0.6.0",)
 

@@ -8,9 +8,10 @@ from typing import Any
 import lightning.pytorch as L
 import timm
 import torch
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader
+
+from projects.model import model, options
 
 REQUIREMENTS = ()
 
@@ -57,4 +58,6 @@ def vit(callbacks: list[Any], folder: Path) -> nn.Module:
 @model()
 def swin(callbacks: list[Any], folder: Path) -> nn.Module:
     """Swin, windows of 7 and images of 56."""
-    return _fit("swin_tiny_patch4_window7_224", callbacks, folder, size=56, img_size=56, embed_dim=24, depths=(2, 2, 2, 2))
+    return _fit(
+        "swin_tiny_patch4_window7_224", callbacks, folder, size=56, img_size=56, embed_dim=24, depths=(2, 2, 2, 2)
+    )

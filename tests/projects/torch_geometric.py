@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from projects.model import model, options
 from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import GCNConv, GINConv, global_add_pool
+
+from projects.model import model, options
 
 REQUIREMENTS = ("torch-geometric==2.8.1",)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchgeo.datamodules.utils import collate_fn_detection
 from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, ObjectDetectionTask, SemanticSegmentationTask
+
+from projects.model import model, options
 
 REQUIREMENTS = ("torchgeo==0.8.1",)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models
 from torchvision.models import detection
+
+from projects.model import model, options
 
 REQUIREMENTS = ()
 

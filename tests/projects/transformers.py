@@ -1,4 +1,4 @@
-"""transformers in a LightningModule, built ``from_config`` as nobody downloads weights here, with labels in the batch."""
+"""transformers in a LightningModule, built ``from_config`` (no weights are downloaded), with labels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 import transformers as hf
-from projects.model import model, options
 from torch import nn
 from torch.utils.data import DataLoader
+
+from projects.model import model, options
 
 REQUIREMENTS = ()
 

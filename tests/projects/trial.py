@@ -1,4 +1,4 @@
-"""``python -m projects.trial PROJECT MODEL FOLDER``: train one model without the callback and with it, and say what came.
+"""``python -m projects.trial PROJECT MODEL FOLDER``: train one model without the callback and with it.
 
 Runs in the environment of the project. The last line that it prints is the record, as JSON.
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from projects.model import MODELS, Model
 from torch import nn
 
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.artifact.artifact import Artifact
+from projects.model import MODELS, Model
 
 
 def trial(project: str, name: str, folder: Path, whens: list[str]) -> dict[str, Any]:
