@@ -76,6 +76,10 @@ def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) 
             raise
         return example._replace(notes=(f"example_input_array speaks, for the batches cannot: {exc}",))
     difference = _difference(evidence, example) if evidence and example else None
+    if difference is None and all(
+        p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in subject.signature.parameters.values()
+    ):
+        difference = "nothing tells which of their entries are its arguments"
     if example is None or (evidence is not None and difference is None):
         return evidence
     if evidence is None:

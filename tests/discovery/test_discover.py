@@ -458,6 +458,18 @@ def test_an_example_corrects_batches_that_are_worked_on_before_forward() -> None
     )
 
 
+def test_an_example_speaks_where_arguments_have_no_names() -> None:
+    """``forward(*args, **kwargs)`` may pass them on to what does not take all that a batch has."""
+    module: Any = Takes(lambda *args, **kwargs: args)
+    module.example_input_array = (torch.ones(1, 4),)
+    observer = Observer()
+    observer.stage("train")
+    observer.batch({"x": T, "target": U})
+    found = discover(module, observer=observer)
+    assert [name for name, _ in leaves(found.inputs)] == ["args.0"]
+    assert "nothing tells which of their entries are its arguments" in found.notes[0]
+
+
 class Named(NamedTuple):
     """A batch of a class of its own."""
 

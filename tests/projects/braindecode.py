@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from projects.model import model, options
 
-REQUIREMENTS = ("braindecode==1.3.2",)
+REQUIREMENTS = ("braindecode==1.8.1",)
 
 
 class LitModule(L.LightningModule):

@@ -14,7 +14,7 @@ from torch import nn
 
 from projects.model import model
 
-REQUIREMENTS = ("pytorch-tabular==1.3.0",)
+REQUIREMENTS = ("pytorch-tabular==1.2.0",)
 
 
 def _fit(config: Any, callbacks: list[Any], folder: Path) -> nn.Module:

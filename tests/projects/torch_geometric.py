@@ -60,7 +60,7 @@ def _fit(module: L.LightningModule, callbacks: list[Any], folder: Path) -> nn.Mo
     made = torch.Generator().manual_seed(1)
     graphs = []
     for number in range(12):
-        nodes, edges = 5 + number % 4, 12 + number % 5
+        nodes, edges = 5 + number * 5 % 7, 12 + number % 5
         ends = torch.randint(0, nodes, (2, edges), generator=made)
         graphs.append(Data(x=torch.rand(nodes, 6, generator=made), edge_index=ends, y=torch.tensor([number % 3])))
     L.Trainer(**options(callbacks, folder)).fit(module, DataLoader(graphs, batch_size=4))

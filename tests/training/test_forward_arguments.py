@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
@@ -132,6 +133,19 @@ class TestBatchClasses:
         """They are called by their fields."""
         export = trained(self.Net(), tmp_path, lambda rows: Registered(torch.stack(rows), torch.rand(len(rows), 1)))
         assert [name for name, _, _ in inputs_of(export)] == ["batch.image", "batch.target"]
+
+    def test_objects_around_a_mapping(self, tmp_path: Path) -> None:
+        """As graphs of PyTorch Geometric are: attributes are looked up in a mapping of a class of its own."""
+
+        class Graph:
+            def __init__(self, **held: Any) -> None:
+                self.__dict__["store"] = UserDict(held)
+
+            def __getattr__(self, name: str) -> Any:
+                return self.__dict__["store"][name]
+
+        export = trained(self.Net(), tmp_path, lambda rows: Graph(image=torch.stack(rows)))
+        assert inputs_of(export) == [("batch.store.image", (1, 4), (4, 4))]
 
     def test_a_size_that_is_read(self, tmp_path: Path) -> None:
         """It is refused by name, and what the message says to do works."""
