@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,16 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
     refused = [record for record in tried if not came_out(record)]
     way_on = [record for record in refused if record["runs"].get("way_on", {}).get("artifacts")]
     names = [name for name in _SHARED if _version(name)]
+    whens = Counter(when for record in tried for when in record["runs"])
     trainings = sum(len(record["runs"]) for record in tried)
     head = ("project", "model", "artifact", "inputs: min..opt..max", "in PyTorch", "checked", "weights", "steps")
     lines = [
         "# Projects",
         "",
         "Public projects that train with Lightning, with their own models and batch classes on small generated data. "
-        "Each model is trained without the callback, and with `callbacks=[WindowsExport()]` and nothing else: with the "
-        'default `when`, and with `when="checkpoint"`. `make projects` writes this page; do not edit.',
+        "Each model is trained without the callback, and with `callbacks=[WindowsExport()]` and nothing else: "
+        f'{whens["train_end"]} with the default `when`, {whens["checkpoint"]} with `when="checkpoint"`. '
+        "`make projects` writes this page; do not edit.",
         "",
         f"**{some} of {len(projects)} projects give artifacts with the plain callback, {whole} of them for each of "
         f"their models here; {len(tried) - len(refused)} of {len(tried)} models do.** Of {trainings} trainings with "
