@@ -162,7 +162,12 @@ def discover(
     kept = {*options.keep, *given.names, *given.tree}
     without, targets = (None, ()) if evidence is None else _without_targets(evidence, signature, kept)
     if not targets:
-        others = () if evidence is None or given.tree else tuple(_as_parts_were_called(evidence, subject, options))
+        others: tuple[Discovered, ...] = ()
+        if evidence is not None and not given.tree:
+            others = (
+                *_as_parts_were_called(evidence, subject, options),
+                *_as_the_network_takes_them(evidence, subject, options),
+            )
         return replace(_discovered(evidence, given, subject, options, silent), method=part, otherwise=others)
     whole: list[Discovered] = []
     with contextlib.suppress(ShapeDiscoveryError):
@@ -192,6 +197,29 @@ def _as_parts_were_called(evidence: Evidence, subject: Subject, options: RangeOp
         given = Evidence(calls, "observed", f"calls of {part}, for {note}", evidence.loader_sizes, (note,))
         with contextlib.suppress(ShapeDiscoveryError):
             yield _discovered(given, nothing, subject, options, ())
+
+
+def _as_the_network_takes_them(evidence: Evidence, subject: Subject, options: RangeOptions) -> Iterator[Discovered]:
+    """Inputs of a ``forward(*args, **kwargs)`` that passes them on to the one network in the module.
+
+    Which of a batch's entries those are, the network's own ``forward`` says.
+    """
+    variadic = {parameter.kind: parameter.name for parameter in subject.signature.parameters.values()}
+    rest = variadic.pop(inspect.Parameter.VAR_KEYWORD, "")
+    networks = [part for part in subject.module.children() if next(part.parameters(), None) is not None]
+    if not rest or set(variadic) > {inspect.Parameter.VAR_POSITIONAL} or len(networks) != 1:
+        return
+    takes = inspect.signature(networks[0].forward)
+    calls = [
+        replace(call, arguments={rest: {k: v for k, v in call.arguments[rest].items() if k in takes.parameters}})
+        for call in evidence.calls
+        if isinstance(call.arguments.get(rest), dict)
+    ]
+    if not calls or any(not call.arguments[rest] for call in calls):
+        return
+    note = f"{subject.method} passes on what it is given; its inputs are those that {type(networks[0]).__name__} takes"
+    with contextlib.suppress(ShapeDiscoveryError):
+        yield _discovered(evidence._replace(calls=calls, notes=(note,)), Explicit({}, {}), subject, options, ())
 
 
 def _without_targets(

@@ -43,7 +43,7 @@ class Scenes(Dataset[dict[str, torch.Tensor]]):
 def _fit(task: L.LightningModule, kind: str, callbacks: list[Any], folder: Path) -> nn.Module:
     collate = collate_fn_detection if kind == "boxes" else None
     loader: Any = DataLoader(Scenes(kind), batch_size=4, collate_fn=collate)
-    L.Trainer(**options(callbacks, folder, limit_val_batches=0)).fit(task, loader)
+    L.Trainer(**options(callbacks, folder, num_sanity_val_steps=0)).fit(task, loader, loader)
     return task
 
 

@@ -255,6 +255,29 @@ class TestForwardThatNoStepCalls:
             manifest_of(export).notes
         )
 
+    def test_what_the_network_takes(self, tmp_path: Path) -> None:
+        """``forward(*args, **kwargs)`` passes on what it is given: of the batch, what the network has arguments for."""
+
+        class Inner(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x)
+
+        class Net(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = Inner(4, 1)
+
+            def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+                return self.net.forward(*args, **kwargs)
+
+            def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+                return (self.net.forward(batch["x"]) - batch["future"]).pow(2).mean()
+
+        collate = lambda rows: {"x": torch.stack(rows), "future": torch.zeros(len(rows), 1)}  # noqa: E731 -- used once
+        export = trained(Net(), tmp_path, collate)
+        assert inputs_of(export) == [("x", (1, 4), (4, 4))]
+        assert "forward passes on what it is given; its inputs are those that Inner takes" in manifest_of(export).notes
+
     def test_what_nothing_fits(self, tmp_path: Path) -> None:
         """The message says where the inputs are from, and its way on works."""
 
@@ -262,7 +285,8 @@ class TestForwardThatNoStepCalls:
             def forward(self, x: Tensor) -> Tensor:
                 return self.net(x[:, :3] * torch.ones(5))
 
-        export = trained(Net(), tmp_path)
+        with pytest.warns(UserWarning, match="No step calls forward"):
+            export = trained(Net(), tmp_path)
         (failure,) = export.failures
         assert "No step calls forward, so its inputs were taken from the batches" in str(failure.error)
         (tmp_path / "again").mkdir()
