@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test quick versions zoo classic examples processes fuzz windows windows-fuzz windows-artifacts samples pins docs lint types clean
+.PHONY: help demo picture test quick versions zoo projects classic examples processes fuzz windows windows-fuzz windows-artifacts samples pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -21,6 +21,7 @@ help: ## say what there is
 	@echo "make quick   run the tests of what needs no engine (under a minute)"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
+	@echo "make projects  train models of 20 public projects, install each, and write docs/projects.md (an hour)"
 	@echo "make conformance  PyTorch's operator and module databases; writes docs/conformance.md (within two hours)"
 	@echo "make conformance-tenth  a fixed tenth of them (about seven minutes)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
@@ -68,6 +69,10 @@ conformance: $(INSTALLED)
 
 conformance-tenth: $(INSTALLED)
 	@PYTHONPATH=tests OMP_NUM_THREADS=1 $(IN_VENV) conformance --workers $(WORKERS) --tenth --fresh $(ARGS)
+
+# each in an environment of its own over this one; a run that was stopped goes on where it was (projects.jsonl)
+projects: $(INSTALLED)
+	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(IN_VENV) projects --workers $(WORKERS) --page docs/projects.md $(ARGS)
 
 classic: $(INSTALLED)
 	@$(IN_VENV) pytest tests/classic -m classic $(ARGS)

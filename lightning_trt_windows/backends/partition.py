@@ -25,6 +25,7 @@ from lightning_trt_windows.errors import CompileError
 __all__ = ["engine_calls", "partition"]
 
 _sym_size = torch.ops.aten.sym_size.int
+_read_value = torch.ops.aten._local_scalar_dense.default
 
 
 def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch: Collection[str]) -> GraphModule:
@@ -42,7 +43,7 @@ def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch
     Raises:
         CompileError: ``require_full_compilation`` was asked for and something cannot run in TensorRT.
     """
-    tester = _tester(blocks, settings.torch_executed_ops, kept_in_torch)
+    tester = _tester(blocks, graph, settings.torch_executed_ops, kept_in_torch)
     # fusions glue supported nodes to unsupported neighbours, which only matters where there are any
     modules = dict(graph.named_modules())
     whole = all(tester.is_node_supported(modules, n) for n in graph.graph.nodes if n.op == "call_function")
@@ -54,7 +55,7 @@ def partition(blocks: Upstream, graph: GraphModule, settings: Any, kept_in_torch
         )
     parted: GraphModule = blocks.TRTPartitioner(
         graph,
-        _tester(blocks, settings.torch_executed_ops, kept_in_torch),
+        _tester(blocks, graph, settings.torch_executed_ops, kept_in_torch),
         min_block_size=settings.min_block_size,
         require_full_compilation=settings.require_full_compilation,
         skip_fusion=whole,
@@ -78,19 +79,37 @@ def engine_calls(parted: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
                 yield node, child
 
 
-def _tester(blocks: Upstream, torch_executed_ops: Collection[Any], kept_in_torch: Collection[str]) -> Any:
+def _tester(
+    blocks: Upstream, graph: GraphModule, torch_executed_ops: Collection[Any], kept_in_torch: Collection[str]
+) -> Any:
+    read = _sizes_of_values(graph)
+
     class Tester(blocks.OpSupportTester):  # type: ignore[misc, name-defined]  # the base is imported lazily
         def is_node_supported(self, submodules: Any, node: Node) -> bool:
             producer = node.args[0] if node.target is operator.getitem else None
             if isinstance(producer, Node) and not self.is_node_supported(submodules, producer):
                 return False  # only tensors cross an engine's border, so an item stays with its tuple
-            if node.name in kept_in_torch:
+            if node.name in kept_in_torch or _takes(node, read):
                 self.unsupported_operators.setdefault(str(node.target), 0)
                 self.unsupported_operators[str(node.target)] += 1
                 return False
             return bool(super().is_node_supported(submodules, node))
 
     return Tester(torch_executed_ops=torch_executed_ops)
+
+
+def _sizes_of_values(graph: GraphModule) -> frozenset[sympy.Symbol]:
+    """Sizes that the graph reads from tensors' values, as ``int(index.max())`` does. Engines take tensors only."""
+    makers = [node for node in graph.graph.nodes if node.target is _read_value]
+    return frozenset(symbol for node in makers for symbol in node.meta.get("unbacked_bindings") or {})
+
+
+def _takes(node: Node, symbols: Collection[sympy.Symbol]) -> bool:
+    """Whether a node makes a size that is made of ``symbols``, or is given it as a number."""
+    if node.target is _read_value:
+        return True
+    sizes = [argument.meta["val"] for argument in node.all_input_nodes if _is_size(argument)]
+    return any(not size.node.expr.free_symbols.isdisjoint(symbols) for size in sizes)
 
 
 # An engine takes and returns tensors only: the node that stands for it has the type Tensor[] -> Tensor[]. Where the
@@ -111,7 +130,7 @@ def _drop_size_outputs(parent: GraphModule, call: Node, engine: GraphModule) -> 
             continue
         for user in users[i]:
             # for a single output `call` itself is the value, and its replacement must not depend on it
-            size = _size(parent, value.meta["val"], before=call)
+            size = _read_outside(parent, call, engine, value) or _size(parent, value.meta["val"], before=call)
             user.replace_all_uses_with(size)  # type: ignore[arg-type]  # a plain int replaces a node just as well
             if user is not call:
                 parent.graph.erase_node(user)
@@ -124,6 +143,19 @@ def _drop_size_outputs(parent: GraphModule, call: Node, engine: GraphModule) -> 
             item.args = (call, new)
     engine.graph.eliminate_dead_code()
     engine.recompile()
+
+
+def _read_outside(parent: GraphModule, call: Node, engine: GraphModule, value: Any) -> Node | None:
+    """Read a size that ``engine`` reads of one of its inputs in ``parent``, if it is made of values."""
+    inputs = [n for n in engine.graph.nodes if n.op == "placeholder"]
+    symbols = value.meta["val"].node.expr.free_symbols
+    of_values = any(symbol_is_type(symbol, SymT.UNBACKED_INT) for symbol in symbols)
+    if not of_values or value.target is not _sym_size or value.args[0] not in inputs:
+        return None
+    with parent.graph.inserting_before(call):
+        size = parent.graph.call_function(_sym_size, (call.args[inputs.index(value.args[0])], value.args[1]))
+    size.meta["val"] = value.meta["val"]
+    return size
 
 
 def _derive_size_inputs(parent: GraphModule, call: Node, engine: GraphModule) -> None:

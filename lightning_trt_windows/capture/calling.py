@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 
 from lightning_trt_windows.artifact.shapes import InputSpec
 from lightning_trt_windows.discovery.arguments import call_arguments
@@ -157,6 +158,10 @@ class Calling:
         if _is_cache(type(value)):
             self.notes.append(f"{name} is a {type(value).__name__}, which no engine keeps; it is left out")
             return None
+        if isinstance(value, Distribution):
+            parameters = _parameters_of(value)
+            self.notes.append(f"{name} is a {type(value).__name__}; its parameters are what is returned")
+            return {key: self._simplified(child, dotted(name, key)) for key, child in parameters.items()}
         if type(value).__module__ == "torch.return_types":
             return tuple(value)
         parts = split(value)
@@ -173,6 +178,15 @@ class Calling:
             context = list(there) if parts.context == list(parts.keys) else parts.context
             return rebuilt(Parts(parts.cls, tuple(there), (), context), there.values())
         return rebuilt(parts, children)
+
+
+def _parameters_of(distribution: Distribution) -> dict[str, Any]:
+    """The tensors that make a distribution, by the names of its attributes, and the distributions it is made of."""
+    return {
+        name.lstrip("_"): value
+        for name, value in vars(distribution).items()
+        if isinstance(value, Distribution) or (isinstance(value, torch.Tensor) and not name.startswith("_"))
+    }
 
 
 def _free(name: str, number: int, signature: Signature) -> str:

@@ -7,13 +7,16 @@ import traceback
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.registration import registration_code
 
-__all__ = ["explain_unknown_classes", "first_lines", "line_in_model"]
+__all__ = ["explain_unknown_classes", "first_lines", "line_in_model", "one_way"]
 
+_MOST_PARTS = 3
 _NOT_THE_USERS = ("/torch/", "/lightning/pytorch/", "/pytorch_lightning/", "/lightning/fabric/")
 
 
@@ -42,6 +45,29 @@ def first_lines(error: BaseException) -> str:
     if suggested is not None:
         kept += [line for line in lines[suggested:] if line.startswith(("Suggested", " "))]
     return f"{type(error).__name__}: " + "\n".join(kept)
+
+
+def _with_weights(module: nn.Module, prefix: str) -> dict[str, nn.Module]:
+    parts = module.named_children()
+    return {f"{prefix}{name}": part for name, part in parts if next(part.parameters(), None) is not None}
+
+
+def one_way(module: nn.Module) -> str:
+    """What to do about a ``forward`` that decides by the values of tensors."""
+    parts = _with_weights(module, "")
+    while len(parts) == 1:  # a module around the network has nothing to say about it
+        (only,) = parts
+        inner = _with_weights(parts[only], f"{only}.")
+        if not inner:
+            break
+        parts = inner
+    # what has the most weights is most worth an engine
+    names = sorted(parts, key=lambda name: -sum(p.numel() for p in parts[name].parameters() if not is_lazy(p)))
+    shown = f", such as {' or '.join(f'method={name!r}' for name in names[:_MOST_PARTS])}" if names else ""
+    return (
+        "It decides there by the values of a tensor, and an artifact holds one way. Write it without (torch.where), or "
+        f"export a method or a submodule that does not decide{shown}"
+    )
 
 
 def explain_unknown_classes(result: Any, error: CaptureError) -> None:

@@ -28,7 +28,7 @@ from lightning_trt_windows.capture.calling import Calling, Method, caches_off
 from lightning_trt_windows.capture.conditions import failing, input_sizes, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
-from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model
+from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
 from lightning_trt_windows.modules.registration import classes_in, register_containers
@@ -40,6 +40,7 @@ __all__ = ["GUARDS_DEFERRED", "DimensionError", "Traced", "trace"]
 GUARDS_DEFERRED: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True}
 """Let ``torch.export`` state as assertions what it cannot prove; for what is true of all sizes anyway."""
 _DEPENDS_ON_DATA = ("GuardOnDataDependentSymNode", "UserError")
+_BY_VALUE = _DEPENDS_ON_DATA[0]
 _STEPS_OF_ONE = "Cannot create Dim with inconsistent"
 """``torch.export`` wants steps of which there is only one in the range, and fails to say so."""
 _CLOSE = 1e-3
@@ -300,13 +301,23 @@ def _owner(target: nn.Module) -> str:
 
 @contextlib.contextmanager
 def _distributions_not_validated() -> Iterator[None]:
-    """Arguments of ``torch.distributions`` are checked by value, which no trace can follow."""
-    before = Distribution._validate_args
+    """Arguments of ``torch.distributions`` are checked by value, which no trace can follow; samples are, too."""
+    before = Distribution._validate_args, Distribution.__init__, Distribution._validate_sample
+
+    def init(self: Distribution, *args: Any, **kwargs: Any) -> None:
+        before[1](self, *args[:2], **{**kwargs, "validate_args": False})
+
+    def accept(self: Distribution, value: torch.Tensor) -> None:
+        """Whatever it is."""
+
     Distribution.set_default_validate_args(False)
+    # some ask for it by an argument, and some look at samples without being asked
+    Distribution.__init__, Distribution._validate_sample = init, accept  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Distribution.set_default_validate_args(before)
+        Distribution.set_default_validate_args(before[0])
+        Distribution.__init__, Distribution._validate_sample = before[1:]  # type: ignore[method-assign]
 
 
 def _export(
@@ -333,6 +344,8 @@ def _export(
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
         message = f"torch.export could not trace {_owner(target)}{line_in_model(error)}: {first_lines(error)}"
+        if type(error).__name__ == _BY_VALUE:
+            message += f"\n{one_way(target.module if isinstance(target, Method) else target)}"
         if found := suggestions(str(error)):
             raise DimensionError(message, tuple(map(dims.translated, found))) from error
         raise CaptureError(message) from error

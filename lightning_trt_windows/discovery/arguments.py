@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
-from lightning_trt_windows.discovery.observations import SeenConstant
+import torch
+
+from lightning_trt_windows.discovery.observations import SeenConstant, SeenTensor
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.modules.containers import Parts, built, split
 
@@ -69,10 +71,11 @@ def map_batch(signature: Signature, batch: Any, method: str) -> Mapped:
     if not named:
         return _variadic_only(signature, batch, parts, method)
     first = named[0]
-    if parts is None or first.name == "batch" or (len(needed) <= 1 and _asks_for(first, parts.cls)):
+    wants_one = parts is not None and len(needed) <= 1 and _asks_for_a_tensor(first)
+    if parts is None or (first.name == "batch" and not wants_one) or (len(needed) <= 1 and _asks_for(first, parts.cls)):
         return _complete(Mapped({first.name: batch, **numbers}, f"the whole batch is {first.name}"), signature, method)
     if all(isinstance(key, str) for key in parts.keys):
-        mapped = _by_name(named, needed, parts)
+        mapped = _by_name(named, needed, parts) or (_first_tensor(first, parts) if wants_one else None)
         if mapped is not None:
             return mapped
         if not issubclass(parts.cls, tuple) and len(needed) <= 1:
@@ -133,6 +136,14 @@ def _by_name(named: list[Parameter], needed: list[str], parts: Parts) -> Mapped 
     return Mapped(taken, f"the batch's entries of the same names are {', '.join(taken)}")
 
 
+def _first_tensor(parameter: Parameter, parts: Parts) -> Mapped | None:
+    """The batch's first tensor that is no target, for the one argument that is annotated as a tensor."""
+    for key, child in zip(parts.keys, parts.children):
+        if isinstance(child, (SeenTensor, torch.Tensor)) and key not in TARGETS:
+            return Mapped({parameter.name: child}, f"the batch's first tensor, {key}, is {parameter.name}")
+    return None
+
+
 def _variadic_only(signature: Signature, batch: Any, parts: Parts | None, method: str) -> Mapped:
     keyword = _variadic(signature, Parameter.VAR_KEYWORD)
     positional = _variadic(signature, Parameter.VAR_POSITIONAL)
@@ -162,6 +173,14 @@ def _asks_for(parameter: Parameter, cls: type) -> bool:
     choices = typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
     classes = [typing.get_origin(choice) or choice for choice in choices]
     return any(isinstance(choice, type) and choice is not object and issubclass(cls, choice) for choice in classes)
+
+
+def _asks_for_a_tensor(parameter: Parameter) -> bool:
+    """Whether a parameter is annotated with ``Tensor``, which may be a string."""
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        return annotation.strip("'\"").rpartition(".")[2] == "Tensor"
+    return isinstance(annotation, type) and issubclass(annotation, torch.Tensor)
 
 
 _UNIONS = (typing.Union, types.UnionType)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import Signature
 from typing import Any
@@ -19,7 +19,7 @@ from lightning_trt_windows.artifact.manifest import Source
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.discovery.arguments import call_arguments, described, left_out, required
 from lightning_trt_windows.discovery.axes import symbol_of
-from lightning_trt_windows.discovery.evidence import Derived, derive
+from lightning_trt_windows.discovery.evidence import Call, Derived, derive
 from lightning_trt_windows.discovery.explicit import (
     Explicit,
     HasInputSpecs,
@@ -32,7 +32,7 @@ from lightning_trt_windows.discovery.explicit import (
 from lightning_trt_windows.discovery.observations import SeenTensor
 from lightning_trt_windows.discovery.observer import Observer, called_part
 from lightning_trt_windows.discovery.options import RangeOptions
-from lightning_trt_windows.discovery.sources import Evidence, Subject, evidence_at_hand, evidence_to_look_for
+from lightning_trt_windows.discovery.sources import NO_CALL, Evidence, Subject, evidence_at_hand, evidence_to_look_for
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.modules.containers import dotted, leaves, map_leaves
 from lightning_trt_windows.modules.state import exported_part, has_forward, original
@@ -53,8 +53,14 @@ class Discovered:
     """What was decided on the way, a sentence each."""
     method: str = ""
     """The submodule whose inputs they are, where the module has no forward of its own and its steps call that one."""
-    with_targets: Discovered | None = field(default=None, compare=False)
-    """The same with the labels that a loss needs, where such were left out."""
+    otherwise: tuple[Discovered, ...] = field(default=(), compare=False)
+    """What else the inputs may be, should these not do: with the labels that a loss needs, where such were left out, or
+    what a submodule was given, where ``forward`` was never called and may not take the batches as they are."""
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether no call was seen, and the inputs were taken from batches."""
+        return any(source.reason.startswith(NO_CALL) for source in self.sources.values())
 
     def asked_for(self, symbol: str) -> tuple[str, ...]:
         """The axes of a symbol that the user or the datamodule made dynamic, as ``x.0``; the others were inferred."""
@@ -162,15 +168,64 @@ def discover(
     kept = {*options.keep, *given.names, *given.tree}
     without, targets = (None, ()) if evidence is None else _without_targets(evidence, signature, kept)
     if not targets:
-        return replace(_discovered(evidence, given, subject, options, silent), method=part)
-    whole: Discovered | None = None
+        others: tuple[Discovered, ...] = ()
+        if evidence is not None and not given.tree:
+            others = (
+                *_as_parts_were_called(evidence, subject, options),
+                *_as_the_network_takes_them(evidence, subject, options),
+            )
+        return replace(_discovered(evidence, given, subject, options, silent), method=part, otherwise=others)
+    whole: list[Discovered] = []
     with contextlib.suppress(ShapeDiscoveryError):
-        whole = replace(_discovered(evidence, given, subject, options, silent), method=part)
+        whole = [replace(_discovered(evidence, given, subject, options, silent), method=part)]
     found = _discovered(without, given, subject, options, silent)
     note = (
         f"{', '.join(targets)}: only needed for a loss, and left out; RangeOptions(keep={list(targets)!r}) keeps them"
     )
-    return replace(found, notes=(*found.notes, note), method=part, with_targets=whole)
+    return replace(found, notes=(*found.notes, note), method=part, otherwise=tuple(whole))
+
+
+def _as_parts_were_called(evidence: Evidence, subject: Subject, options: RangeOptions) -> Iterator[Discovered]:
+    """Inputs of a ``forward`` of one argument that no step has called, of what the steps gave to submodules.
+
+    A step may flatten a batch before the encoder gets it, and leave that to whoever calls ``forward``.
+    """
+    observer, names = subject.observer, required(subject.signature)
+    if observer is None or observer.calls() or len(names) != 1:
+        return
+    nothing = Explicit({}, {})
+    for part, own in observer.parts.items():
+        seen = own.calls()
+        if not seen or not all(len(o.args) == 1 and isinstance(o.args[0], SeenTensor) and not o.kwargs for o in seen):
+            continue
+        calls = [Call(o.stage, o.count, o.first, {names[0]: o.args[0]}) for o in seen]
+        note = f"no step calls {subject.method}, and the batches do not fit it; {names[0]} is what {part} was given"
+        given = Evidence(calls, "observed", f"calls of {part}, for {note}", evidence.loader_sizes, (note,))
+        with contextlib.suppress(ShapeDiscoveryError):
+            yield _discovered(given, nothing, subject, options, ())
+
+
+def _as_the_network_takes_them(evidence: Evidence, subject: Subject, options: RangeOptions) -> Iterator[Discovered]:
+    """Inputs of a ``forward(*args, **kwargs)`` that passes them on to the one network in the module.
+
+    Which of a batch's entries those are, the network's own ``forward`` says.
+    """
+    variadic = {parameter.kind: parameter.name for parameter in subject.signature.parameters.values()}
+    rest = variadic.pop(inspect.Parameter.VAR_KEYWORD, "")
+    networks = [part for part in subject.module.children() if next(part.parameters(), None) is not None]
+    if not rest or set(variadic) > {inspect.Parameter.VAR_POSITIONAL} or len(networks) != 1:
+        return
+    takes = inspect.signature(networks[0].forward)
+    calls = [
+        replace(call, arguments={rest: {k: v for k, v in call.arguments[rest].items() if k in takes.parameters}})
+        for call in evidence.calls
+        if isinstance(call.arguments.get(rest), dict)
+    ]
+    if not calls or any(not call.arguments[rest] for call in calls):
+        return
+    note = f"{subject.method} passes on what it is given; its inputs are those that {type(networks[0]).__name__} takes"
+    with contextlib.suppress(ShapeDiscoveryError):
+        yield _discovered(evidence._replace(calls=calls, notes=(note,)), Explicit({}, {}), subject, options, ())
 
 
 def _without_targets(

@@ -19,10 +19,14 @@ from lightning_trt_windows.discovery.ranges import EXAMPLE
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.modules.containers import leaves
 
-__all__ = ["Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
+__all__ = ["NO_CALL", "Evidence", "Subject", "evidence_at_hand", "evidence_to_look_for"]
 
 STEPS = {"predict_step": "predict", "validation_step": "val", "test_step": "test", "training_step": "train"}
 """Lightning's step methods, and the loader whose batches each takes."""
+
+
+NO_CALL = "no call of"
+"""What the reason begins with where batches speak for a method that was never called."""
 
 
 class Subject(NamedTuple):
@@ -72,6 +76,10 @@ def evidence_to_look_for(subject: Subject, max_batches: int, silent: list[str]) 
             raise
         return example._replace(notes=(f"example_input_array speaks, for the batches cannot: {exc}",))
     difference = _difference(evidence, example) if evidence and example else None
+    if difference is None and all(
+        p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in subject.signature.parameters.values()
+    ):
+        difference = "nothing tells which of their entries are its arguments"
     if example is None or (evidence is not None and difference is None):
         return evidence
     if evidence is None:
@@ -104,7 +112,7 @@ def _batches(subject: Subject, max_batches: int, silent: list[str]) -> Iterator[
             silent.append(str(exc))
             continue
         calls = [Call(o.stage, o.count, o.first, m.arguments) for o, m in zip(observations, mapped)]
-        reason = f"no call of {subject.method} was seen; in the batches ({_times(observations)}) {mapped[0].how}"
+        reason = f"{NO_CALL} {subject.method} was seen; in the batches ({_times(observations)}) {mapped[0].how}"
         yield Evidence(calls, "observed", reason, observer.loader_sizes, notes)
 
 

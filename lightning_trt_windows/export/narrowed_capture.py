@@ -18,7 +18,9 @@ __all__ = ["capture_narrowed"]
 
 
 def capture_narrowed(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:
-    """Capture without what only a loss needs, if it can be; where ``forward`` reads the labels, with them.
+    """Capture with what was discovered, or, where that cannot be, with what the inputs may be otherwise.
+
+    What only a loss needs is left out if it can be, and stays where ``forward`` reads the labels.
 
     Args:
         module: The module.
@@ -33,13 +35,20 @@ def capture_narrowed(module: nn.Module, discovered: Discovered, method: str) -> 
     """
     try:
         return _narrowed(module, discovered, method)
-    except CaptureError:
-        if discovered.with_targets is None:
-            raise
-        # where the labels are not to blame, what is said of the capture without them is said
-        with contextlib.suppress(CaptureError):
-            return _narrowed(module, discovered.with_targets, method)
+    except CaptureError as error:
+        for other in discovered.otherwise:
+            # where the inputs are not to blame, what is said of the first of them is said
+            with contextlib.suppress(CaptureError):
+                return _narrowed(module, other, method)
+        if discovered.otherwise and discovered.is_guessed:
+            error.args = (f"{error}\n{_NEVER_CALLED}", *error.args[1:])
         raise
+
+
+_NEVER_CALLED = (
+    "No step calls forward, so its inputs were taken from the batches. If it takes something else, say it with "
+    "inputs={...}, or name what is to be exported with method=..., a method or a submodule"
+)
 
 
 def _narrowed(module: nn.Module, discovered: Discovered, method: str) -> tuple[Captured, Discovered]:

@@ -99,9 +99,9 @@ def holds_tensors(value: Any, depth: int = 0, above: tuple[int, ...] = ()) -> bo
     inside: Iterable[Any] = ()
     if cls is list or cls is tuple:
         inside = value[:_LONGEST]
-    elif cls is dict:
+    elif issubclass(cls, Mapping):
         inside = value.values()
-    elif not issubclass(cls, (str, bytes, int, float, type(None), Mapping, list, tuple)):
+    elif not issubclass(cls, (str, bytes, int, float, type(None), list, tuple)):
         inside = (state_of(value) or {}).values()
     return any(holds_tensors(item, depth + 1, (*above, id(value))) for item in inside)
 

@@ -365,19 +365,22 @@ class TestRefused:
         evaluated = compile_evaluated(exported(Module(True), x, dims=(None,)))
         torch.testing.assert_close(evaluated(x), Module(True)(x))
 
-    def test_size_that_depends_on_values(self) -> None:
-        """No shape has it: the message says so, and the way on that it names works."""
+    @pytest.mark.parametrize("how", ["split", "made"])
+    def test_size_that_depends_on_values(self, how: str) -> None:
+        """No shape has it, so what takes it as a number stays in PyTorch; the rest is an engine."""
 
         class Module(nn.Module):
             def forward(self, x: Tensor, places: Tensor) -> Tensor:
-                return torch.tensor_split(x, places)[0] * 2
+                if how == "split":
+                    return torch.tensor_split(x, places)[0] * 2
+                rows = places.max().item() + 1
+                torch._check(rows > 0)
+                return torch.zeros(rows, 3).index_add_(0, places, x[:2] * 2) + 1
 
         module, x, places = Module(), torch.randn(10, 3), torch.tensor([2, 5])
-        with pytest.raises(CompileError, match=r"depends on the values of a tensor, made by .*test_compiler\.py:"):
-            compile_for_test(exported(module, x, places, dims=(None, None)))
-        options = {"torch_executed_ops": ["torch.ops.aten.slice.Tensor"]}
-        evaluated = compile_evaluated(exported(module, x, places, dims=(None, None)), compile_options=options)
+        evaluated = compile_evaluated(exported(module, x, places, dims=(None, None)))
         assert torch.equal(evaluated(x, places), module(x, places))
+        assert {"split": "aten.slice.Tensor", "made": "aten.full.default"}[how] in evaluated.compiled.fallback_ops
 
     def test_nothing_for_tensorrt(self) -> None:
         """Zero engines are an error, not a file: TensorRT has none of the operators."""

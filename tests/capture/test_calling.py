@@ -274,6 +274,24 @@ class TestOutputs:
         result = found.program.module()(torch.eye(6))
         assert type(result["most"]) is tuple and result["nothing"] is None
 
+    def test_distributions(self) -> None:
+        """Their parameters are what is returned, by their names; samples that are checked by value are traced, too."""
+
+        class Module(nn.Module):
+            def forward(self, x: Tensor) -> Any:
+                one = torch.distributions.Normal(x, x.exp(), validate_args=True)
+                rows = torch.distributions.Independent(one, 1)
+                kinds = torch.distributions.Categorical(logits=x)
+                return {"rows": rows, "kinds": kinds, "likely": one.log_prob(x)}
+
+        found = capture(Module(), {"x": InputSpec((BATCH, 6))})
+        names = ["rows.base_dist.loc", "rows.base_dist.scale", "kinds.logits", "likely"]
+        assert [record.name for record in found.outputs] == [f"output.{name}" for name in names]
+        assert "output.kinds is a Categorical; its parameters are what is returned" in found.notes
+        torch.export.save(found.program, io.BytesIO())
+        result = found.program.module()(torch.eye(6))
+        torch.testing.assert_close(result["rows"]["base_dist"]["scale"], torch.eye(6).exp())
+
     def test_caches_of_transformers(self) -> None:
         """A decoder as its configuration makes it: no keys and values among the outputs, and the setting stays."""
         transformers = pytest.importorskip("transformers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model
+from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
 from lightning_trt_windows.errors import CaptureError
 
 
@@ -43,3 +43,12 @@ def test_classes_among_the_outputs_that_nobody_can_take_apart() -> None:
     text = str(error)
     assert text.startswith("it failed\noutput.boxes.0 is a Boxes, which PyTorch cannot take apart.")
     assert "pytree.register_pytree_node(\n    Boxes," in text
+
+
+def test_a_way_on_where_values_decide() -> None:
+    """The submodules are named, the largest first; what has no weights is not."""
+    net = torch.nn.ModuleDict({"act": torch.nn.ReLU(), "small": torch.nn.Linear(1, 1), "large": torch.nn.Linear(9, 9)})
+    assert one_way(net).endswith("a submodule that does not decide, such as method='large' or method='small'")
+    around = torch.nn.ModuleDict({"model": net})
+    assert one_way(around).endswith("such as method='model.large' or method='model.small'")
+    assert one_way(torch.nn.ReLU()).endswith("a submodule that does not decide")

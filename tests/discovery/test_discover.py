@@ -458,6 +458,18 @@ def test_an_example_corrects_batches_that_are_worked_on_before_forward() -> None
     )
 
 
+def test_an_example_speaks_where_arguments_have_no_names() -> None:
+    """``forward(*args, **kwargs)`` may pass them on to what does not take all that a batch has."""
+    module: Any = Takes(lambda *args, **kwargs: args)
+    module.example_input_array = (torch.ones(1, 4),)
+    observer = Observer()
+    observer.stage("train")
+    observer.batch({"x": T, "target": U})
+    found = discover(module, observer=observer)
+    assert [name for name, _ in leaves(found.inputs)] == ["args.0"]
+    assert "nothing tells which of their entries are its arguments" in found.notes[0]
+
+
 class Named(NamedTuple):
     """A batch of a class of its own."""
 
@@ -482,6 +494,14 @@ def takes_record(record: Record) -> Any:
 
 def takes_named(named: Named) -> Any:
     """Likewise."""
+
+
+def takes_a_tensor(batch: torch.Tensor, *args: Any) -> Any:
+    """By annotation, whatever it is called."""
+
+
+def takes_a_tensor_by_name(image: torch.Tensor) -> Any:
+    """By an annotation that is a string."""
 
 
 def takes_many(x: Any, mask: Any = None, labels: Any = None) -> Any:
@@ -511,6 +531,10 @@ def takes_many(x: Any, mask: Any = None, labels: Any = None) -> Any:
         (takes_named, Named(U, T), ["named.y", "named.x"], "the whole batch is named"),
         (lambda x: x, Record(U, T), ["x"], "the batch's entries of the same names are x"),
         (takes_record, Record(U, T), ["record.y", "record.x"], "the whole batch is record"),
+        (takes_a_tensor, Record(T, U), ["batch"], "the batch's first tensor, x, is batch"),
+        (takes_a_tensor, (T, U), ["batch"], "the batch's first element is batch"),
+        (takes_a_tensor, T, ["batch"], "the whole batch is batch"),
+        (takes_a_tensor_by_name, {"label": U, "x": T}, ["image"], "the batch's first tensor, x, is image"),
         (lambda **batch: batch, {"x": T, "y": U}, ["batch.x", "batch.y"], "the batch's entries are **batch"),
         (lambda *args: args, T, ["args.0"], "the whole batch is the first of *args"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import UserDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -120,6 +121,7 @@ def test_tensors_inside() -> None:
     ring: Any = Slots(torch.ones(1))
     ring.x = [ring]
     assert holds_tensors({"a": [slots]})
+    assert holds_tensors(Slots(UserDict(x=X))) and not holds_tensors(UserDict(x=1))
     assert not holds_tensors(ring)
     assert not holds_tensors({"a": [1, "text", None]})
     deep: Any = X

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
@@ -133,6 +134,19 @@ class TestBatchClasses:
         export = trained(self.Net(), tmp_path, lambda rows: Registered(torch.stack(rows), torch.rand(len(rows), 1)))
         assert [name for name, _, _ in inputs_of(export)] == ["batch.image", "batch.target"]
 
+    def test_objects_around_a_mapping(self, tmp_path: Path) -> None:
+        """As graphs of PyTorch Geometric are: attributes are looked up in a mapping of a class of its own."""
+
+        class Graph:
+            def __init__(self, **held: Any) -> None:
+                self.__dict__["store"] = UserDict(held)
+
+            def __getattr__(self, name: str) -> Any:
+                return self.__dict__["store"][name]
+
+        export = trained(self.Net(), tmp_path, lambda rows: Graph(image=torch.stack(rows)))
+        assert inputs_of(export) == [("batch.store.image", (1, 4), (4, 4))]
+
     def test_a_size_that_is_read(self, tmp_path: Path) -> None:
         """It is refused by name, and what the message says to do works."""
 
@@ -215,6 +229,68 @@ class TestCalls:
                 return self(batch, batch.sum(1, keepdim=True)).mean()
 
         assert [name for name, _, _ in inputs_of(trained(Net(), tmp_path))] == ["x", "labels"]
+
+
+class TestForwardThatNoStepCalls:
+    """Its inputs are those of the batch, as far as it takes them."""
+
+    class Net(Base):
+        """As in Lightning's README: the step flattens what its parts are given, and so does whoever calls forward."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.head(self.net(batch.view(len(batch), -1))).pow(2).mean()
+
+    def test_what_its_first_part_is_given(self, tmp_path: Path) -> None:
+        """Where the batch is not what it takes; a note says so."""
+        export = trained(self.Net(), tmp_path, lambda rows: torch.stack(rows).view(-1, 2, 2))
+        assert inputs_of(export) == [("x", (1, 4), (4, 4))]
+        assert "no step calls forward, and the batches do not fit it; x is what net was given" in (
+            manifest_of(export).notes
+        )
+
+    def test_what_the_network_takes(self, tmp_path: Path) -> None:
+        """``forward(*args, **kwargs)`` passes on what it is given: of the batch, what the network has arguments for."""
+
+        class Inner(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x)
+
+        class Net(Base):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = Inner(4, 1)
+
+            def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+                return self.net.forward(*args, **kwargs)
+
+            def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+                return (self.net.forward(batch["x"]) - batch["future"]).pow(2).mean()
+
+        collate = lambda rows: {"x": torch.stack(rows), "future": torch.zeros(len(rows), 1)}  # noqa: E731 -- used once
+        export = trained(Net(), tmp_path, collate)
+        assert inputs_of(export) == [("x", (1, 4), (4, 4))]
+        assert "forward passes on what it is given; its inputs are those that Inner takes" in manifest_of(export).notes
+
+    def test_what_nothing_fits(self, tmp_path: Path) -> None:
+        """The message says where the inputs are from, and its way on works."""
+
+        class Net(self.Net):  # type: ignore[name-defined]
+            def forward(self, x: Tensor) -> Tensor:
+                return self.net(x[:, :3] * torch.ones(5))
+
+        with pytest.warns(UserWarning, match="No step calls forward"):
+            export = trained(Net(), tmp_path)
+        (failure,) = export.failures
+        assert "No step calls forward, so its inputs were taken from the batches" in str(failure.error)
+        (tmp_path / "again").mkdir()
+        assert inputs_of(trained(Net(), tmp_path / "again", method="net")) == [("input", (1, 4), (4, 4))]
 
 
 class TestSubmodules:
