@@ -116,6 +116,7 @@ class TensorRT:
             notes=build.notes,
             check=build.check,
             replay=build.replay,
+            lines=build.lines,
         )
 
 

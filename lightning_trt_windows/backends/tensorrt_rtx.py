@@ -128,6 +128,7 @@ class TensorRTRTX:
             notes=build.notes,
             check=build.check,
             replay=build.replay,
+            lines=build.lines,
         )
 
 

@@ -229,7 +229,7 @@ class WindowsExport(Callback):
             if unusual or "onnx" in self.settings.formats:
                 backend.check(self.settings)
             rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
-            rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module)}.")
+            rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, pl_module, self.settings.formats)}.")
         finally:
             error = sys.exc_info()[1]
             # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it

@@ -6,7 +6,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,13 @@ def check_arguments(module: nn.Module, options: Options) -> None:
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
 
-def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
+def check_space(directory: str | os.PathLike[str], module: nn.Module, formats: Collection[str] = ("ep",)) -> str:
     """Refuse a disk without room for one artifact; otherwise a sentence about it.
+
+    Args:
+        directory: Where artifacts go.
+        module: What they are of.
+        formats: What is written of each; a model for ONNX Runtime has the engines once more.
 
     Raises:
         OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
@@ -104,7 +109,7 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     while not place.exists() and place != place.parent:
         place = place.parent
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
-    needed = _SMALLEST + 2 * weights
+    needed = _SMALLEST + (3 if "onnx" in formats else 2) * weights
     free = shutil.disk_usage(place).free
     sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
