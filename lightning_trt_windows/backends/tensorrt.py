@@ -72,6 +72,11 @@ class TensorRT:
             version=blocks.version,
         )
         _check_values(settings, gpu)
+        if settings.tensorrt_rtx is not None:
+            raise ConfigurationError(
+                f"tensorrt_rtx={settings.tensorrt_rtx!r} is the version of TensorRT-RTX that builds, and the backend "
+                f"is {self.name}: leave it out"
+            )
         check_formats(settings, self.name)
 
     def compile(

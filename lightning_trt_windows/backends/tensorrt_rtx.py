@@ -22,10 +22,13 @@ from lightning_trt_windows.backends.options import (
     precision_options,
 )
 from lightning_trt_windows.backends.samples import Samples
-from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.errors import CompileError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["REFUSED", "TensorRTRTX"]
+__all__ = ["BUILDS_WITH", "REFUSED", "TensorRTRTX"]
+
+BUILDS_WITH = ("1.4.0.76", "1.5.0.114", "1.6.1.120", "1.7.1.116")
+"""Versions of TensorRT-RTX that torch-tensorrt-rtx builds engines with, as measured; see docs/versions.md."""
 
 _NO_EFFECT = "TensorRT-RTX ignores it (engines are byte-identical with and without)"
 _NO_GPU = "TensorRT-RTX returns no engine for it when it builds without a GPU"
@@ -68,6 +71,7 @@ class TensorRTRTX:
             refused=REFUSED,
             version=blocks.version,
         )
+        _check_version(blocks.trt.__version__, settings.tensorrt_rtx)
         _capabilities(blocks, settings.compute_capabilities)
         check_formats(settings, self.name)
 
@@ -130,6 +134,24 @@ class TensorRTRTX:
             replay=build.replay,
             lines=build.lines,
         )
+
+
+def _check_version(installed: str, wanted: str | None) -> None:
+    """Refuse to build with another TensorRT-RTX than was asked for.
+
+    Raises:
+        EnvironmentMismatchError: Another is installed.
+    """
+    if wanted is None or f"{installed}.".startswith(f"{wanted}."):
+        return
+    known = [version for version in BUILDS_WITH if f"{version}.".startswith(f"{wanted}.")]
+    install = f"pip install tensorrt-rtx=={known[-1] if known else f'{wanted}.*'}"
+    tested = "" if known else f". Versions that were built with here: {', '.join(BUILDS_WITH)}"
+    raise EnvironmentMismatchError(
+        f"tensorrt_rtx={wanted!r}: engines would be built with TensorRT-RTX {installed}, which is installed. Install "
+        f"the other one: {install} (where it is not the one that torch-tensorrt-rtx names, pip says that it is "
+        f"incompatible, and installs it){tested}"
+    )
 
 
 def _upstream_settings(blocks: Upstream, settings: ExportSettings) -> Any:

@@ -57,6 +57,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         help="types of floating-point inputs and outputs: the module's, or that of --precision (default: %(default)s)",
     )
     add("--compute-capability", nargs="+", action="extend", default=[], metavar="8.6", help="build for these GPUs only")
+    add("--tensorrt-rtx", metavar="1.7", help="refuse to build with another version of TensorRT-RTX than this one")
     add(
         "--min-block-size",
         type=int,
@@ -118,6 +119,7 @@ def _export(arguments: argparse.Namespace) -> int:
         "precision": arguments.precision,
         "io_precision": arguments.io_precision,
         "compute_capabilities": tuple(arguments.compute_capability),
+        "tensorrt_rtx": arguments.tensorrt_rtx,
         "min_block_size": arguments.min_block_size,
         "golden": arguments.golden,
         "check": False if arguments.check == "off" else arguments.check,

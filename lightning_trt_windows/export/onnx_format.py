@@ -12,12 +12,13 @@ from lightning_trt_windows.artifact.files import output_errors, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord, Manifest
 from lightning_trt_windows.artifact.onnx_files import NO_MODEL, why_no_onnx
 from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
 from lightning_trt_windows.onnx.model import write_onnx
 
 __all__ = ["remove_onnx", "warned_without_onnx", "with_onnx"]
 
 
-def with_onnx(artifact: Artifact, lines: Mapping[str, str]) -> Manifest:
+def with_onnx(artifact: Artifact, lines: Mapping[str, str] | None = None) -> Manifest:
     """Write the model of ``artifact``, whose ``.ep`` is there and whose manifest need not be.
 
     Args:
@@ -33,7 +34,9 @@ def with_onnx(artifact: Artifact, lines: Mapping[str, str]) -> Manifest:
         OutputError: The files cannot be written.
     """
     try:
-        model = write_onnx(artifact, lines=lines)
+        # PyTorch's exporter traces what stays in PyTorch once more
+        with random_state_kept(), outside_of_steps():
+            model = write_onnx(artifact, lines=lines)
     except ConfigurationError as error:
         return replace(artifact.manifest, notes=(*artifact.manifest.notes, f"{NO_MODEL}{error}"))
     return replace(artifact.manifest, onnx=tuple(map(_record, (model.path, *model.engines))))

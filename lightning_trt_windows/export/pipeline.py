@@ -293,9 +293,7 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
             check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
         manifest = replace(manifest, golden=recorded.write(job.paths.golden))
         if "onnx" in job.settings.formats:
-            # PyTorch's exporter traces what stays in PyTorch once more
-            with log_beside(job.paths), random_state_kept(), outside_of_steps():
-                manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest), compiled.lines)
+            manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest), compiled.lines)
         write_manifest(job.paths.manifest, manifest)
     except BaseException:
         # an .ep without a manifest is no artifact, and only takes space

@@ -331,6 +331,10 @@ class _Writer:
             flat, nothing, none = (f"{_PREFIX}{what}" for what in ("flat", "nothing", "none"))
             self._initializers[none] = helper.make_tensor(none, _TYPES["bool"], [1], [False])
             given = self._values[Origin("input", 0)]
+            if self._manifest.inputs[0].dtype == "bfloat16":  # there is no Compress for it
+                cast = f"{_PREFIX}cast"
+                self._nodes.append(helper.make_node("Cast", [given], [cast], name=cast, to=_TYPES["float32"]))
+                given = cast
             self._nodes += [
                 helper.make_node("Reshape", [given, self._constant_numbers("all", [-1])], [flat], name=flat),
                 helper.make_node("Compress", [flat, none], [nothing], name=nothing),

@@ -40,6 +40,13 @@ _SYMBOL = re.compile(r"Symbol\('[A-Za-z]+[0-9]+'(, [a-z]+=(True|False))*\)")
 _EXPRESSION = re.compile(r"(?:[A-Z][A-Za-z]*|[0-9]+(\.[0-9]+)?|[a-z]+=|[-+*/%(), ]|True|False)*")
 """What is left of a size where its symbols are taken out: sums, products and functions of sympy and of torch. PyTorch
 evaluates it, so that nothing else may stand there."""
+_BFLOAT16 = 16
+"""``onnx.TensorProto.BFLOAT16``."""
+_TAKE_BFLOAT16 = frozenset((
+    "Cast", "Concat", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "ScatterElements",
+    "ScatterND", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+))  # fmt: skip
+"""Operators that ONNX Runtime's CPU provider has for bfloat16."""
 _TARGET = re.compile(r"target=torch\.ops\.([\w.]+)")
 
 
@@ -308,7 +315,27 @@ def _translated(artifact: Artifact, archive: io.BytesIO, places: Mapping[str, st
             f"what {artifact.path.name} leaves to PyTorch has weights of {size / 1e9:.1f} GB, and an ONNX model ends "
             "at 2 GB"
         )
+    _check_types(artifact, model.graph)
     return model
+
+
+def _check_types(artifact: Artifact, graph: GraphProto) -> None:
+    """Refuse what ONNX Runtime's CPU provider has no kernel for (seen: 1.32): it does not load such a model."""
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = value.type.tensor_type.elem_type
+    computing = {
+        node.op_type
+        for node in graph.node
+        if node.op_type not in _TAKE_BFLOAT16
+        and any(types.get(name) == _BFLOAT16 for name in (*node.input, *node.output))
+    }
+    if computing:
+        raise ConfigurationError(
+            f"{artifact.path.name} cannot become an ONNX model: what it leaves to PyTorch computes in bfloat16 "
+            f"({', '.join(sorted(computing))}), and ONNX Runtime's CPU provider does not. It does in float16 and "
+            "float32: precision='16' or '32'"
+        )
 
 
 def _own_translations() -> dict[Any, Any]:

@@ -3,8 +3,8 @@
     PYTHONPATH=tests python tests/gpu/onnx_files.py build models       (no GPU; PyTorch, onnx and onnxscript)
     PYTHONPATH=. python tests/gpu/onnx_files.py run models             (a GPU; onnxruntime and the provider, no PyTorch)
 
-``build`` exports models of the zoo and keeps their ``.onnx``, engines, and what eager gives at four sizes; what became one
-engine is there too. ``run`` prints one JSON line for each: the largest relative error at each size, how
+``build`` exports models of the zoo and keeps their ``.onnx``, engines, and what eager gives at four sizes.
+What became one engine is there too. ``run`` prints one JSON line for each: the largest relative error at each size, how
 many engines and operators the model has, or what went wrong.
 """
 

@@ -181,6 +181,25 @@ class TestRefusals:
             write_onnx(stand_in.artifact)
         assert not (tmp_path / "several.windows.onnx").exists()
 
+    def test_bfloat16(self, tmp_path: Path) -> None:
+        """ONNX Runtime would not load the model."""
+
+        class Half(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(4, 4)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.linear(x).repeat(2, 1)
+
+        options = {"torch_executed_ops": ["torch.ops.aten.repeat.default"]}
+        settings: dict[str, Any] = {"precision": "bf16", "io_precision": "engine", "check": False}
+        module = Half().eval()
+        inputs = {"x": InputSpec((2, 4))}
+        stand_in = export_for_test(module, inputs, tmp_path / "h.windows.ep", compile_options=options, **settings)
+        with pytest.raises(ConfigurationError, match=r"bfloat16 \(Tile\), and ONNX Runtime's CPU provider does not"):
+            write_onnx(stand_in.artifact)
+
     def test_the_line_of_the_model_is_named_at_the_export(self, tmp_path: Path) -> None:
         """Where the artifact was asked for with a model: the file does not have the line."""
         path = tmp_path / "several.windows.ep"
