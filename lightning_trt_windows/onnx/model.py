@@ -124,6 +124,13 @@ def _check(artifact: Artifact, outline: Outline, embed: bool) -> None:
             f"{artifact.path.name} cannot become an ONNX model: {len(unknown)} of its outputs are no tensors, and "
             "those of a model are"
         )
+    if double := [record.name for record in (*manifest.inputs, *manifest.outputs) if record.dtype == "float64"]:
+        # read in its source (IsSupportedInputOutputDataType): it refuses the whole model
+        raise ConfigurationError(
+            f"{artifact.path.name} cannot become an ONNX model: {', '.join(double)} has the type float64, and the "
+            "execution provider takes no model with such an input or output. float32 outside, as with .float() in "
+            "forward, is taken; float64 may be inside"
+        )
     if embed and (size := sum(engine.size for engine in manifest.engines)) > _LARGEST_EMBEDDED:
         raise ConfigurationError(
             f"the engines of {artifact.path.name} have {size / 1e9:.1f} GB, and an ONNX model ends at 2 GB: "

@@ -293,7 +293,11 @@ def _translated(artifact: Artifact, archive: io.BytesIO, places: Mapping[str, st
         # it raises whatever it meets in a file that it does not know
         except Exception as error:
             said = " ".join([str(error), *log[-2:]])
-            reason = f"its operators cannot be read by PyTorch {torch.__version__}: {type(error).__name__}: {said}"
+            by = artifact.manifest.versions.get("torch", "an unknown version")
+            reason = (
+                f"its operators, which PyTorch {by} wrote, cannot be read by PyTorch {torch.__version__}: "
+                f"{type(error).__name__}: {said}"
+            )
             raise ArtifactError(artifact.path, [reason[:600]]) from error
         only_symbols_have_ranges(program)
         try:

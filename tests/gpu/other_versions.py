@@ -6,7 +6,7 @@
 ``build`` writes ``engines/VERSION/NAME.engine`` of small models of the zoo with the TensorRT-RTX that is installed, and
 what eager gives for inputs at four sizes. ``run`` needs PyTorch and the bindings ``tensorrt_rtx`` only, and prints one
 JSON line for each engine of each version: which TensorRT-RTX built it, which loaded it, the largest relative error over
-the sizes or what TensorRT-RTX said.
+the sizes or what TensorRT-RTX said, and which bindings are in host memory, of which there should be none.
 """
 
 from __future__ import annotations
@@ -114,6 +114,9 @@ def run(folder: Path, only: list[str]) -> None:
         said: list[str] = []
         try:
             loaded = Loaded(trt, plan.read_bytes(), said)
+            engine, host = loaded.engine, trt.TensorLocation.HOST
+            names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+            record["in_host_memory"] = [name for name in names if engine.get_tensor_location(name) == host]
             calls = torch.load(plan.with_suffix(".pt"))
             errors = {}
             for size, (given, expected) in calls.items():

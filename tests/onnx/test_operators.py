@@ -44,8 +44,8 @@ class Mixed(nn.Module):
         positive = hidden.double() > 0.1
         return {
             "scores": self.second(chosen),
-            "precise": precise,
-            "again": precise,
+            "precise": precise.float(),
+            "again": precise.float(),
             "counted": counted + 1,
             "positive": positive,
             "inverse": ~positive,
@@ -180,6 +180,21 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match=expected):
             write_onnx(stand_in.artifact)
         assert not (tmp_path / "several.windows.onnx").exists()
+
+    def test_float64_at_the_border(self, tmp_path: Path) -> None:
+        """The execution provider refuses models with such outputs; inside it is allowed."""
+
+        class Precise(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(4, 4)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.linear(x).double() * 2
+
+        stand_in = export_for_test(Precise().eval(), {"x": InputSpec((2, 4))}, tmp_path / "precise.windows.ep")
+        with pytest.raises(ConfigurationError, match=r"output has the type float64.*float64 may be inside"):
+            write_onnx(stand_in.artifact)
 
     def test_bfloat16(self, tmp_path: Path) -> None:
         """ONNX Runtime would not load the model."""
