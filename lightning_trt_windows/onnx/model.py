@@ -124,7 +124,8 @@ def _check(artifact: Artifact, outline: Outline, embed: bool) -> None:
             f"{artifact.path.name} cannot become an ONNX model: {len(unknown)} of its outputs are no tensors, and "
             "those of a model are"
         )
-    if double := [record.name for record in (*manifest.inputs, *manifest.outputs) if record.dtype == "float64"]:
+    outside = [*((i.name, i.dtype) for i in manifest.inputs), *((o.name, o.dtype) for o in manifest.outputs)]
+    if double := [name for name, dtype in outside if dtype == "float64"]:
         # read in its source (IsSupportedInputOutputDataType): it refuses the whole model
         raise ConfigurationError(
             f"{artifact.path.name} cannot become an ONNX model: {', '.join(double)} has the type float64, and the "

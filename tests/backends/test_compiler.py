@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import zipfile
@@ -22,12 +23,13 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows import DimRange, InputSpec, export_module
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch_tensorrt import upstream
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.artifact.payload_writer import join_payloads
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.backends import unsupported as refusals
 from lightning_trt_windows.backends.assemble import inline_modules
-from lightning_trt_windows.backends.tensorrt_rtx import BUILDS_WITH
+from lightning_trt_windows.backends.tensorrt_rtx import BUILDS_WITH, _check_version
 from lightning_trt_windows.errors import CompileError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.settings import ExportSettings
 
@@ -529,10 +531,17 @@ class TestEngines:
         installed = version("tensorrt-rtx")
         for wanted in (installed, installed.rpartition(".")[0], ".".join(installed.split(".")[:2])):
             backend.check(ExportSettings(tensorrt_rtx=wanted))
-        other = next(v for v in BUILDS_WITH if v != installed)
+        blocks = upstream()
+        tried = BUILDS_WITH[minor(blocks.version)]
+        other = next((v for v in tried if v != installed), "9.1.*")
         with pytest.raises(EnvironmentMismatchError, match=f"{installed}, which is.*pip install tensorrt-rtx=={other}"):
             backend.check(ExportSettings(tensorrt_rtx=".".join(other.split(".")[:2])))
-        with pytest.raises(EnvironmentMismatchError, match=r"tensorrt-rtx==0\.9\.\*.*Versions that were built with"):
+        old = dataclasses.replace(blocks, version="2.12.1")
+        with pytest.raises(
+            EnvironmentMismatchError, match=r"2\.12\.1 was seen to build with 1\.4\.0\.76, and not with 1\.7"
+        ):
+            _check_version(old, "1.7")
+        with pytest.raises(EnvironmentMismatchError, match=r"tensorrt-rtx==0\.9\.\* .*was seen to build"):
             backend.check(ExportSettings(tensorrt_rtx="0.9"))
 
     def test_same_program_same_bytes(self) -> None:
