@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -61,6 +62,11 @@ class ExportSettings:
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations to build for, as ``"8.6"``. Empty is TensorRT-RTX's own choice: Ampere and newer, also GPUs
     that do not exist yet. A list is exact and has no forward compatibility; Turing is ``"7.5"``."""
+    tensorrt_rtx: str | None = None
+    """Which TensorRT-RTX must build the engines, as ``"1.7"`` or ``"1.7.1.116"``: an engine loads in the version that
+    built it, and Windows ML and ONNX Runtime's execution provider bring one of theirs. Engines are built with the one
+    that is installed; another is refused before anything is compiled, with the command that installs this one. ``None``
+    is whichever is installed."""
     min_block_size: int = 1
     """Minimum number of operators in a TensorRT subgraph; smaller groups fall back to PyTorch."""
     golden: bool = False
@@ -75,8 +81,9 @@ class ExportSettings:
     not compare."""
     formats: tuple[Format, ...] = ("ep",)
     """``"ep"``, the artifact that ``load`` takes, is always among them. ``"onnx"`` adds a model for ONNX Runtime and
-    Windows ML and the engine that it names, where the whole program runs in engines; where it does not, the artifact is
-    complete without it, and a warning and a note in the manifest name the operators. Needs the package ``onnx``."""
+    Windows ML and the engines that it names; what stays in PyTorch becomes operators of ONNX. Where one has no form in
+    ONNX, the artifact is complete without the model, and a warning and a note in the manifest name the operator. Needs
+    the packages ``onnx`` and ``onnxscript``, which the extra ``onnx`` brings."""
     recurrent: Recurrent = "engine"
     """Where LSTM, GRU and RNN run: ``"engine"``, as loops, ``"pytorch"``, as a fallback to cuDNN, or ``"auto"``, where
     they are faster: cuDNN for long sequences, the engine for short ones, for GRUs of 256 units and more, where nothing
@@ -124,6 +131,10 @@ class ExportSettings:
                 raise ConfigurationError(
                     f"GPUs of compute capability {capability} have no bfloat16; take precision='16', or 8.0 and newer"
                 )
+        wanted = self.tensorrt_rtx
+        # a number is none: 1.10 would be 1.1
+        if wanted is not None and not (isinstance(wanted, str) and re.fullmatch(r"\d+(\.\d+){1,3}", wanted)):
+            raise ConfigurationError(f"tensorrt_rtx must be a version in quotation marks, as '1.7', got {wanted!r}")
         if isinstance(self.min_block_size, bool) or not isinstance(self.min_block_size, int) or self.min_block_size < 1:
             raise ConfigurationError(f"min_block_size must be a whole number from 1, got {self.min_block_size!r}")
         # a copy: the settings stay what they were when the caller changes his dict

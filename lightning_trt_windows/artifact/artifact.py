@@ -138,6 +138,14 @@ class ArtifactPaths:
         endings = ["engine"] if engines == 1 else [f"engine_{number}.engine" for number in range(engines)]
         return self.onnx, *map(self._file, endings)
 
+    def left_onnx_files(self) -> tuple[Path, ...]:
+        """Find the model for ONNX Runtime that is there, and all engines of one, however many there were."""
+        prefix = f"{self.stem}.engine_"
+        folder = list(self.directory.iterdir()) if self.directory.is_dir() else []
+        numbered = (path for path in folder if path.name.startswith(prefix) and path.suffix == ".engine")
+        several = [path for path in numbered if path.name[len(prefix) : -len(".engine")].isdigit()]
+        return tuple(path for path in (*self.onnx_files(1), *sorted(several)) if path.exists())
+
     def optional(self, engines: int) -> tuple[Path, ...]:
         """Name what an artifact with so many engines may have besides its ``.ep`` and its manifest."""
         return self.golden, self.signature, *self.onnx_files(engines)

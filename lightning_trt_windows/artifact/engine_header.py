@@ -1,6 +1,6 @@
 """Read the header of a serialized TensorRT-RTX engine, without any library and without a GPU.
 
-Layout as measured on engines of TensorRT-RTX 1.4 to 1.6 (little endian)::
+Layout as measured on engines of TensorRT-RTX 1.4 to 1.7 (little endian)::
 
     0x00  'vtrt'             0x10  u64 total size           0x20  compute-capability mask, one bit a generation
     0x08  u32 sections       0x18  version, four bytes      0x30  u64 CUDA version, as 13040 for 13.4
@@ -33,7 +33,7 @@ class EngineHeader:
     size: int
     """Size of the whole engine, in bytes."""
     cuda: int
-    """CUDA version it was built with, as 13040 for 13.4."""
+    """CUDA version it was built with, as 13040 for 13.4; 0 where it is not said, as since 1.7."""
 
 
 def read_header(data: bytes | memoryview) -> EngineHeader | None:

@@ -10,7 +10,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import Artifact
@@ -65,6 +65,8 @@ class Origin:
     """Number of the engine's output."""
     name: str = ""
     """Name of a constant in the archive, or of the operator that PyTorch runs."""
+    value: str = ""
+    """What the saved program calls what an operator gives; empty for other kinds."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Outline:
     """Origins in the order of the manifest's outputs."""
     operators: tuple[str, ...]
     """Operators that PyTorch runs, each as often as it is called."""
+    values: Mapping[str, Origin] = field(default_factory=dict)
+    """What the saved program calls its inputs and what engines give, and which of them it is."""
 
     @property
     def engines_only(self) -> bool:
@@ -183,11 +187,12 @@ class _Reader:
             else:
                 operators.append(node["target"])
                 for name in _names(node["outputs"]):
-                    self._origins[name] = Origin("operator", name=node["target"])
+                    self._origins[name] = Origin("operator", name=node["target"], value=name)
         outputs = tuple(self._origin(output) for output in graph["outputs"])
         if len(outputs) != len(self._manifest.outputs):
             raise ValueError(f"it has {len(outputs)} outputs, the manifest {len(self._manifest.outputs)}")
-        return Outline(tuple(calls), outputs, tuple(operators))
+        values = {name: origin for name, origin in self._origins.items() if origin.kind in ("input", "engine")}
+        return Outline(tuple(calls), outputs, tuple(operators), values)
 
     def _inputs(self, given: Sequence[Mapping[str, Any]], specs: Sequence[Mapping[str, Any]]) -> None:
         tensors = 0

@@ -56,6 +56,8 @@ class CompiledProgram:
     """What was compared before the engines were built, for the manifest."""
     replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
     """What passed the borders of each engine during the check, by the engine's name."""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    """The line of the model that a node of ``program`` comes from, by the node's name; no file says it."""
     target: Target = "portable"
     """Which GPUs the engines run on, other than those listed; see ``BackendRecord``."""
 

@@ -31,9 +31,10 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream
+from lightning_trt_windows.backends.nodes import model_line
 from lightning_trt_windows.backends.partition import engine_calls
 
-__all__ = ["assemble", "inline_modules"]
+__all__ = ["assemble", "inline_modules", "take_lines"]
 
 
 def assemble(
@@ -56,10 +57,22 @@ def assemble(
     parted.delete_all_unused_submodules()
     parted.graph.eliminate_dead_code()
     parted.graph.lint()
-    for node in parted.graph.nodes:
-        # file names of the machine that exported: of no use to the reader, and none of its business
-        node.meta.pop("stack_trace", None)
     return _as_program(parted, source)
+
+
+def take_lines(program: ExportedProgram) -> dict[str, str]:
+    """Take the lines of the model out of the nodes of ``program``, which is saved without.
+
+    They name files of the machine that exported: of no use to the reader, and none of its business.
+
+    Returns:
+        The line of each node that has one, as messages say it, by the node's name.
+    """
+    lines = {}
+    for node in program.graph.nodes:
+        lines[node.name] = model_line(node)
+        node.meta.pop("stack_trace", None)
+    return {name: line for name, line in lines.items() if line}
 
 
 def _output_values(graph: GraphModule) -> list[Any]:

@@ -22,7 +22,7 @@ from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, lower
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
-from lightning_trt_windows.backends.assemble import assemble
+from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
@@ -73,6 +73,8 @@ class Build:
     """What was compared before the engines were built; ``None`` where nothing was asked for."""
     replay: Mapping[str, tuple[Boundary, ...]] = field(default_factory=dict)
     """What passed the borders of each engine during the check, by the engine's name."""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    """The line of the model that a node of the program comes from, by the node's name; no file says it."""
 
 
 def compile_program(
@@ -151,6 +153,7 @@ def compile_program(
                 settings=settings,
             )
         compiled = assemble(blocks, program, parted, fields)
+        lines = take_lines(compiled)
     refuse_cpu_operators(compiled)
     tokens_to_engines = {tokens[name]: engine for name, engine in engines.items()}
     return Build(
@@ -161,6 +164,7 @@ def compile_program(
         notes,
         None if samples is None or check is None else check.record(samples.mode, wrong),
         {} if check is None else {name: tuple(boundaries) for name, boundaries in check.boundaries.items()},
+        lines,
     )
 
 

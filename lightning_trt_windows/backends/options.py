@@ -89,7 +89,7 @@ def check_formats(settings: ExportSettings, backend: str) -> None:
 
     Raises:
         ConfigurationError: ``onnx`` with engines that ONNX Runtime does not take.
-        EnvironmentMismatchError: ``onnx``, and the package of that name is not installed.
+        EnvironmentMismatchError: ``onnx``, and a package that writes it is not installed.
     """
     if "onnx" not in settings.formats:
         return
@@ -98,9 +98,9 @@ def check_formats(settings: ExportSettings, backend: str) -> None:
             f"formats: ONNX Runtime takes compiled engines of TensorRT-RTX, and the backend is {backend}. Leave out "
             "'onnx', or use backend='tensorrt_rtx'"
         )
-    if not installed_version("onnx"):
+    if missing := [name for name in ("onnx", "onnxscript") if not installed_version(name)]:
         raise EnvironmentMismatchError(
-            "formats: writing 'onnx' needs the package onnx: pip install \"lightning-trt-windows[onnx]\""
+            f"formats: writing 'onnx' needs {' and '.join(missing)}: pip install \"lightning-trt-windows[onnx]\""
         )
 
 

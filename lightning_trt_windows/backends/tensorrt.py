@@ -73,6 +73,11 @@ class TensorRT:
             version=blocks.version,
         )
         _check_values(settings, gpu)
+        if settings.tensorrt_rtx is not None:
+            raise ConfigurationError(
+                f"tensorrt_rtx={settings.tensorrt_rtx!r} is the version of TensorRT-RTX that builds, and the backend "
+                f"is {self.name}: leave it out"
+            )
         check_formats(settings, self.name)
 
     def compile(
@@ -118,6 +123,7 @@ class TensorRT:
             notes=build.notes,
             check=build.check,
             replay=build.replay,
+            lines=build.lines,
         )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch.export import ExportedProgram
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, installed_distribution, upstream
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.backends.binding_names import ProgramNames
@@ -23,10 +24,18 @@ from lightning_trt_windows.backends.options import (
     recurrent_choice,
 )
 from lightning_trt_windows.backends.samples import Samples
-from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.errors import CompileError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["REFUSED", "TensorRTRTX"]
+__all__ = ["BUILDS_WITH", "REFUSED", "TensorRTRTX"]
+
+BUILDS_WITH: Mapping[tuple[int, int], tuple[str, ...]] = {
+    (2, 12): ("1.4.0.76",),
+    (2, 13): ("1.4.0.76", "1.5.0.114", "1.6.1.120", "1.7.1.116"),
+    (2, 14): ("1.4.0.76", "1.5.0.114", "1.6.1.120", "1.7.1.116"),
+}
+"""Versions of TensorRT-RTX that each torch-tensorrt-rtx was seen to build engines with; docs/versions.md has the table.
+2.12 sets types of tensors, which TensorRT-RTX from 1.5 on does not let it."""
 
 _NO_EFFECT = "TensorRT-RTX ignores it (engines are byte-identical with and without)"
 _NO_GPU = "TensorRT-RTX returns no engine for it when it builds without a GPU"
@@ -69,6 +78,7 @@ class TensorRTRTX:
             refused=REFUSED,
             version=blocks.version,
         )
+        _check_version(blocks, settings.tensorrt_rtx)
         _capabilities(blocks, settings.compute_capabilities)
         check_formats(settings, self.name)
 
@@ -133,7 +143,37 @@ class TensorRTRTX:
             notes=build.notes,
             check=build.check,
             replay=build.replay,
+            lines=build.lines,
         )
+
+
+def _check_version(blocks: Upstream, wanted: str | None) -> None:
+    """Refuse to build with another TensorRT-RTX than was asked for, or with one that does not build.
+
+    Raises:
+        EnvironmentMismatchError: Another is installed, or torch-tensorrt-rtx does not build with it.
+    """
+    if wanted is None:
+        return
+    installed, builder = blocks.trt.__version__, f"torch-tensorrt-rtx {blocks.version}"
+    tried = BUILDS_WITH.get(minor(blocks.version), ())
+    known = [version for version in tried if f"{version}.".startswith(f"{wanted}.")]
+    seen = f"{builder} was seen to build with {', '.join(tried)}"
+    if tried and ".".join(wanted.split(".")[:2]) in _minors() - _minors(tried):
+        raise EnvironmentMismatchError(f"tensorrt_rtx={wanted!r}: {seen}, and not with {wanted}. Take a newer one")
+    if f"{installed}.".startswith(f"{wanted}."):
+        return
+    raise EnvironmentMismatchError(
+        f"tensorrt_rtx={wanted!r}: engines would be built with TensorRT-RTX {installed}, which is installed. Install "
+        f"the other one: pip install tensorrt-rtx=={known[-1] if known else f'{wanted}.*'} (where it is not the one "
+        f"that torch-tensorrt-rtx names, pip says that it is incompatible, and installs it). {seen}"
+    )
+
+
+def _minors(versions: Iterable[str] | None = None) -> set[str]:
+    """``1.7`` and so on, of ``versions`` or of all that were tried with any torch-tensorrt-rtx."""
+    listed = [v for tried in BUILDS_WITH.values() for v in tried] if versions is None else versions
+    return {".".join(version.split(".")[:2]) for version in listed}
 
 
 def _upstream_settings(blocks: Upstream, settings: ExportSettings) -> Any:

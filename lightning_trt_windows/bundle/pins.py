@@ -25,7 +25,7 @@ NUMPY = "2.2.6"
 
 WHEELS: Mapping[str, tuple[str, ...]] = {
     "torch": ("2.12.0", "2.12.1", "2.13.0", "2.14.0", "2.14.1"),
-    "tensorrt-rtx": ("1.4.0.76", "1.5.0.114", "1.6.1.120"),
+    "tensorrt-rtx": ("1.4.0.76", "1.5.0.114", "1.6.1.120", "1.7.1.116"),
     "pybase64": (PYBASE64,),
     "safetensors": (SAFETENSORS,),
     "numpy": (NUMPY,),

@@ -75,6 +75,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="8.6,8.9",
         help="build for these GPUs only; may be repeated",
     )
+    add("--tensorrt-rtx", metavar="1.7", help="refuse to build with another version of TensorRT-RTX than this one")
     add(
         "--min-block-size",
         type=int,
@@ -141,6 +142,7 @@ def _export(arguments: argparse.Namespace) -> int:
         io_precision=arguments.io_precision,
         recurrent=arguments.recurrent,
         compute_capabilities=tuple(arguments.compute_capability),
+        tensorrt_rtx=arguments.tensorrt_rtx,
         min_block_size=arguments.min_block_size,
         golden=arguments.golden,
         check=False if arguments.check == "off" else arguments.check,

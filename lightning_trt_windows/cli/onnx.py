@@ -17,7 +17,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="write an artifact as a model for ONNX Runtime and Windows ML",
         description="Write NAME.windows.onnx and the engines that it names. ONNX Runtime runs it with the TensorRT-RTX "
-        "execution provider. Needs neither PyTorch nor a GPU.",
+        "execution provider, and what the artifact leaves to PyTorch with its own CPU provider. Needs no GPU, and "
+        "PyTorch only where something is left to it.",
     )
     add = parser.add_argument
     add("artifact", metavar="FILE", help="an artifact, NAME.windows.ep")

@@ -283,7 +283,7 @@ def _written(job: Job, compiled: CompiledProgram, recorded: Recorded, started: f
             check_written(Artifact(path=job.paths.ep, manifest=manifest), compiled)
         manifest = replace(manifest, golden=recorded.write(job.paths.golden))
         if "onnx" in job.settings.formats:
-            manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest))
+            manifest = with_onnx(Artifact(path=job.paths.ep, manifest=manifest), compiled.lines)
         write_manifest(job.paths.manifest, manifest)
     except BaseException:
         # an .ep without a manifest is no artifact, and only takes space

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import InputRecord, OutputRecord
 from lightning_trt_windows.artifact.outline import EngineCall, Origin, Outline, read_constant, read_outline
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.onnx.operators import OPSET, read_operators
+from lightning_trt_windows.onnx.ordering import in_order
 from lightning_trt_windows.onnx.providers import PROVIDER, PROVIDER_DISTRIBUTION, provider_versions
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ __all__ = ["OnnxModel", "write_onnx"]
 _OPSET = 17
 _IR_VERSION = 9
 """Of ONNX 1.14; ONNX Runtime from 1.15 on reads it."""
+_PREFIX = "operators/"
+"""What the names of values begin with that neither the program nor an engine has; no name of a program has a slash."""
+_FAR = 1 << 40
+"""Beyond the end of every tensor; not the largest number of its type, by which the optimizer knows a whole axis."""
 _LARGEST_EMBEDDED = (1 << 31) - (1 << 20)
 """Bytes of engines in one model. Protocol buffers end at 2 GB."""
 
@@ -61,21 +66,24 @@ def write_onnx(
     directory: str | os.PathLike[str] | None = None,
     *,
     embed: bool = False,
+    lines: Mapping[str, str] | None = None,
 ) -> OnnxModel:
     """Write ``NAME.windows.onnx``, and beside it the engines that it names.
 
     Args:
         artifact: The artifact, or the path of its ``.ep``.
         directory: Where the files go; by default beside the artifact.
-        embed: Put the engine into the model, instead of a file beside it. The model must stay below 2 GB.
+        embed: Put the engines into the model, instead of files beside it. The model must stay below 2 GB.
+        lines: The line of the model that an operator comes from, by its name in the program, for messages.
 
     Returns:
         The files. A model of the same name that was there before is replaced.
 
     Raises:
         ArtifactError: The artifact is damaged.
-        ConfigurationError: Part of the program runs in PyTorch, or in an engine that ONNX Runtime does not take.
-        EnvironmentMismatchError: The package ``onnx`` is not installed.
+        ConfigurationError: An operator that runs in PyTorch has no form in ONNX, or the engines are not TensorRT-RTX's.
+        EnvironmentMismatchError: The package ``onnx`` is not installed; or operators run in PyTorch, and PyTorch or
+            ``onnxscript`` is not installed.
         OutputError: The files cannot be written.
     """
     if not isinstance(artifact, Artifact):
@@ -88,7 +96,7 @@ def write_onnx(
     stem = artifact.path.name.removesuffix(".ep")
     target, *engines = artifact.paths.onnx_files(len(artifact.manifest.engines))
     names = [engine.name for engine in engines]
-    model = _Writer(artifact, outline, names, embed).model(stem)
+    model = _Writer(artifact, outline, names, embed, lines or {}).model(stem)
     path = folder / target.name
     # the model names its engines, so it must not be there before they are
     path.unlink(missing_ok=True)
@@ -111,12 +119,18 @@ def _check(artifact: Artifact, outline: Outline, embed: bool) -> None:
             f"{artifact.path.name} has engines of the backend {manifest.backend.name!r}. ONNX Runtime takes compiled "
             'engines of TensorRT-RTX: export with backend="tensorrt_rtx"'
         )
-    if not outline.engines_only:
-        operators = sorted({name.removeprefix("torch.ops.") for name in outline.operators})
+    if unknown := [value for value in outline.outputs if value.kind == "literal"]:
         raise ConfigurationError(
-            f"{artifact.path.name} cannot become an ONNX model: {', '.join(operators)} run in PyTorch between its "
-            "engines, and ONNX Runtime has no PyTorch. Where the module can do without these operators, the program "
-            "becomes engines only; `inspect` names the lines of the model that they come from"
+            f"{artifact.path.name} cannot become an ONNX model: {len(unknown)} of its outputs are no tensors, and "
+            "those of a model are"
+        )
+    outside = [*((i.name, i.dtype) for i in manifest.inputs), *((o.name, o.dtype) for o in manifest.outputs)]
+    if double := [name for name, dtype in outside if dtype == "float64"]:
+        # read in its source (IsSupportedInputOutputDataType): it refuses the whole model
+        raise ConfigurationError(
+            f"{artifact.path.name} cannot become an ONNX model: {', '.join(double)} has the type float64, and the "
+            "execution provider takes no model with such an input or output. float32 outside, as with .float() in "
+            "forward, is taken; float64 may be inside"
         )
     if embed and (size := sum(engine.size for engine in manifest.engines)) > _LARGEST_EMBEDDED:
         raise ConfigurationError(
@@ -145,20 +159,30 @@ def _onnx_needed() -> Iterator[None]:
 class _Writer:
     """Builds the graph; values have the names of the bindings that they enter and leave engines by.
 
-    Between an engine and the border of the graph no node may stand: ONNX Runtime (seen: 1.30, 1.32) removes an
-    ``Identity`` there and renames what the engine's node takes or gives, which the provider looks up in the engine.
+    The provider finds bindings by what the engine's node takes and gives, so ONNX Runtime's optimizer must not rename
+    that. Seen with 1.30 and 1.32: it removes nodes that change nothing (``Identity``, a ``Cast`` to the same type) and
+    gives the engine's node what is beside them, makes one node of two that compute the same, and computes ahead what
+    depends on constants only; and the provider (0.4.0) leaves out constants that an engine takes. So what an engine
+    takes is an input of the model, the output of another engine under the same name, or comes from a ``Slice`` of
+    everything, which the optimizer has to leave alone (``_copy``).
     """
 
-    def __init__(self, artifact: Artifact, outline: Outline, names: list[str], embed: bool) -> None:
+    def __init__(
+        self, artifact: Artifact, outline: Outline, names: list[str], embed: bool, lines: Mapping[str, str]
+    ) -> None:
         self._artifact = artifact
         self._manifest = artifact.manifest
         self._outline = outline
         self._names = names
         self._embed = embed
+        self._lines = lines
         self._nodes: list[NodeProto] = []
         self._between: list[ValueInfoProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._values: dict[Origin, str] = {}
+        self._bindings: dict[str, Origin] = {}
+        self._taken: set[str] = set()
+        self._copies = 0
 
     def model(self, name: str) -> ModelProto:
         with _onnx_needed():
@@ -166,21 +190,20 @@ class _Writer:
         plans = dict(_plans(self._artifact)) if self._embed else {}
         self._name_bindings()
         inputs = [self._input_name(number, record) for number, record in enumerate(self._manifest.inputs)]
+        opset = self._add_operators()
         outputs = self._output_names()
         for call in self._outline.calls:
             self._call(call, set(outputs), plans.get(call.engine))
-        for name_of_output, origin in zip(outputs, self._outline.outputs):
-            if (value := self._value(origin)) != name_of_output:
-                self._nodes.append(helper.make_node("Identity", [value], [name_of_output]))
+        self._give(outputs)
         graph = helper.make_graph(
-            self._nodes,
+            in_order(self._nodes),
             name,
             [_input_info(called, record) for called, record in zip(inputs, self._manifest.inputs)],
             [_output_info(called, record) for called, record in zip(outputs, self._manifest.outputs)],
             initializer=list(self._initializers.values()),
             value_info=self._between,
         )
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         model.producer_name = "lightning-trt-windows"
         model.producer_version = self._manifest.versions.get("lightning-trt-windows", "")
@@ -188,43 +211,64 @@ class _Writer:
         return model
 
     def _name_bindings(self) -> None:
-        """Call each value as the bindings that it passes.
+        """Call each value as the bindings that it passes, what engines give first.
 
         Raises:
-            ConfigurationError: They are called differently, or as those of another value.
+            ConfigurationError: One name is that of two values.
         """
         for call in self._outline.calls:
-            record = self._manifest.engines[call.engine]
-            results = [Origin("engine", call.engine, number) for number in range(len(record.outputs))]
-            for origin, binding in [*zip(call.inputs, record.inputs), *zip(results, record.outputs)]:
-                if self._values.setdefault(origin, binding) != binding:
-                    self._refuse(f"one value enters or leaves engines as {self._values[origin]!r} and as {binding!r}")
-        for name, count in Counter(self._values.values()).items():
-            if count > 1:
-                self._refuse(f"{count} values enter or leave engines as {name!r}")
+            for number, binding in enumerate(self._manifest.engines[call.engine].outputs):
+                self._bind(binding, Origin("engine", call.engine, number))
+        for call in self._outline.calls:
+            for origin, binding in zip(call.inputs, self._manifest.engines[call.engine].inputs):
+                self._bind(binding, origin)
+        self._taken.update(self._bindings)
 
-    def _refuse(self, why: str) -> None:
-        raise ConfigurationError(
-            f"{self._artifact.path.name} cannot become an ONNX model: {why}, and values of a model have one name each. "
-            "Artifacts that were exported before bindings had the program's names are like that: export it anew"
-        )
+    def _bind(self, binding: str, origin: Origin) -> None:
+        if self._bindings.setdefault(binding, origin) != origin:
+            raise ConfigurationError(
+                f"{self._artifact.path.name} cannot become an ONNX model: two values enter or leave engines as "
+                f"{binding!r}, and values of a model have one name each. Artifacts that were exported before bindings "
+                "had the program's names are like that: export it anew"
+            )
+        if origin.kind in ("input", "engine"):
+            self._values.setdefault(origin, binding)
 
     def _input_name(self, number: int, record: InputRecord) -> str:
-        return self._values.setdefault(Origin("input", number), self._free(record.name))
+        origin = Origin("input", number)
+        if origin not in self._values:
+            self._values[origin] = self._free(record.name)
+        return self._values[origin]
 
     def _output_names(self) -> list[str]:
         """Names of the graph's outputs: the binding's where an engine gives the value, once for each value."""
         names: list[str] = []
         for record, origin in zip(self._manifest.outputs, self._outline.outputs):
             direct = self._values[origin] if origin.kind == "engine" else ""
-            names.append(direct if direct and direct not in names else self._free(record.name, names))
+            names.append(direct if direct and direct not in names else self._free(record.name))
         return names
 
-    def _free(self, name: str, also: Sequence[str] = ()) -> str:
-        """``name``, or with a number behind it where another value is called so."""
-        taken = {*self._values.values(), *also}
+    def _free(self, name: str) -> str:
+        """``name``, or with a number behind it where another value is called so; it is taken from now on."""
         numbered = (f"{name}.{number}" for number in itertools.count(1))
-        return next(one for one in itertools.chain([name], numbered) if one not in taken)
+        free = next(one for one in itertools.chain([name], numbered) if one not in self._taken)
+        self._taken.add(free)
+        return free
+
+    def _add_operators(self) -> int:
+        """Put what PyTorch runs into the graph, as operators of ONNX; returns the version of ONNX's operators."""
+        taken = (value for call in self._outline.calls for value in call.inputs)
+        wanted = dict.fromkeys(value for value in (*taken, *self._outline.outputs) if value.kind == "operator")
+        if not wanted:
+            return _OPSET
+        called = {name: self._values[origin] for name, origin in self._outline.values.items()}
+        operators = read_operators(
+            self._artifact, [origin.value for origin in wanted], called, self._lines, prefix=_PREFIX
+        )
+        self._values.update(zip(wanted, operators.outputs))
+        self._nodes.extend(operators.graph.node)
+        self._initializers.update((tensor.name, tensor) for tensor in operators.graph.initializer)
+        return OPSET
 
     def _call(self, call: EngineCall, outputs: set[str], plan: memoryview | None) -> None:
         from onnx import helper
@@ -233,9 +277,11 @@ class _Writer:
         for binding, dtype in zip(record.outputs, call.output_types):
             if binding not in outputs:  # the node's own schema leaves the type of what it gives open
                 self._between.append(_info(binding, dtype, None))
+        for origin, binding in zip(call.inputs, record.inputs):
+            self._copy(self._value(origin), binding)
         node = helper.make_node(
             "EPContext",
-            [self._value(origin) for origin in call.inputs],
+            list(record.inputs),
             list(record.outputs),
             name=f"engine_{call.engine}",
             domain="com.microsoft",
@@ -250,10 +296,72 @@ class _Writer:
         )
         self._nodes.append(node)
 
+    def _give(self, outputs: Sequence[str]) -> None:
+        """Make the graph's outputs of the values that they are."""
+        from onnx import helper
+
+        for name, origin in zip(outputs, self._outline.outputs):
+            value = self._value(origin)
+            if origin.kind == "operator":
+                # an operator that changes nothing would be removed, and the engine before it asked for this name
+                self._copy(value, name)
+            elif value != name:
+                self._nodes.append(helper.make_node("Identity", [value], [name]))
+
+    def _copy(self, value: str, name: str) -> None:
+        """Have ``value`` under ``name`` as well, by nodes that ONNX Runtime's optimizer neither removes nor merges.
+
+        A ``Slice`` from a beginning that is known at run time only cannot be computed ahead, nor be seen to take all;
+        and one with an end of its own is not like any other.
+        """
+        from onnx import helper
+
+        if value == name or any(name in node.output for node in self._nodes):
+            return
+        self._copies += 1
+        flat, end, part, shape = (f"{_PREFIX}{what}.{self._copies}" for what in ("flat", "end", "part", "shape"))
+        self._constant_numbers(f"end.{self._copies}", [_FAR + self._copies])
+        self._nodes += [
+            helper.make_node("Shape", [value], [shape], name=shape),
+            helper.make_node("Reshape", [value, self._constant_numbers("all", [-1])], [flat], name=flat),
+            helper.make_node("Slice", [flat, self._beginning(), end], [part], name=part),
+            helper.make_node("Reshape", [part, shape], [name], name=f"{_PREFIX}copy.{self._copies}", allowzero=1),
+        ]
+
+    def _beginning(self) -> str:
+        """A zero that is known at run time only: how much of an input is left where nothing of it is taken."""
+        from onnx import helper
+
+        name = f"{_PREFIX}beginning"
+        if not self._manifest.inputs:
+            return self._constant_numbers("beginning", [0])
+        if not any(name in node.output for node in self._nodes):
+            flat, nothing, none = (f"{_PREFIX}{what}" for what in ("flat", "nothing", "none"))
+            self._initializers[none] = helper.make_tensor(none, _TYPES["bool"], [1], [False])
+            given = self._values[Origin("input", 0)]
+            if self._manifest.inputs[0].dtype == "bfloat16":  # there is no Compress for it
+                cast = f"{_PREFIX}cast"
+                self._nodes.append(helper.make_node("Cast", [given], [cast], name=cast, to=_TYPES["float32"]))
+                given = cast
+            self._nodes += [
+                helper.make_node("Reshape", [given, self._constant_numbers("all", [-1])], [flat], name=flat),
+                helper.make_node("Compress", [flat, none], [nothing], name=nothing),
+                helper.make_node("Shape", [nothing], [name], name=name),
+            ]
+        return name
+
+    def _constant_numbers(self, what: str, numbers: Sequence[int]) -> str:
+        from onnx import helper
+
+        name = f"{_PREFIX}{what}"
+        self._initializers[name] = helper.make_tensor(name, _TYPES["int64"], [len(numbers)], numbers)
+        return name
+
     def _value(self, origin: Origin) -> str:
         """What the value is called; a constant is put into the graph when it is asked for first."""
         if origin.kind == "constant":
-            name = self._values.setdefault(origin, self._free(f"constant.{origin.name}"))
+            name = self._values[origin] if origin in self._values else self._free(f"constant.{origin.name}")
+            self._values[origin] = name
             if name not in self._initializers:
                 self._initializers[name] = self._constant(origin.name, name)
         return self._values[origin]

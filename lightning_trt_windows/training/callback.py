@@ -63,6 +63,8 @@ class WindowsExport(Callback):
         io_precision: What floating-point inputs and outputs of artifacts are: ``"module"``, as the module has them, or
             ``"engine"``, the type that ``precision`` names.
         compute_capabilities: GPU generations to build for, such as ``["8.6", "8.9"]``; by default all from Ampere on.
+        tensorrt_rtx: Version of TensorRT-RTX that must build the engines, such as ``"1.7"``: that of the execution
+            provider or SDK that will load them. By default the one that is installed; another is refused at setup.
         min_block_size: Minimum number of operators in a TensorRT subgraph.
         golden: Record goldens (inputs and reference outputs of the module) beside each artifact, for ``verify``.
         verify: Verify each artifact when it has been written, and write the verdict into its manifest: ``True`` where
@@ -71,7 +73,7 @@ class WindowsExport(Callback):
             second or two, ``"full"`` at all sizes, ``False`` not at all. What differs runs in PyTorch (fallback) or is
             refused.
         formats: ``("ep",)``, or ``("ep", "onnx")``: also a model for ONNX Runtime and Windows ML beside each artifact,
-            where the whole program runs in engines; where it does not, a warning says so.
+            with operators of ONNX for what stays in PyTorch; where one has no form in ONNX, a warning names it.
         recurrent: Where LSTM, GRU and RNN run: ``"engine"``, ``"pytorch"`` (cuDNN), or ``"auto"``, where it is faster.
         method: What to export instead of ``forward``.
         extra: JSON values for the manifest, such as class names.
@@ -120,6 +122,7 @@ class WindowsExport(Callback):
         ranges: RangeOptions | None = None,
         io_precision: IOPrecision = "module",
         compute_capabilities: tuple[str, ...] = (),
+        tensorrt_rtx: str | None = None,
         min_block_size: int = 1,
         golden: bool = False,
         verify: bool | Literal["auto"] = False,

@@ -6,7 +6,7 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,11 @@ def check_machine(trainer: Any, module: nn.Module, options: Options) -> None:
     settings = options.settings
     backend = get_backend(settings.backend)
     # names can only be checked against upstream itself, whose import takes seconds
-    if settings.compile_options or settings.compute_capabilities or "onnx" in settings.formats:
+    unusual = settings.compile_options or settings.compute_capabilities or settings.tensorrt_rtx
+    if unusual or "onnx" in settings.formats:
         backend.check(settings)
     rank_zero_info(f"WindowsExport: engines by {backend.name}, with {installed_versions()}.")
-    rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, module)}.")
+    rank_zero_info(f"WindowsExport: {check_space(trainer.default_root_dir, module, options.settings.formats)}.")
     if not trainer.checkpoint_callbacks:
         rank_zero_info(
             "WindowsExport: this Trainer has no ModelCheckpoint. The final weights will be exported into its root "
@@ -129,8 +130,13 @@ def check_arguments(module: nn.Module, options: Options) -> None:
             raise ConfigurationError(f"inputs: {options.method} of {type(owner).__name__} has no {given!r}{hint}")
 
 
-def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
+def check_space(directory: str | os.PathLike[str], module: nn.Module, formats: Collection[str] = ("ep",)) -> str:
     """Refuse a disk without room for one artifact; otherwise a sentence about it.
+
+    Args:
+        directory: Where artifacts go.
+        module: What they are of.
+        formats: What is written of each; a model for ONNX Runtime has the engines once more.
 
     Returns:
         A sentence with the free space, and what an artifact needs.
@@ -143,7 +149,7 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module) -> str:
     while not place.exists() and place != place.parent:
         place = place.parent
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
-    needed = _SMALLEST + 2 * weights
+    needed = _SMALLEST + (3 if "onnx" in formats else 2) * weights
     free = shutil.disk_usage(place).free
     sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:

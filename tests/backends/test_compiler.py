@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,12 +23,14 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows import DimRange, InputSpec, export_module
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch_tensorrt import upstream
+from lightning_trt_windows._compat.versions import minor
 from lightning_trt_windows.artifact.engine_header import read_header
 from lightning_trt_windows.artifact.payload_writer import join_payloads
 from lightning_trt_windows.backends import get_backend
 from lightning_trt_windows.backends import unsupported as refusals
 from lightning_trt_windows.backends.assemble import inline_modules
-from lightning_trt_windows.errors import CompileError, ConfigurationError
+from lightning_trt_windows.backends.tensorrt_rtx import BUILDS_WITH, _check_version
+from lightning_trt_windows.errors import CompileError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.settings import ExportSettings
 
 
@@ -523,6 +527,25 @@ class TestEngines:
         """A compute capability that TensorRT-RTX does not know is refused with those it knows."""
         with pytest.raises(ConfigurationError, match=r"6\.1.*it knows 7\.5, 8\.0"):
             get_backend("auto").check(ExportSettings(compute_capabilities=("6.1",)))
+
+    def test_another_tensorrt_rtx_than_asked_for(self) -> None:
+        """Refused before anything is compiled, with what installs it; a part of the version is enough."""
+        backend = get_backend("tensorrt_rtx")
+        installed = version("tensorrt-rtx")
+        for wanted in (installed, installed.rpartition(".")[0], ".".join(installed.split(".")[:2])):
+            backend.check(ExportSettings(tensorrt_rtx=wanted))
+        blocks = upstream()
+        tried = BUILDS_WITH[minor(blocks.version)]
+        other = next((v for v in tried if v != installed), "9.1.*")
+        with pytest.raises(EnvironmentMismatchError, match=f"{installed}, which is.*pip install tensorrt-rtx=={other}"):
+            backend.check(ExportSettings(tensorrt_rtx=".".join(other.split(".")[:2])))
+        old = dataclasses.replace(blocks, version="2.12.1")
+        with pytest.raises(
+            EnvironmentMismatchError, match=r"2\.12\.1 was seen to build with 1\.4\.0\.76, and not with 1\.7"
+        ):
+            _check_version(old, "1.7")
+        with pytest.raises(EnvironmentMismatchError, match=r"tensorrt-rtx==0\.9\.\* .*was seen to build"):
+            backend.check(ExportSettings(tensorrt_rtx="0.9"))
 
     def test_same_program_same_bytes(self) -> None:
         """Building again gives the same engine; now and then its inner names are ordered otherwise, so try again."""

@@ -15,7 +15,7 @@ from support.jobs import checkpoint, job
 from support.lightning_models import Data, Regression, trainer
 from support.outlines import Several
 
-from lightning_trt_windows import WindowsExport, export_module, inspect, verify
+from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_module, inspect, verify
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, read_artifact
 from lightning_trt_windows.artifact.files import sha256_of
 from lightning_trt_windows.artifact.onnx_files import why_no_onnx
@@ -32,6 +32,18 @@ from lightning_trt_windows.loggers.record import LoggedArtifact
 from lightning_trt_windows.runtime.pc_report import examine_pc
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
+
+
+class Doubled(torch.nn.Module):
+    """Two engines and float64 between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second((self.first(x).double() * 1.5).floor().float())
+
 
 BOTH = ExportSettings(formats=("ep", "onnx"))
 ALL = {"a.windows.ep", "a.windows.json", "a.windows.onnx", "a.windows.engine"}
@@ -77,13 +89,48 @@ class TestWhatIsWritten:
 
     def test_operators_in_pytorch(self, tmp_path: Path) -> None:
         """The artifact is complete without a model; a warning and a note name the operators."""
-        with pytest.warns(UserWarning, match=r"m\.windows\.ep is complete\. .*aten\.special_airy_ai\.default run in"):
+        with pytest.warns(
+            UserWarning, match=r"m\.windows\.ep is complete\. .*aten\.special_airy_ai\.default .*runs in"
+        ):
             artifact = export_module(
                 Several(), Several.inputs(), tmp_path / "m.windows.ep", formats=("ep", "onnx"), check=False
             )
         assert artifact.manifest.onnx == ()
         assert "aten.special_airy_ai.default" in why_no_onnx(read_artifact(artifact.path))
         assert names(tmp_path) == {"m.windows.ep", "m.windows.json"}
+
+    def test_operators_that_onnx_has(self, tmp_path: Path) -> None:
+        """Two engines and an operator between: three files, listed in the manifest, which nothing is amiss with."""
+        inputs = {"x": InputSpec((DimRange(1, 4, 8), 4))}
+        artifact = export_module(Doubled().eval(), inputs, tmp_path / "a.windows.ep", formats=("ep", "onnx"))
+        assert [record.file for record in artifact.manifest.onnx] == [
+            "a.windows.onnx",
+            "a.windows.engine_0.engine",
+            "a.windows.engine_1.engine",
+        ]
+        assert "Floor" in {node.op_type for node in onnx.load(artifact.paths.onnx).graph.node}
+        assert inspect(artifact.path, check=True).issues == () and why_no_onnx(artifact) == ""
+
+    def test_training_is_left_alone(self, tmp_path: Path) -> None:
+        """PyTorch's exporter traces once more: random numbers stay what they were."""
+        module = Doubled().eval()
+        before = torch.random.get_rng_state()
+        export_module(
+            module,
+            {"x": InputSpec((DimRange(1, 4, 8), 4))},
+            tmp_path / "a.windows.ep",
+            formats=("ep", "onnx"),
+        )
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_nothing_is_left_of_an_earlier_model(self, tmp_path: Path) -> None:
+        """Its engines neither: one of other weights, or of more engines, must not pass for this one's."""
+        old = {"a.windows.onnx", "a.windows.engine", "a.windows.engine_0.engine", "a.windows.engine_11.engine"}
+        others = {"a.windows.engine_x.engine", "ab.windows.engine", "a.windows._run_on_acc_0.engine"}
+        for name in old | others:
+            (tmp_path / name).write_bytes(b"old")
+        build(job(tmp_path, Regression()))
+        assert names(tmp_path) == others | {"a.windows.ep", "a.windows.json"}
 
     def test_nothing_is_left_of_a_failure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The manifest comes last: when it cannot be written there is no artifact, and no model."""
@@ -113,9 +160,12 @@ class TestSettings:
 
     def test_without_onnx(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The extra that brings it is named, before anything is compiled."""
-        monkeypatch.setattr(options, "installed_version", lambda distribution: None)
-        with pytest.raises(EnvironmentMismatchError, match=r"lightning-trt-windows\[onnx\]"):
-            build(job(tmp_path, Regression(), BOTH))
+        for missing, named in (((), "needs onnx and onnxscript"), (("onnx",), "needs onnxscript")):
+            monkeypatch.setattr(
+                options, "installed_version", lambda name, there=missing: "1.0" if name in there else None
+            )
+            with pytest.raises(EnvironmentMismatchError, match=rf"{named}.*lightning-trt-windows\[onnx\]"):
+                build(job(tmp_path, Regression(), BOTH))
         assert names(tmp_path) <= {"a.windows.log"}
 
     def test_another_backend(self) -> None:

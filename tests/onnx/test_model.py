@@ -7,16 +7,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from support.outlines import EnginesOnly, Several
+from support.onnx_models import optimized_bindings, run_with_partitions
+from support.outlines import EnginesOnly
 from support.paths import DATA
 from support.stand_in import StandIn, export_for_test
 
@@ -38,63 +36,6 @@ def engines_only(tmp_path_factory: pytest.TempPathFactory) -> tuple[EnginesOnly,
     return module, export_for_test(module, EnginesOnly.inputs(), path)
 
 
-def computed(model: Path, stand_in: StandIn, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What the model gives, with partitions in the place of engines."""
-    records = stand_in.artifact.manifest.engines
-
-    class EPContext(OpRun):
-        op_domain = "com.microsoft"
-
-        def _run(self, *given: Any, **attributes: Any) -> tuple[Any, ...]:
-            number = int(attributes["partition_name"].removeprefix("engine_"))
-            result = stand_in.partitions[records[number].name](*(torch.from_numpy(np.array(x)) for x in given))
-            outputs = result if isinstance(result, (tuple, list)) else [result]
-            return tuple(output.detach().numpy() for output in outputs)
-
-    loaded = onnx.load(model)
-    for node in loaded.graph.node:  # ONNX's own evaluator takes every string for text, which an engine is not
-        for attribute in node.attribute:
-            if attribute.name == "ep_cache_context":
-                attribute.s = b""
-    evaluator = ReferenceEvaluator(loaded, new_ops=[EPContext])
-    return dict(zip((output.name for output in loaded.graph.output), evaluator.run(None, inputs)))
-
-
-def optimized_bindings(model: onnx.ModelProto, folder: Path) -> tuple[list[str], list[str]]:
-    """What the only engine takes and gives after ONNX Runtime has optimized the model, in the order before.
-
-    ONNX Runtime on the CPU has no ``EPContext``: nodes of ONNX that take and give the same values stand in its place.
-    """
-    types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]}
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "EPContext":
-            nodes.append(node)
-            continue
-        shapes = [f"shape.{number}" for number in range(len(node.input))]
-        for name, shape in zip(node.input, shapes):
-            nodes.append(onnx.helper.make_node("Shape", [name], [shape], name=shape))
-        nodes.append(onnx.helper.make_node("Concat", shapes, ["shapes"], axis=0))
-        for number, name in enumerate(node.output):
-            is_int64 = types[name] == onnx.TensorProto.INT64
-            operator, attributes = ("Neg", {}) if is_int64 else ("Cast", {"to": types[name]})
-            nodes.append(onnx.helper.make_node(operator, ["shapes"], [name], name=f"out.{number}", **attributes))
-    replaced = onnx.ModelProto()
-    replaced.CopyFrom(model)
-    del replaced.graph.node[:]
-    replaced.graph.node.extend(nodes)
-    for value in [*replaced.graph.value_info, *replaced.graph.output]:
-        value.type.tensor_type.ClearField("shape")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(replaced.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found = {node.name: node for node in onnx.load(folder / "optimized.onnx").graph.node}
-    taken = [found[name].input[0] for name in sorted(found) if name.startswith("shape.")]
-    given = [found[name].output[0] for name in sorted(found) if name.startswith("out.")]
-    return taken, given
-
-
 class TestModel:
     """The graph around the engines."""
 
@@ -106,7 +47,7 @@ class TestModel:
         module, stand_in = engines_only
         model = write_onnx(stand_in.artifact, tmp_path, embed=embed)
         given = {"ids": torch.randint(0, 50, (3, 16)), "image": torch.randn(3, 3, 4), "unused": torch.randn(3, 2)}
-        found = computed(model.path, stand_in, {name: value.numpy() for name, value in given.items()})
+        found = run_with_partitions(model.path, stand_in, {name: value.numpy() for name, value in given.items()})
         expected = module(**given)
         assert list(found) == [f"output.{name}" for name in expected]
         for name, value in expected.items():
@@ -169,7 +110,7 @@ class TestModel:
         model = write_onnx(stand_in.artifact)
         onnx.checker.check_model(onnx.load(model.path))
         given = torch.randn(2, 4)
-        (found,) = computed(model.path, stand_in, {"output": given.numpy()}).items()
+        (found,) = run_with_partitions(model.path, stand_in, {"output": given.numpy()}).items()
         assert found[0] == stand_in.artifact.manifest.engines[0].outputs[0] != "output"
         np.testing.assert_allclose(found[1], given.numpy() * 2)
 
@@ -181,17 +122,17 @@ class TestModel:
         (context,) = (node for node in model.graph.node if node.op_type == "EPContext")
         engine = engines_only[1].artifact.manifest.engines[0]
         assert (tuple(context.input), tuple(context.output)) == (engine.inputs, engine.outputs)
-        assert optimized_bindings(model, tmp_path) == (list(engine.inputs), list(engine.outputs))
+        assert optimized_bindings(model, tmp_path) == {"engine_0": (engine.inputs, engine.outputs)}
 
     def test_the_optimizer_is_seen_to_rename(self, tmp_path: Path) -> None:
         """The check that the one above relies on: with an ``Identity`` between, names are not kept."""
         model = onnx.load(write_onnx(DATA / "tiny.windows.ep", tmp_path).path)
-        assert optimized_bindings(model, tmp_path) == (["input_1"], ["output0"])
+        assert optimized_bindings(model, tmp_path) == {"engine_0": (("input_1",), ("output0",))}
         model.graph.output[0].name = "output"
         model.graph.node.append(onnx.helper.make_node("Identity", ["output0"], ["output"]))
         info = onnx.helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, None)
         model.graph.value_info.append(info)
-        assert optimized_bindings(model, tmp_path) == (["input_1"], ["output"])
+        assert optimized_bindings(model, tmp_path) == {"engine_0": (("input_1",), ("output",))}
 
     def test_onnx_runtime_reads_it(self, tmp_path: Path) -> None:
         """Up to where the execution provider is needed, which it names."""
@@ -203,13 +144,6 @@ class TestModel:
 class TestRefusals:
     """What cannot become a model."""
 
-    def test_operators_in_pytorch(self, tmp_path: Path) -> None:
-        """They are named."""
-        stand_in = export_for_test(Several(), Several.inputs(), tmp_path / "several.windows.ep")
-        with pytest.raises(ConfigurationError, match=r"aten\.special_airy_ai\.default run in PyTorch between"):
-            write_onnx(stand_in.artifact)
-        assert not (tmp_path / "several.windows.onnx").exists()
-
     def test_another_backend(self, tmp_path: Path) -> None:
         """Engines of classic TensorRT have another provider, which takes none that were compiled before."""
         shutil.copy(DATA / "tiny.windows.ep", tmp_path)
@@ -220,20 +154,22 @@ class TestRefusals:
             write_onnx(tmp_path / "tiny.windows.ep")
 
     def test_values_that_cannot_have_one_name(self) -> None:
-        """Engines of before: two give another value under one name, or take one under two."""
+        """Engines of before: two give another value under one name, or take another under one."""
         artifact = read_artifact(DATA / "tiny.windows.ep")
         (engine,) = artifact.manifest.engines
         engines = engine, dataclasses.replace(engine, name="second")
+        second = dataclasses.replace(engine, name="second", outputs=("output1",))
         two = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, engines=engines))
         given, between = Origin("input", 0), Origin("engine", 0, 0)
         calls = EngineCall(0, (given,), ("float32",)), EngineCall(1, (given,), ("float32",))
         outline = Outline(calls, (Origin("engine", 1, 0),), ())
-        with pytest.raises(ConfigurationError, match=r"2 values enter or leave engines as 'output0'.*export it"):
-            writing._Writer(two, outline, ["a", "b"], False).model("m")
+        with pytest.raises(ConfigurationError, match=r"two values enter or leave engines as 'output0'.*export it"):
+            writing._Writer(two, outline, ["a", "b"], False, {}).model("m")
+        two = dataclasses.replace(two, manifest=dataclasses.replace(two.manifest, engines=(engine, second)))
         calls = calls[0], EngineCall(1, (between,), ("float32",))
         outline = Outline(calls, (Origin("engine", 1, 0),), ())
-        with pytest.raises(ConfigurationError, match="one value enters or leaves engines as 'output0' and"):
-            writing._Writer(two, outline, ["a", "b"], False).model("m")
+        with pytest.raises(ConfigurationError, match="two values enter or leave engines as 'input_1'"):
+            writing._Writer(two, outline, ["a", "b"], False, {}).model("m")
 
     def test_too_large_to_embed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two gigabytes are the end of a model; beside it an engine may be larger."""

@@ -71,6 +71,15 @@ class TestSpace:
         with pytest.raises(OutputError, match="free some, or let ModelCheckpoint write to another disk"):
             check_space(tmp_path, Regression())
 
+    def test_a_model_for_onnx_runtime(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has the engines once more."""
+        usage = namedtuple("usage", ["total", "used", "free"])
+        large = torch.nn.Linear(1000, 10_000, bias=False)  # 40 MB
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 100_000_000))
+        assert "an artifact needs about" in check_space(tmp_path, large)
+        with pytest.raises(OutputError):
+            check_space(tmp_path, large, ("ep", "onnx"))
+
 
 def test_others_would_wait() -> None:
     """Builds in the training process, with several of them, while training goes on."""
