@@ -11,10 +11,13 @@ import torch
 
 __all__ = ["write_page"]
 
-_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated")
+_COLUMNS = (
+    "engine", "pytorch", "fixed", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated"
+)  # fmt: skip
 _TITLES = {
     "engine": "right in an engine",
     "pytorch": "right in PyTorch",
+    "fixed": "right at one size",
     "refused": "refused",
     "random": "random",
     "capture": "captured otherwise",
@@ -106,11 +109,11 @@ def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
     for record in records:
         for sample in record["samples"]:
             counts[record["name"]][sample["outcome"]] += 1
-            if sample["outcome"] not in ("engine", "pytorch", "random"):
+            if sample["outcome"] not in (*RIGHT, "random"):
                 reasons[record["name"]][_cell(sample.get("reason", ""))] += 1
     if not counts:
         return []
-    shown = _COLUMNS[:7]
+    shown = _COLUMNS[:9]
     lines = ["", f"## {title}", "", f"| name | {' | '.join(_TITLES[c] for c in shown)} | why not |"]
     lines.append(f"| --- | {' | '.join('---' for _ in shown)} | --- |")
     for name in sorted(counts):
