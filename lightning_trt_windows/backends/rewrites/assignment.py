@@ -73,6 +73,9 @@ def _slice_scatter(x: Tensor, source: Tensor, dim: int = 0, start: Any = None, e
         inside = inside & (behind % step == 0)
         behind = torch.div(behind, step, rounding_mode="floor")
     behind = torch.where(inside, behind, torch.zeros_like(behind))
+    if not isinstance(source.shape[dim], int):
+        # at the smallest sizes the part may be empty, of which no row can be taken, be it one that is not used
+        source = torch.cat([source, x.narrow(dim, 0, 1)], dim)
     return torch.where(_along(inside, dim, x.dim()), source.index_select(dim, behind), x)
 
 
