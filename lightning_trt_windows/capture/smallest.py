@@ -1,8 +1,8 @@
 """Whether a program has the shapes that it says at its smallest sizes.
 
-PyTorch takes a dynamic size for 2 or more, whatever range it was given: ``x[:2]`` has two rows, and that is written into
-the program. At a size of 1 the program computes right all the same, since a slice ends where the tensor does; an engine
-that is built from it does not. So the shapes are looked at, with tensors that have no values.
+PyTorch takes a dynamic size for 2 or more, whatever range it was given: ``x[:2]`` has two rows, and that is written
+into the program. At a size of 1 the program computes right all the same, since a slice ends where the tensor does; an
+engine that is built from it does not. So the shapes are looked at, with tensors that have no values.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Found(nn.Module):
 
 
 def traced(module: nn.Module) -> ExportedProgram:
+    """With rows from 1 to 8."""
     return torch.export.export(module, (torch.rand(4, 5),), dynamic_shapes={"x": {0: Dim("rows", min=1, max=8)}})
 
 
