@@ -40,14 +40,21 @@ class _Shapes(Interpreter):
 
 
 def _may_be(said: Tensor, found: Tensor) -> bool:
-    sizes = zip(said.shape, found.shape)
-    return said.dim() == found.dim() and all(not isinstance(a, int) or a == b for a, b in sizes)
+    # the type as well: a sum over one element may be the element, in its own type
+    if said.dim() != found.dim() or said.dtype is not found.dtype:
+        return False
+    return all(not isinstance(a, int) or a == b for a, b in zip(said.shape, found.shape))
+
+
+def _in_words(tensor: Tensor) -> str:
+    sizes = ", ".join(str(size) for size in tensor.shape)
+    return f"{str(tensor.dtype).removeprefix('torch.')}[{sizes}]"
 
 
 def shape_that_changes(
     program: ExportedProgram, inputs: Sequence[Sequence[str | None]], sizes: Mapping[str, int]
 ) -> tuple[Node, str] | None:
-    """The first node that has another shape at ``sizes`` than the program says, and both in words.
+    """The first node that has another shape or type at ``sizes`` than the program says, and both in words.
 
     Args:
         program: As traced.
@@ -73,7 +80,7 @@ def shape_that_changes(
                 values.append(torch.empty(shape, dtype=said.dtype, device=said.device))
             _Shapes(program.graph_module).run(*values, enable_io_processing=False)
     except _Changes as found:
-        return found.node, f"{tuple(found.found.shape)} rather than {tuple(found.said.shape)}"
+        return found.node, f"{_in_words(found.found)} rather than {_in_words(found.said)}"
     # what has no shapes without values
     except Exception:
         return None

@@ -251,7 +251,7 @@ class _Attempt:
             if changes := shape_that_changes(program, self._symbols(), {symbol: 1}):
                 node, shapes = changes
                 raise DimensionError(
-                    f"{operator_name(node)}{model_line(node)} in {_owner(self._target)} gives the shape {shapes} at "
+                    f"{operator_name(node)}{model_line(node)} in {_owner(self._target)} gives {shapes} at "
                     f"{symbol}=1, and a trace holds one of them",
                     (Suggestion(symbol, min=2),),
                 )

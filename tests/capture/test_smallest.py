@@ -42,7 +42,7 @@ def test_a_slice_of_two_rows() -> None:
     assert found is not None
     node, words = found
     assert node.target is torch.ops.aten.slice.Tensor
-    assert words == "(1, 5) rather than (2, 5)"
+    assert words == "float32[1, 5] rather than float32[2, 5]"
     assert shape_that_changes(traced(FirstTwo()), [("rows", None)], {"rows": 2}) is None
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from conformance.samples import (
 )
 from conformance.table import write_page
 from conformance.workers import in_processes
-from lightning_trt_windows._compat.torch_tensorrt import upstream
 
 TYPES = ("float32", "float16", "bfloat16", "int64", "int32", "bool")
 MODES = ("static", "first", "last")
@@ -133,13 +132,12 @@ _LONG = {"stft", "istft", "nn.functional.grid_sample", "nn.functional.interpolat
 """Operators whose samples take a while."""
 
 
-def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All tasks that are chosen and not done; returns all records."""
-    started = time.monotonic()
-    done = {} if arguments.fresh else _read(arguments.results)
+def prepared(arguments: argparse.Namespace) -> Callable[[int], dict[str, Any]]:
+    """A function that does one of the chosen tasks, in this process, by its number."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.ERROR)
+    torch.set_num_threads(1)
     chosen = chosen_tasks(arguments)
-    left = [number for number, task in enumerate(chosen) if task.key not in done]
-    print(f"{len(left)} of {len(chosen)} tasks", flush=True)
 
     def work(number: int) -> dict[str, Any]:
         task = chosen[number]
@@ -148,17 +146,28 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             gc.collect()
         return found
 
+    return work
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All tasks that are chosen and not done; returns all records."""
+    started = time.monotonic()
+    done = {} if arguments.fresh else _read(arguments.results)
+    chosen = chosen_tasks(arguments)
+    left = [number for number, task in enumerate(chosen) if task.key not in done]
+    print(f"{len(left)} of {len(chosen)} tasks", flush=True)
+
     def in_this_process() -> Iterator[tuple[int, Any, str]]:
+        work = prepared(arguments)
         for number in left:
             if arguments.deadline is None or time.monotonic() < started + arguments.deadline:
                 yield number, work(number), ""
 
     if arguments.workers > 1:
-        # what is loaded before the processes are forked is loaded once
-        upstream()
         results = in_processes(
             left,
-            work,
+            prepared,
+            arguments,
             workers=arguments.workers,
             limit=arguments.task_limit,
             memory=int(arguments.memory * 2**30),
@@ -244,9 +253,6 @@ def main() -> int:
     parser.add_argument("--no-run", action="store_true", help="write the page from what was found before")
     parser.add_argument("--only", nargs="*", help="names of operators")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
-    torch.set_num_threads(1)
     records = list(_read(arguments.results).values()) if arguments.no_run else run(arguments)
     counts: dict[str, int] = {}
     for record in records:

@@ -14,19 +14,21 @@ __all__ = ["in_processes"]
 
 _GRACE = 5.0
 """Seconds that tasks are given beyond the deadline."""
-_MOST_TASKS = 400
+_MOST_TASKS = 2000
 """After which a process is replaced: what it holds only grows."""
+_READY = "ready"
 
 
 class _Worker:
-    """A process, forked from this one with all that is imported, and what it is at."""
+    """A process, and what it is at. It starts anew: TensorRT dies in a fork where there is a driver."""
 
-    def __init__(self, work: Callable[[int], Any]) -> None:
-        context = multiprocessing.get_context("fork")
+    def __init__(self, prepare: Callable[[Any], Callable[[int], Any]], argument: Any) -> None:
+        context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, prepare, argument), daemon=True)
         self.process.start()
         theirs.close()
+        self.ready = False
         self.task: int | None = None
         self.since = 0.0
         self.done = 0
@@ -50,65 +52,87 @@ class _Worker:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, work: Callable[[int], Any]) -> None:
-    while (task := pipe.recv()) is not None:
-        pipe.send(work(task))
+def _serve(pipe: Connection, prepare: Callable[[Any], Callable[[int], Any]], argument: Any) -> None:
+    work = prepare(argument)
+    pipe.send(_READY)
+    try:
+        while True:
+            pipe.send(work(pipe.recv()))
+    except (EOFError, BrokenPipeError):  # whoever gave tasks is gone
+        return
 
 
 def in_processes(
     tasks: Sequence[int],
-    work: Callable[[int], Any],
+    prepare: Callable[[Any], Callable[[int], Any]],
+    argument: Any,
     *,
     workers: int,
     limit: float,
     memory: int,
     deadline: float | None = None,
 ) -> Iterator[tuple[int, Any, str]]:
-    """Give each task to the next free process; yields the task, what ``work`` made of it, and why it made nothing.
+    """Give each task to the next free process; yields the task, what was made of it, and why nothing was.
 
     Args:
         tasks: In the order in which they are begun, those that take long first.
-        work: Runs in the processes.
+        prepare: Called with ``argument`` in each process, makes the function that does a task.
+        argument: For ``prepare``.
         workers: Number of processes.
         limit: Seconds for one task.
         memory: Bytes for one process.
         deadline: Of ``time.monotonic()``, after which nothing is begun, and little later what runs is ended.
+
+    Raises:
+        RuntimeError: A process died before it was ready.
     """
     waiting = list(reversed(tasks))
-    pool = [_Worker(work) for _ in range(min(workers, len(tasks)))]
+    pool = [_Worker(prepare, argument) for _ in range(min(workers, len(tasks)))]
     try:
         while True:
             late = deadline is not None and time.monotonic() > deadline
             for number, worker in enumerate(pool):
-                if worker.task is None and waiting and not late:
+                if worker.ready and worker.task is None and waiting and not late:
                     if worker.done >= _MOST_TASKS or worker.memory > memory / 2:
                         worker.end()
-                        worker = pool[number] = _Worker(work)
-                    worker.give(waiting.pop())
-            busy = {worker.pipe: number for number, worker in enumerate(pool) if worker.task is not None}
-            if not busy or (deadline is not None and time.monotonic() > deadline + _GRACE):
+                        pool[number] = _Worker(prepare, argument)
+                    else:
+                        worker.give(waiting.pop())
+            starting = [] if late or not waiting else [worker for worker in pool if not worker.ready]
+            busy = [worker for worker in pool if worker.task is not None]
+            over = deadline is not None and time.monotonic() > deadline + _GRACE
+            if over or not (busy or starting):
                 return
-            for pipe in wait(list(busy), timeout=0.5):
-                worker = pool[busy[pipe]]
-                task, worker.task = worker.task, None
-                worker.done += 1
+            heard = wait([worker.pipe for worker in (*busy, *starting)], timeout=0.5)
+            for number, worker in enumerate(pool):
+                if worker.pipe not in heard:
+                    continue
                 try:
-                    yield task, worker.pipe.recv(), ""
+                    answer = worker.pipe.recv()
                 except (EOFError, ConnectionError):
                     worker.process.join()
                     code = worker.process.exitcode
-                    worker.end()
-                    pool[busy[pipe]] = _Worker(work)
-                    yield task, None, f"the process died ({code})"
+                    if worker.task is None:
+                        raise RuntimeError(f"a process died before it was ready ({code})") from None
+                    pool[number] = _Worker(prepare, argument)
+                    yield worker.task, None, f"the process died ({code})"
+                    continue
+                if not worker.ready:
+                    worker.ready = True
+                    continue
+                task, worker.task = worker.task, None
+                worker.done += 1
+                assert task is not None
+                yield task, answer, ""
             for number, worker in enumerate(pool):
                 if worker.task is None:
                     continue
                 slow = time.monotonic() - worker.since > limit
                 if slow or worker.memory > memory:
-                    task = worker.task
                     worker.end()
-                    pool[number] = _Worker(work)
-                    yield task, None, f"took longer than {limit:.0f} s" if slow else f"took more than {memory >> 30} GB"
+                    pool[number] = _Worker(prepare, argument)
+                    why = f"took longer than {limit:.0f} s" if slow else f"took more than {memory / 2**30:.1f} GB"
+                    yield worker.task, None, why
     finally:
         for worker in pool:
             worker.end()

@@ -155,6 +155,10 @@ def test_slices() -> None:
     beyond = made(lambda net, given: first(net.add_slice(given[0], (0, 0), (4, 5), (1, 1))), ROWS)
     with pytest.raises(NetworkError, match="out of bounds"):
         beyond.evaluate({"x0": ROWS})
+    number = made(lambda net, given: first(net.add_slice(given[0], (), (), ())), torch.tensor(3.0))
+    assert any(
+        "a slice of a tensor without axes" in warning for warning in number.evaluate({"x0": torch.tensor(3.0)}).warnings
+    )
 
 
 @pytest.mark.parametrize("mode", ["NEAREST", "LINEAR"])

@@ -198,7 +198,7 @@ def differences(
     return found + [f"undefined: {text}" for text in evaluated.warnings if any(word in text for word in _UNDEFINED)]
 
 
-_UNDEFINED = "negative index", "outside of", "overflows", "it was given"
+_UNDEFINED = "negative index", "outside of", "overflows", "it was given", "tensor without axes"
 """In warnings about what TensorRT leaves open."""
 
 
