@@ -51,14 +51,18 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
         "PyTorch's own operator and module databases, sample by sample: each is captured, compiled, and the TensorRT",
         "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this",
         "page.",
-        "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
-        "artifact, with the reason below. Random operators stay in PyTorch, and there is nothing to compare. *Captured",
-        "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
-        "2 and more; the check of every export refuses such a module. *Left open*: the sample is right but for the",
+        "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. Sizes vary from 1 to",
+        "twice the sample's own; where the operator or its other arguments leave less, the range is narrowed as an export",
+        "does it, and *right at one size* means that one was left. A refusal is no artifact, with the reason below.",
+        "Random operators stay in PyTorch, and there is nothing to compare. *Captured",
+        "otherwise*: the program that `torch.export` gives differs from the module at some size, which the check of",
+        "every export sees and refuses. *Left open*: the sample is right but for the",
         "place of NaN among numbers, which TensorRT does not define. The check that every export makes of itself is",
         "off here: it leaves to PyTorch, or refuses, what is *wrong* in these tables at a size that it looks at.",
         "",
         _coverage(records, tasks),
+        "",
+        _float32(records),
         "",
         f"PyTorch {torch.__version__.partition('+')[0]}.",
         "",
@@ -79,6 +83,15 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
     random = {r["name"] for r in records if r.get("random") or any(s["outcome"] == "random" for s in r["samples"])}
     lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in sorted(random)) or "None.", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _float32(records: list[dict[str, Any]]) -> str:
+    """The share of float32 samples that are right, in a sentence."""
+    counts = Counter(s["outcome"] for r in records if r["dtype"] == "float32" for s in r["samples"])
+    compared = sum(counts.values()) - counts["random"]
+    right = counts["engine"] + counts["pytorch"] + counts["fixed"]
+    share = right / compared if compared else 0.0
+    return f"Of {compared} samples in float32 with something to compare, {right} are right ({share:.1%})."
 
 
 def _coverage(records: list[dict[str, Any]], tasks: Mapping[tuple[str, str, str], int]) -> str:
