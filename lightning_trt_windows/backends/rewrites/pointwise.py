@@ -199,6 +199,11 @@ def _remainder_of_number(x: Tensor, y: Any) -> Any:
     return torch.remainder(x.float(), y).to(x.dtype)
 
 
+def _remainder_by(number: Any, y: Tensor) -> Tensor:
+    """No converter takes a number first."""
+    return torch.remainder(torch.full([], number, dtype=torch.result_type(y, number), device=y.device), y)
+
+
 def _grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Any:
     """In float32, as CUDA does: coordinates in bfloat16 are off by pixels."""
     if x.dtype not in (torch.float16, torch.bfloat16):
@@ -228,6 +233,7 @@ POINTWISE = {
     aten.trunc.default: _truncated,
     aten.remainder.Tensor: _remainder,
     aten.remainder.Scalar: _remainder_of_number,
+    aten.remainder.Scalar_Tensor: _remainder_by,
 }
 """Operator to its decomposition; ``NotImplemented`` leaves a case as it is."""
 for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
