@@ -106,7 +106,8 @@ def chosen_tasks(arguments: argparse.Namespace) -> list[Task]:
             if mode in arguments.mode:
                 found.append(Task(suite, name, dtype, mode, item))
     if arguments.sample:
-        return sorted(filter(in_sample, found), key=lambda task: not is_everyday(task))
+        # assignments take longest by far
+        return sorted(filter(in_sample, found), key=lambda task: (not is_everyday(task), task.suite != "assignments"))
     long = {"assignments": 0, "pairs": 1, "modules": 2, "operators": 3}
     return sorted(found, key=lambda task: (long[task.suite], task.suite == "operators" and task.name not in _LONG))
 
