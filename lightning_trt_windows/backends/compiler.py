@@ -193,7 +193,8 @@ def _failures_explained(program: ExportedProgram) -> Iterator[None]:
             f". Perhaps it cannot make real numbers of the complex ones from {operator_name(node)}{model_line(node)}"
             for node in itertools.islice(is_complex, 1)
         )
-        reason = str(error).split("\n\nWhile executing")[0].strip()
+        # neither the node in PyTorch's notation nor the frames of its C++
+        reason = str(error).split("\n\nWhile executing")[0].split("\nException raised from")[0].strip()
         raise CompileError(f"Torch-TensorRT's lowering failed: {type(error).__name__}: {reason}{likely}") from error
 
 
