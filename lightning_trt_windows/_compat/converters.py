@@ -27,10 +27,12 @@ __all__ = [
     "NEGATIVE_INDICES_ARE_FLATTENED",
     "NORMALISATIONS_HIDE_STATISTICS",
     "NUMBERS_HAVE_AN_AXIS",
+    "REMAINDERS_OF_ROUNDED_QUOTIENTS",
     "SCATTERED_MEANS_ARE_TRUNCATED",
     "SIZES_DIVIDE_AS_INTEGERS",
     "SOFTPLUS_HAS_NO_THRESHOLD",
     "STRIDES_OF_THE_TRACE",
+    "TRUNCATION_ROUNDS_HALVES",
 ]
 
 _SOURCE = "https://github.com/pytorch/TensorRT/blob/v2.14.0/py/torch_tensorrt/dynamo/"
@@ -121,9 +123,20 @@ INTEGERS_ARE_CHOSEN_IN_INT32 = _wrong(
     "rewrites/converters.py",
 )
 INTEGERS_ARE_SUMMED_IN_FLOAT32 = _wrong(
-    "'cumsum' of integers adds in float32. A converter of our own adds integers.",
+    "'cumsum' of integers adds in float32, and any is a loop, which cannot run over nothing. A converter of our own "
+    "has a layer for it.",
     "conversion/impl/slice/ops.py#L407",
     "rewrites/converters.py",
+)
+REMAINDERS_OF_ROUNDED_QUOTIENTS = _wrong(
+    "'remainder' in bfloat16 rounds the quotient, often to a whole number, which leaves 0. It is computed in float32.",
+    "conversion/impl/elementwise/ops.py",
+    "rewrites/pointwise.py",
+)
+TRUNCATION_ROUNDS_HALVES = _wrong(
+    "'trunc' divides by 1 and rounds in bfloat16: -8.5 stays -8.5. It becomes ceil and floor.",
+    "conversion/impl/unary/ops.py",
+    "rewrites/pointwise.py",
 )
 SOFTPLUS_HAS_NO_THRESHOLD = _wrong(
     "The threshold of softplus is left out. It is computed step by step.",

@@ -8,6 +8,7 @@ replaces is the code around them, which sets up engines on a GPU that is not the
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream,
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
+from lightning_trt_windows.backends.decomposed import decomposed_otherwise
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
@@ -120,7 +122,9 @@ def compile_program(
             if samples is not None:
                 samples.run(program)
                 check = NumberCheck(samples)
-            lowered = _lower(blocks, program, settings, precision)
+            lowered, table = _lower(blocks, program, settings, precision)
+            if check is not None:
+                check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
             if recurrent == "auto" and settings.require_full_compilation:
@@ -168,7 +172,10 @@ def compile_program(
     )
 
 
-def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None) -> GraphModule:
+def _lower(
+    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None
+) -> tuple[GraphModule, dict[Any, Any]]:
+    """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
     with _failures_explained(program), recurrent_nets_kept_whole():
@@ -181,7 +188,7 @@ def _lower(blocks: Upstream, program: ExportedProgram, settings: Any, precision:
         rewrite(lowered)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
-    return lowered
+    return lowered, table
 
 
 @contextlib.contextmanager
@@ -198,7 +205,8 @@ def _failures_explained(program: ExportedProgram) -> Iterator[None]:
             f". Perhaps it cannot make real numbers of the complex ones from {operator_name(node)}{model_line(node)}"
             for node in itertools.islice(is_complex, 1)
         )
-        reason = str(error).split("\n\nWhile executing")[0].strip()
+        # neither the node in PyTorch's notation nor the frames of its C++
+        reason = str(error).split("\n\nWhile executing")[0].split("\nException raised from")[0].strip()
         raise CompileError(f"Torch-TensorRT's lowering failed: {type(error).__name__}: {reason}{likely}") from error
 
 

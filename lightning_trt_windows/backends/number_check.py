@@ -8,7 +8,7 @@ differs, node by node, to find the first one that was converted into something e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,9 +63,12 @@ class NumberCheck:
 
     Args:
         samples: What the captured program gave.
+        suspect: Finds the operator that is at fault where lowering is.
     """
 
     samples: Samples
+    suspect: Callable[[Sequence[Tensor]], str] | None = None
+    """Says which operator of the captured program decomposes into something else, given the program's inputs."""
     boundaries: dict[str, list[Boundary]] = field(default_factory=dict)
     """Boundaries by partition."""
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -205,11 +208,13 @@ class NumberCheck:
             if error > _most([found, wanted], low):
                 node = returned[number] if number < len(returned) else None
                 line = model_line(node) if isinstance(node, Node) else ""
+                culprit = self.suspect(sample.inputs) if self.suspect is not None else ""
+                culprit = culprit or "No single operator shows it"
                 raise CompileError(
                     f"lowering has changed what the module computes: output {number}{line} has a relative error of "
-                    f"{error:.1e} at the sizes {sample.name} ({_sizes(sample)}). It is a fault of PyTorch "
-                    f"{torch.__version__} or of Torch-TensorRT, in one of their decompositions; check=False exports it "
-                    "all the same"
+                    f"{error:.1e} at the sizes {sample.name} ({_sizes(sample)}). {culprit}. It is a fault "
+                    f"of PyTorch {torch.__version__} or of Torch-TensorRT, in one of their decompositions; check=False "
+                    "exports it all the same"
                 )
         self.errors[sample.name] = errors
 

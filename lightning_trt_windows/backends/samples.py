@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from lightning_trt_windows.modules.state import exact_float32
 
-__all__ = ["GraphRun", "Sample", "Samples", "draws_random_numbers", "elements_of"]
+__all__ = ["GraphRun", "Sample", "Samples", "arguments_of", "draws_random_numbers", "elements_of"]
 
 _LONGEST = 20.0
 """Seconds that the first run may be expected to take, from which on a size is left out, without a budget as well."""
@@ -132,6 +132,14 @@ def _run_first_that_fits(program: ExportedProgram, sample: Sample) -> str:
 
 
 def _run(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
+    with torch.no_grad(), exact_float32():
+        results = GraphRun(program.graph_module).run(*arguments_of(program, inputs), enable_io_processing=False)
+    first = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
+    return list(results[first:])
+
+
+def arguments_of(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
+    """What the graph of ``program`` takes: its state, and copies of ``inputs`` among what was fixed at the capture."""
     given = iter(inputs)
     arguments: list[Any] = []
     for spec in program.graph_signature.input_specs:
@@ -142,10 +150,7 @@ def _run(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
         held = program.state_dict.get(spec.target) if spec.kind is not InputKind.CONSTANT_TENSOR else None
         held = program.constants.get(spec.target) if held is None else held
         arguments.append(held.clone() if isinstance(held, Tensor) and spec.kind is not InputKind.PARAMETER else held)
-    with torch.no_grad(), exact_float32():
-        results = GraphRun(program.graph_module).run(*arguments, enable_io_processing=False)
-    first = len(program.graph_signature.output_specs) - len(program.graph_signature.user_outputs)
-    return list(results[first:])
+    return arguments
 
 
 class GraphRun(Interpreter):

@@ -5,10 +5,9 @@ None of the user's code runs, no random state is touched, and no tensor of the p
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,15 @@ from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, Out
 from lightning_trt_windows.modules.numbers import relative_norm
 from lightning_trt_windows.modules.state import exact_float32, random_state_kept
 from lightning_trt_windows.settings import ExportSettings
-from lightning_trt_windows.verification.golden_file import Fill, Golden, Goldens, filled, golden_shapes, write_goldens
+from lightning_trt_windows.verification.golden_file import (
+    Fill,
+    Golden,
+    Goldens,
+    filled,
+    golden_shapes,
+    ways_to_fill,
+    write_goldens,
+)
 
 __all__ = ["Recorded", "record_goldens"]
 
@@ -132,6 +139,7 @@ class _Recorder:
                 return Recorded(self._inputs, None, (f"no goldens: {why}",))
             else:
                 sets.append(golden)
+                self._notes += _degenerate(golden)
         if not sets:
             return Recorded(self._inputs, None, tuple(self._notes))
         order = list(shapes)
@@ -149,7 +157,7 @@ class _Recorder:
         found = self._first_that_runs(shapes)
         if isinstance(found, str):
             return found
-        inputs, outputs = found
+        inputs, outputs, fill = found
         # the second run: in the first one PyTorch makes much that it keeps
         started = time.perf_counter()
         noisy = self._run(inputs, noise=True)
@@ -158,17 +166,22 @@ class _Recorder:
         if self._bytes + size > _LARGEST:
             return f"goldens have at most {_LARGEST >> 20} MiB"
         self._bytes += size
+        if lowest := [self._inputs[n].name for n in sorted(fill.lowest)]:
+            self._notes.append(
+                f"goldens at the sizes {name} have the lowest whole number everywhere in {', '.join(lowest)}: with "
+                "others among those seen, the module does not run or gives what is not finite"
+            )
         rounding = {key: relative_norm(noisy[key], outputs[key]) for key in outputs if key in noisy}
         return Golden(name, tuple(inputs), outputs, {k: v for k, v in rounding.items() if math.isfinite(v)})
 
     def _first_that_runs(
         self, shapes: Sequence[Sequence[int]]
-    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]] | str:
+    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], Fill] | str:
         """Inputs whose outputs are all finite if there are such, else any that run, else the reason."""
-        ran: tuple[list[torch.Tensor], dict[str, torch.Tensor]] | None = None
+        ran: tuple[list[torch.Tensor], dict[str, torch.Tensor], Fill] | None = None
         reason = ""
-        for lowest, first in itertools.product((False, True), (False, True)):
-            inputs = filled(self._inputs, shapes, Fill(self._values, first=first, lowest=lowest), _SEED)
+        for fill in ways_to_fill(self._inputs, self._values):
+            inputs = filled(self._inputs, shapes, fill, _SEED)
             try:
                 outputs = self._run(inputs)
             # indices beyond what they index, an operator that CPUs do not have in this type
@@ -176,8 +189,8 @@ class _Recorder:
                 reason = reason or f"the program does not run on the CPU with synthetic inputs: {_first_line(error)}"
                 continue
             if all(t.isfinite().all() for t in outputs.values()):
-                return inputs, outputs
-            ran = ran or (inputs, outputs)
+                return inputs, outputs, fill
+            ran = ran or (inputs, outputs, fill)
         return ran or reason
 
     def _drift(self, golden: Golden) -> float:
@@ -210,6 +223,22 @@ class _Recorder:
             elif isinstance(result, (bool, int, float)):
                 found[record.name] = torch.tensor(result, dtype=torch.float64 if isinstance(result, float) else None)
         return found
+
+
+def _degenerate(golden: Golden) -> Iterator[str]:
+    """Sentences about outputs with which no engine can be found wrong."""
+    for name, value in golden.outputs.items():
+        odd = int((~value.isfinite()).sum())
+        if odd == value.numel() > 0:
+            yield (
+                f"goldens at the sizes {golden.name} check nothing of {name}: it is NaN or infinite in the module as "
+                "well"
+            )
+        elif odd:
+            yield (
+                f"goldens at the sizes {golden.name} leave out {odd} of {value.numel()} values of {name}, which are "
+                "NaN or infinite in the module as well"
+            )
 
 
 class _Eager(torch.fx.Interpreter):

@@ -24,11 +24,13 @@ from lightning_trt_windows._compat.torch import (
     partial_graph_not_printed,
 )
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.capture.calling import Calling, Method, caches_off
 from lightning_trt_windows.capture.conditions import failing, input_sizes, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
 from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
+from lightning_trt_windows.capture.smallest import shape_that_changes
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
 from lightning_trt_windows.modules.registration import classes_in, register_containers
@@ -139,6 +141,7 @@ class _Attempt:
         if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
             raise CaptureError("its outputs have a class that cannot be saved")
         self._refuse_other_ways(program)
+        self._refuse_other_shapes(program, lows or {})
         return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
 
     def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
@@ -177,6 +180,8 @@ class _Attempt:
             return None
         _let_begin(traced.program, {symbol: self.ranges[symbol].min for symbol in lows}, self._symbols())
         between: list[dict[str, int]] = [{symbol: self.ranges[symbol].min} for symbol in lows]
+        if any(shape_that_changes(traced.program, self._symbols(), sizes) for sizes in between):
+            return None
         return traced if self.agrees(traced.program, between) else None
 
     def _symbols(self) -> list[tuple[str | None, ...]]:
@@ -232,6 +237,28 @@ class _Attempt:
                         "; a trace holds one branch",
                         tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
                     )
+
+    def _refuse_other_shapes(self, program: ExportedProgram, lows: Mapping[str, int]) -> None:
+        """Compare the shapes in the program with those that it has at a size of 1, which PyTorch takes for 2 and more.
+
+        Raises:
+            DimensionError: They differ: an engine that is built from the program could not run there.
+        """
+        ones = {
+            symbol: 1
+            for symbol, dim in self._dims.ranges.items()
+            if dim.min == 1 and not dim.is_static and symbol not in lows
+        }
+        if not ones or not shape_that_changes(program, self._symbols(), ones):
+            return
+        for symbol in ones:
+            if changes := shape_that_changes(program, self._symbols(), {symbol: 1}):
+                node, shapes = changes
+                raise DimensionError(
+                    f"{operator_name(node)}{model_line(node)} in {_owner(self._target)} gives {shapes} at "
+                    f"{symbol}=1, and a trace holds one of them",
+                    (Suggestion(symbol, min=2),),
+                )
 
     def _with_known_outputs(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool

@@ -6,7 +6,7 @@ import functools
 
 from lightning_trt_windows.backends.samples import Sample, Samples, elements_of
 from lightning_trt_windows.export.job import Job
-from lightning_trt_windows.verification.golden_file import Fill, call_sizes, filled, golden_shapes
+from lightning_trt_windows.verification.golden_file import call_sizes, filled, golden_shapes, ways_to_fill
 
 __all__ = ["samples_of"]
 
@@ -25,7 +25,7 @@ def samples_of(job: Job) -> Samples | None:
         return None
     candidates = []
     for name, shapes in golden_shapes(job.inputs).items():
-        fills = [Fill(job.values, first=first, lowest=lowest) for lowest in (False, True) for first in (False, True)]
+        fills = ways_to_fill(job.inputs, job.values)
         variants = [functools.partial(filled, job.inputs, shapes, fill, _SEED) for fill in fills]
         candidates.append(Sample(name, call_sizes(job.inputs, shapes), variants, elements_of(shapes)))
     return Samples(mode, candidates, None if mode == "full" else _AUTO_SECONDS, _MEMORY)

@@ -32,7 +32,7 @@ class Compared:
     """Relative norm of the difference, or for whole numbers and flags the share of values that differ."""
     passed: bool
     reason: str = ""
-    """Why not, in one sentence."""
+    """Why not, or what was not compared, in one sentence."""
     relative_norm: float | None = None
     """Norm of the difference over the norm of what was wanted; ``None`` for whole numbers and flags."""
     max_abs: float | None = None
@@ -79,7 +79,8 @@ def relative_norm(found: torch.Tensor, wanted: torch.Tensor) -> float:
 def compare(name: str, found: Any, wanted: torch.Tensor, allowed: float) -> Compared:
     """Hold ``found`` against ``wanted``: dtype, shape, what is not finite, then the values.
 
-    NaN equals NaN and an infinity equals itself, at the same place.
+    NaN and infinities must stand where they stand; they are not compared, and the reason of a comparison that passed
+    says how many there are.
     """
     kind = str(wanted.dtype).removeprefix("torch.")
 
@@ -105,9 +106,13 @@ def compare(name: str, found: Any, wanted: torch.Tensor, allowed: float) -> Comp
     ours, theirs = ours[usable], theirs[usable]
     relative = _relative(ours, theirs)
     passed = relative <= allowed
+    odd = usable.numel() - int(usable.sum())
+    left_out = (
+        f"{odd} of {usable.numel()} values are NaN or infinite in the module as well, and not compared" if odd else ""
+    )
     return verdict(
         passed,
-        "" if passed else f"differs by {relative:.1e} of its norm, {allowed:.1e} is allowed",
+        left_out if passed else f"differs by {relative:.1e} of its norm, {allowed:.1e} is allowed",
         relative_norm=relative,
         max_abs=float((ours - theirs).abs().max()) if ours.numel() else 0.0,
         cosine=_cosine(ours, theirs),

@@ -1,7 +1,8 @@
 """Layers that sample between elements: resize and grid sample.
 
 Sources: NVIDIA's operator documentation, the pages Resize and GridSample, and ``ResizeCoordinateTransformation`` in the
-API documentation. Coordinates are computed in float64.
+API documentation. Coordinates are computed in float64, those of the nearest element in float32, as kernels do it: at a
+scale of 0.3 the fourth row lies at 3 / 0.3, which is 10 there and in PyTorch, and 9.9999996 in float64.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def _along(call: Call, value: Tensor, axis: int, size: int, scale: float) -> Ten
 def _coordinates(call: Call, source: int, size: int, scale: float) -> Tensor:
     """Where each element of the result lies in the source."""
     own, number = call.layer, torch.arange(size, dtype=torch.float64)
+    if own.resize_mode.name == "NEAREST":
+        number, scale = number.float(), float(np.float32(scale))
     if size == 1 and own.selector_for_single_pixel.name == "UPPER":
         return torch.zeros(1, dtype=torch.float64)
     kind = own.coordinate_transformation.name

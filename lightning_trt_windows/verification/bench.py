@@ -227,7 +227,10 @@ def _measured(
 
     records = loaded.manifest.inputs
     shapes = _shapes(records, batch_symbol(loaded.manifest), batch)
-    inputs = [tensor.to(loaded.device) for tensor in filled(records, shapes, Fill(lowest=True), _SEED)]
+    inputs = [
+        tensor.to(loaded.device)
+        for tensor in filled(records, shapes, Fill(lowest=frozenset(range(len(records)))), _SEED)
+    ]
     first: dict[str, float] = {}
     latencies: dict[str, list[float]] = {name: [] for name in sides}
     for name, call in sides.items():

@@ -6,9 +6,10 @@ parsed before the hash in the manifest has been compared.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "filled",
     "golden_shapes",
     "read_goldens",
+    "ways_to_fill",
     "write_goldens",
 ]
 
@@ -96,8 +98,8 @@ def filled(
     generator = torch.Generator().manual_seed(seed)
     values = fill.values or (None,) * len(records)
     return [
-        _tensor(record, tuple(shape), bounds, fill, generator)
-        for record, shape, bounds in zip(records, shapes, values, strict=True)
+        _tensor(record, tuple(shape), bounds, fill.first, number in fill.lowest, generator)
+        for number, (record, shape, bounds) in enumerate(zip(records, shapes, values, strict=True))
     ]
 
 
@@ -109,15 +111,38 @@ class Fill:
     """Lowest and highest value of each input, as far as they are known."""
     first: bool = False
     """The first flag of each row of a mask. Which one keeps something of a row is the model's secret."""
-    lowest: bool = False
-    """Whole numbers are all the lowest that was seen: lengths and positions that fit the smallest input."""
+    lowest: frozenset[int] = frozenset()
+    """Inputs, by number, whose whole numbers are all the lowest that was seen: lengths and positions that fit the
+    smallest input."""
+
+
+def ways_to_fill(records: Sequence[InputRecord], values: tuple[tuple[float, float] | None, ...]) -> Iterator[Fill]:
+    """Ways to fill inputs, best first: whole numbers are all the lowest in as few of them as the model lets.
+
+    Args:
+        records: The inputs.
+        values: Lowest and highest value of each, as far as they are known.
+    """
+    dtypes: list[torch.dtype] = [getattr(torch, record.dtype) for record in records]
+    whole = [n for n, dtype in enumerate(dtypes) if not (dtype.is_floating_point or dtype.is_complex)]
+    numbers = [n for n in whole if dtypes[n] is not torch.bool]
+    most = len(numbers) if len(numbers) <= _MOST_TOGETHER else 1
+    choices = [frozenset(some) for count in range(most + 1) for some in itertools.combinations(numbers, count)]
+    for lowest in dict.fromkeys([*choices, frozenset(numbers)]):
+        for first in (False, True) if len(numbers) < len(whole) else (False,):
+            yield Fill(values, first, lowest)
+
+
+_MOST_TOGETHER = 3
+"""From more inputs than this one alone, or all, are the lowest."""
 
 
 def _tensor(
     record: InputRecord,
     shape: tuple[int, ...],
     bounds: tuple[float, float] | None,
-    fill: Fill,
+    first: bool,
+    lowest: bool,
     generator: torch.Generator,
 ) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, record.dtype)
@@ -125,12 +150,12 @@ def _tensor(
     if dtype is torch.bool or ((low, high) == (0, 1) and not dtype.is_floating_point and not dtype.is_complex):
         mask = torch.randint(0, 2, shape, generator=generator).to(dtype)
         if mask.dim() and mask.numel():
-            mask[..., 0] = fill.first if dtype is torch.bool else not fill.lowest
+            mask[..., 0] = first if dtype is torch.bool else not lowest
         return mask
     if dtype.is_complex:
         return torch.randn(shape, dtype=dtype, generator=generator)
     if not dtype.is_floating_point:
-        top = int(low) if fill.lowest else int(high)
+        top = int(low) if lowest else int(high)
         return torch.randint(int(low), top + 1, shape, generator=generator, dtype=dtype)
     if bounds is None:
         return torch.randn(shape, generator=generator).to(dtype)

@@ -89,6 +89,12 @@ CASES: dict[str, tuple[Any, ...]] = {
         None,
     ),
     "INTEGERS_ARE_SUMMED_IN_FLOAT32": (lambda i: i.cumsum(1), (torch.arange(20).reshape(4, 5) + 2**26,), None),
+    "REMAINDERS_OF_ROUNDED_QUOTIENTS": (
+        torch.remainder,
+        (torch.linspace(1, 9, 40).bfloat16(), torch.linspace(4, 3, 40).bfloat16()),
+        None,
+    ),
+    "TRUNCATION_ROUNDS_HALVES": (lambda x: torch.trunc(x * 1), (torch.linspace(-9, 9, 73).bfloat16(),), None),
     "SOFTPLUS_HAS_NO_THRESHOLD": (lambda x: F.softplus(x, threshold=1), (X,), None),
     "NUMBERS_HAVE_AN_AXIS": (lambda x: x.mean() + 1, (X,), None),
     "STRIDES_OF_THE_TRACE": (lambda x: x.permute(0, 2, 1).unfold(-1, 4, 2) * 1, (torch.randn(3, 16, 5),), None),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_trt_windows import DimRange, InputSpec, export_module, inspect, verify
 from lightning_trt_windows.backends import number_check
 from lightning_trt_windows.backends.number_check import NumberCheck
+from lightning_trt_windows.backends.rewrites import OWN_DECOMPOSITIONS
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 from lightning_trt_windows.export import written_check
 from lightning_trt_windows.settings import ExportSettings
@@ -128,6 +129,24 @@ def test_a_program_that_lowering_has_changed_is_refused(tmp_path: Path, monkeypa
         export_module(Classifier().eval(), IMAGES, tmp_path / "m.windows.ep")
     assert not list(tmp_path.glob("*.ep"))
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_the_operator_whose_decomposition_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the line of the model, however deep the fault lies."""
+    aten = torch.ops.aten
+    monkeypatch.setitem(OWN_DECOMPOSITIONS, aten.silu.default, lambda x: x * aten.hardsigmoid.default(x))
+    monkeypatch.setitem(OWN_DECOMPOSITIONS, aten.hardsigmoid.default, lambda x: (x + 3.0).clamp(0.0, 6.0) / 6.0)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.nn.functional.hardsigmoid(x + 1.0)
+            z = torch.nn.functional.silu(y * 3.0)
+            return z * 2.0
+
+    wanted = r"aten.silu.default \(test_number_check.py:\d+: z = .*silu.*\), with a relative error of"
+    with pytest.raises(CompileError, match=wanted):
+        export_module(Net(), {"x": InputSpec((4, 8))}, tmp_path / "m.windows.ep")
+    assert not list(tmp_path.glob("*.ep"))
 
 
 def test_a_program_that_would_give_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,6 +197,51 @@ def test_positions_fit_the_smallest_input(tmp_path: Path) -> None:
     assert int(largest.inputs[1].max()) > 1
 
 
+class TwoTables(nn.Module):
+    """Rows of a table, and positions that must lie inside the sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 4)
+
+    def forward(self, ids: Tensor, last: Tensor) -> Tensor:
+        return torch.gather(self.table(ids).sum(-1), 1, last[:, None])
+
+
+class Loss(nn.Module):
+    """The logarithm of what is negative somewhere, or everywhere."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"some": torch.log(x), "none": torch.log(-x.abs() - 1.0), "fine": x + 1.0}
+
+
+def test_only_what_does_not_fit_is_the_lowest(tmp_path: Path) -> None:
+    """The ids keep their values where the positions do not fit the size, and the manifest says which are all alike."""
+    length = DimRange(2, 4, 8, name="length")
+    inputs = {
+        "ids": InputSpec((BATCH, length), "int64", values=(0, 10)),
+        "last": InputSpec((BATCH,), "int64", values=(0, 7)),
+    }
+    artifact = export_module(TwoTables().eval(), inputs, tmp_path / "m.windows.ep", golden=True)
+    smallest = next(golden for golden in recorded(artifact).sets if golden.name == "min")
+    assert len(smallest.inputs[0].unique()) > 1
+    assert smallest.inputs[1].unique().tolist() == [0]
+    said = [note for note in artifact.manifest.notes if "at the sizes min" in note]
+    assert said and all("lowest whole number everywhere in last:" in note for note in said)
+
+
+def test_goldens_that_check_nothing_are_noted(tmp_path: Path) -> None:
+    """NaN is no number to compare with."""
+    spec = {"x": InputSpec((2, 8))}
+    artifact = export_module(Loss(), spec, tmp_path / "m.windows.ep", golden=True)
+    notes = " ".join(artifact.manifest.notes)
+    assert "goldens at the sizes opt check nothing of output.none: it is NaN or infinite" in notes
+    assert "of 16 values of output.some, which are NaN or infinite in the module as well" in notes
+    assert "output.fine" not in notes
+    assert artifact.manifest.check is not None
+    assert any("are NaN or infinite in the module as well" in said for said in artifact.manifest.check.not_checked)
+
+
 def test_what_is_too_large_is_left_out_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest size of a large model would fill the disk."""
     monkeypatch.setattr(recording, "_LARGEST", 4096)

@@ -9,11 +9,11 @@ import argparse
 import gc
 import json
 import logging
-import subprocess
-import sys
 import time
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,24 @@ from conformance.samples import (
     slice_assignments,
 )
 from conformance.table import write_page
+from conformance.workers import in_processes
 
 TYPES = ("float32", "float16", "bfloat16", "int64", "int32", "bool")
 MODES = ("static", "first", "last")
-TENTH_OF_TASKS = 10
-"""Of ten tasks, three are run in one mode each: a tenth of all."""
-_MOST_STARTS = 20
+EVERYDAY = (
+    "add", "mul", "sub", "div.no_rounding_mode", "matmul", "nn.functional.linear", "nn.functional.conv2d",
+    "nn.functional.relu", "nn.functional.gelu", "nn.functional.layer_norm", "nn.functional.batch_norm",
+    "nn.functional.scaled_dot_product_attention", "nn.functional.interpolate.bilinear", "nn.functional.embedding",
+    "softmax", "log_softmax", "sum", "mean", "var", "cat", "stack", "where", "gather", "index_select", "index_put",
+    "cumsum", "topk", "sort", "argmax", "clamp", "masked_fill", "split", "chunk", "permute", "reshape", "expand",
+    "slice", "select", "squeeze", "unsqueeze", "flatten", "pow", "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh",
+    "einsum", "bmm", "floor_divide", "remainder", "eq", "nn.Linear", "nn.Conv2d", "nn.BatchNorm2d", "nn.LSTM",
+    "nn.GRU", "nn.MultiheadAttention", "nn.TransformerEncoderLayer", "nn.AdaptiveAvgPool2d", "nn.MaxPool2d",
+    "slices",
+)  # fmt: skip
+"""What most models are made of: the sample has each in float32 in one mode, and first."""
+_SHARE = 70
+"""Of all other tasks, the sample has one of so many, the same ones in every run."""
 
 
 def tasks() -> Iterator[tuple[str, str, str, Any]]:
@@ -66,37 +78,122 @@ def samples_of(suite: str, dtype: str, item: Any, count: int) -> list[Sample] | 
     return module_samples(item, kind, count) if suite == "modules" else operator_samples(item, kind, count)
 
 
+@dataclass
+class Task:
+    """One operator, module or group of forms, in one type and with one kind of sizes."""
+
+    suite: str
+    name: str
+    dtype: str
+    mode: str
+    item: Any
+
+    @property
+    def key(self) -> str:
+        """Under which its record is kept."""
+        return f"{self.suite} {self.name} {self.dtype} {self.mode}"
+
+
+def chosen_tasks(arguments: argparse.Namespace) -> list[Task]:
+    """All tasks that were asked for, the long ones first."""
+    found = []
+    for suite, name, dtype, item in tasks():
+        if arguments.only and not {name, getattr(item, "name", name)} & set(arguments.only):
+            continue
+        if (arguments.suite and suite not in arguments.suite) or (arguments.dtype and dtype not in arguments.dtype):
+            continue
+        for mode in ("static",) if suite == "pairs" else MODES:
+            if mode in arguments.mode:
+                found.append(Task(suite, name, dtype, mode, item))
+    if arguments.sample:
+        # assignments take longest by far
+        return sorted(filter(in_sample, found), key=lambda task: (not is_everyday(task), task.suite != "assignments"))
+    long = {"assignments": 0, "pairs": 1, "modules": 2, "operators": 3}
+    return sorted(found, key=lambda task: (long[task.suite], task.suite == "operators" and task.name not in _LONG))
+
+
+def is_everyday(task: Task) -> bool:
+    """Whether most models have it, in this type."""
+    return task.dtype == "float32" and task.name in EVERYDAY
+
+
+def in_sample(task: Task) -> bool:
+    """Whether the sample has it: one mode of what is everyday, a fixed share of the rest."""
+    if is_everyday(task):
+        return MODES[_hash(task.name) % len(MODES)] == task.mode
+    return _hash(task.key) % _SHARE == 0 and task.suite in ("operators", "modules")
+
+
+def _hash(text: str) -> int:
+    """The same in every process, and on every machine."""
+    return zlib.crc32(text.encode())
+
+
+_LONG = {"stft", "istft", "nn.functional.grid_sample", "nn.functional.interpolate", "gradient", "native_batch_norm"}
+"""Operators whose samples take a while."""
+
+
+def prepared(arguments: argparse.Namespace) -> Callable[[int], dict[str, Any]]:
+    """A function that does one of the chosen tasks, in this process, by its number."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.ERROR)
+    torch.set_num_threads(1)
+    chosen = chosen_tasks(arguments)
+
+    def work(number: int) -> dict[str, Any]:
+        task = chosen[number]
+        found = _task(task.suite, task.dtype, task.item, task.mode, arguments)
+        if number % 20 == 0:
+            gc.collect()
+        return found
+
+    return work
+
+
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All tasks that are chosen and not done; returns all records."""
-    done = _read(arguments.results)
-    chosen = []
-    part, parts = (int(number) for number in arguments.part.split("/"))
-    with arguments.results.open("a") as out:
-        for number, (suite, name, dtype, item) in enumerate(tasks()):
-            if arguments.only and name not in arguments.only and item is not None and item.name not in arguments.only:
-                continue
-            if (arguments.suite and suite not in arguments.suite) or (arguments.dtype and dtype not in arguments.dtype):
-                continue
-            modes = ("static",) if suite == "pairs" else MODES
-            for shift, mode in enumerate(modes):
-                if mode not in arguments.mode or (arguments.tenth and number % TENTH_OF_TASKS != shift * 3):
-                    continue
-                if (number // TENTH_OF_TASKS + shift) % parts != part:
-                    continue
-                key = f"{suite} {name} {dtype} {mode}"
-                if key not in done:
-                    record = {"key": key, "suite": suite, "name": name, "dtype": dtype, "mode": mode}
-                    # should the process die of it, this is what remains
-                    died = {"label": name, "outcome": "exception", "reason": "the process died"}
-                    print(json.dumps(record | {"samples": [died]}), file=out, flush=True)
-                    done[key] = record | _task(suite, dtype, item, mode, arguments)
-                    out.write(json.dumps(done[key]) + "\n")
-                    out.flush()
-                chosen.append(done[key])
-                _say(done[key], arguments)
-            if number % 20 == 0:
-                gc.collect()
-    return chosen
+    started = time.monotonic()
+    done = {} if arguments.fresh else _read(arguments.results)
+    chosen = chosen_tasks(arguments)
+    left = [number for number, task in enumerate(chosen) if task.key not in done]
+    print(f"{len(left)} of {len(chosen)} tasks", flush=True)
+
+    def in_this_process() -> Iterator[tuple[int, Any, str]]:
+        work = prepared(arguments)
+        for number in left:
+            if arguments.deadline is None or time.monotonic() < started + arguments.deadline:
+                yield number, work(number), ""
+
+    if arguments.workers > 1:
+        results = in_processes(
+            left,
+            prepared,
+            arguments,
+            workers=arguments.workers,
+            limit=arguments.task_limit,
+            memory=int(arguments.memory * 2**30),
+            deadline=None if arguments.deadline is None else started + arguments.deadline,
+        )
+    else:
+        results = in_this_process()
+    with arguments.results.open("w" if arguments.fresh else "a") as out:
+        for count, (number, found, problem) in enumerate(results, 1):
+            task = chosen[number]
+            if problem:
+                outcome = "time" if problem.startswith("took longer") else "exception"
+                found = {"samples": [{"label": task.name, "outcome": outcome, "reason": problem}]}
+            record = {"key": task.key, "suite": task.suite, "name": task.name, "dtype": task.dtype, "mode": task.mode}
+            done[task.key] = record | found
+            out.write(json.dumps(done[task.key]) + "\n")
+            out.flush()
+            if not arguments.quiet:
+                _say(done[task.key])
+            if count % 250 == 0:
+                print(f"{count} of {len(left)} after {time.monotonic() - started:.0f} s", flush=True)
+    missing = [task.key for task in chosen if task.key not in done]
+    if missing:
+        print(f"{len(missing)} tasks were not reached")
+    return [done[task.key] for task in chosen if task.key in done]
 
 
 def _numbers_of_tasks() -> dict[tuple[str, str, str], int]:
@@ -125,7 +222,7 @@ def _groups(samples: list[Sample], mode: str, limit: int, size: int = 12) -> lis
     return [record for part in parts for record in outcomes(part, mode, limit=limit)]
 
 
-def _say(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _say(record: dict[str, Any]) -> None:
     for sample in record["samples"]:
         if sample["outcome"] in ("wrong", "exception", "time", "unevaluated"):
             print(record["key"], sample["label"], sample["outcome"], sample.get("reason", ""), flush=True)
@@ -137,63 +234,33 @@ def _read(results: Path) -> dict[str, Any]:
     return {record["key"]: record for record in map(json.loads, lines)}
 
 
-def _in_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run parts beside each other, each with a file of its own, and start one again that died."""
-    files = [arguments.results.with_suffix(f".{part}.jsonl") for part in range(arguments.workers)]
-    given = [word for word in sys.argv[1:] if word != "--fresh"]
-    if arguments.fresh:
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def start(part: int) -> subprocess.Popen[bytes]:
-        own = ["--workers", "1", "--part", f"{part}/{arguments.workers}", "--results", str(files[part])]
-        return subprocess.Popen([sys.executable, "-m", "conformance", *given, *own])
-
-    running = {part: start(part) for part in range(arguments.workers)}
-    starts = 0
-    while running:
-        for part, process in list(running.items()):
-            try:
-                code = process.wait(1)
-            except subprocess.TimeoutExpired:
-                continue
-            running.pop(part)
-            if code not in (0, 1) and starts < _MOST_STARTS:
-                starts += 1
-                running[part] = start(part)
-    return [record for file in files for record in _read(file).values()]
-
-
 def main() -> int:
     """Run, write the page where everything was run, and give back whether something was wrong."""
     parser = argparse.ArgumentParser(prog="conformance", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("conformance.jsonl"))
     parser.add_argument("--page", type=Path, help="write the table here")
-    parser.add_argument("--tenth", action="store_true", help="a fixed tenth")
+    parser.add_argument("--sample", action="store_true", help="a fixed part, everyday operators first")
     parser.add_argument("--samples", type=int, default=4, help="of each operator")
     parser.add_argument("--limit", type=int, default=60, help="seconds for one sample")
     parser.add_argument("--suite", nargs="*")
     parser.add_argument("--dtype", nargs="*")
     parser.add_argument("--mode", nargs="*", default=list(MODES))
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--part", default="0/1", help="which part of how many this process does")
+    parser.add_argument("--deadline", type=float, help="seconds after which no task is begun")
+    parser.add_argument("--task-limit", type=float, default=600, help="seconds for one task, all its samples")
+    parser.add_argument("--memory", type=float, default=6, help="GB for one process")
+    parser.add_argument("--quiet", action="store_true", help="do not print each sample that is wrong")
     parser.add_argument("--fresh", action="store_true", help="forget what was found before")
     parser.add_argument("--no-run", action="store_true", help="write the page from what was found before")
-    parser.add_argument("only", nargs="*", help="names of operators")
+    parser.add_argument("--only", nargs="*", help="names of operators")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.ERROR)
-    torch.set_num_threads(1)
-    if arguments.no_run:
-        records = list(_read(arguments.results).values())
-    else:
-        records = run(arguments) if arguments.workers < 2 else _in_processes(arguments)
+    records = list(_read(arguments.results).values()) if arguments.no_run else run(arguments)
     counts: dict[str, int] = {}
     for record in records:
         for sample in record["samples"]:
             counts[sample["outcome"]] = counts.get(sample["outcome"], 0) + 1
     print(", ".join(f"{outcome} {count}" for outcome, count in sorted(counts.items())))
-    if arguments.page and arguments.part == "0/1":
+    if arguments.page:
         write_page(arguments.page, records, _numbers_of_tasks())
     return int(any(counts.get(outcome) for outcome in ("wrong", "exception")))
 

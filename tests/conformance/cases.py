@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from support.evaluating import Evaluated, compile_evaluated
 from support.simulation import run_with
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import ExportedProgram
 
 from conformance.samples import Sample, tensors_of
+from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.backends.rewrites.in_torch import draws_random_numbers
-from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.capture.program import DimensionError, capture
+from lightning_trt_windows.errors import CaptureError, LightningTrtError
 from lightning_trt_windows.network import UnknownLayerError
 
-__all__ = ["OUTCOMES", "outcomes"]
+__all__ = ["OUTCOMES", "RIGHT", "outcomes"]
 
-OUTCOMES = ("engine", "pytorch", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated")
-"""Right in an engine, right with an operator in PyTorch, refused by this package, random, captured by PyTorch as
-something else at this size, left open by TensorRT (where NaN stands in an order), wrong, an exception of
+OUTCOMES = (
+    "engine", "pytorch", "fixed", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated"
+)  # fmt: skip
+"""Right in an engine, right with an operator in PyTorch, right at the one size that the operator's other arguments or
+its own code leave (which the export notes, and makes the dimension static), refused by this package, random, captured
+by PyTorch as something else at this size, left open by TensorRT (where NaN stands in an order), wrong, an exception of
 another class than this package's, over the time limit, a layer that the evaluator does not know."""
+RIGHT = ("engine", "pytorch", "fixed")
 
 
 class _TookTooLong(BaseException):
     """Of a class that nothing on the way catches."""
-
-
-class _CaptureFailedError(Exception):
-    """``torch.export`` raised; this package refuses the module with its words."""
 
 
 class _RandomError(Exception):
@@ -65,7 +66,7 @@ def outcomes(samples: list[Sample], mode: str, *, limit: int = 60) -> list[dict[
     if len(samples) > 1:
         together = _attempt(samples, mode, limit)
         # that one operator is in PyTorch counts for all samples of it
-        if all(record["outcome"] in ("engine", "pytorch", "random") for record in together):
+        if all(record["outcome"] in (*RIGHT, "random") for record in together):
             return together
     records = []
     for sample in samples:
@@ -113,8 +114,6 @@ def _attempt(samples: list[Sample], mode: str, limit: int) -> list[dict[str, Any
         problem, outcome = f"took longer than {limit} s", "time"
     except LightningTrtError as error:
         problem, outcome = str(error), "refused"
-    except _CaptureFailedError as error:
-        problem, outcome = str(error), "refused"
     except _RandomError as error:
         problem, outcome = str(error), "random"
     # whatever class it is of is what the run is to find
@@ -133,35 +132,34 @@ def _compared(samples: list[Sample], mode: str) -> list[dict[str, Any]]:
     marks: list[dict[int, int]] = []
     for sample in samples:
         marks += (_varying(sample, mode) if mode != "static" else None) or [{} for _ in sample.tensors]
-    names = [f"size{i}" for i, sample in enumerate(samples) for _ in sample.tensors]
-    dims = {(name, n): Dim(f"{name}_{n}", min=1, max=2 * n) for name, mark in zip(names, marks) for n in mark.values()}
-    shapes = tuple({axis: dims[name, n] for axis, n in mark.items()} or None for name, mark in zip(names, marks))
+    ranges = [
+        {axis: DimRange(1, n, 2 * n, f"size{number}") for axis, n in mark.items()}
+        for number, sample in enumerate(samples)
+        for mark in marks[sum(len(s.tensors) for s in samples[:number]) :][: len(sample.tensors)]
+    ]
     first = torch.tensor([1.0, 2.0, 3.0])
-    try:
-        program = torch.export.export(
-            module,
-            (first, *(t.clone() for t in tensors)),
-            dynamic_shapes=None if mode == "static" else {"first": None, "tensors": shapes},
-            strict=False,
-        )
-    # torch.export raises whatever it meets
-    except Exception as error:
-        raise _CaptureFailedError(f"torch.export: {type(error).__name__}: {error}") from error
+    program, ranges = _captured(module, first, tensors, ranges)
     for node in program.graph.nodes:
         if draws_random_numbers(node):
             raise _RandomError(f"{node.target} draws random numbers")
-    captured = copy.deepcopy(program)
     evaluated = compile_evaluated(program)
     fallback = list(evaluated.compiled.fallback_ops)
     records = [
         {"label": s.label, "outcome": "pytorch" if fallback else "engine", "fallback": fallback} for s in samples
     ]
+    start = 0
+    for record, sample in zip(records, samples):
+        own = slice(start, start := start + len(sample.tensors))
+        if any(marks[own]) and not any(ranges[own]):
+            record |= {"outcome": "fixed", "in": record["outcome"]}
     problems: dict[int, str] = {}
-    for change in (0,) if mode == "static" else (0, 1, None):
-        given = [_resized(t, mark, change) for t, mark in zip(tensors, marks)]
+    for which in ("opt", "next", "min") if any(ranges) else ("opt",):
+        given = [_resized(t, ranges_of, which) for t, ranges_of in zip(tensors, ranges)]
         before = len(problems)
         _compare_at(evaluated, samples, first, given, problems)
-        if len(problems) > before and _captured_differs(captured, samples, first, given):
+        if len(problems) > before and _captured_differs(
+            lambda: _captured(module, first, tensors, ranges)[0], samples, first, given
+        ):
             if len(samples) > 1:
                 raise RuntimeError("PyTorch captures one of them as something else")
             return [records[0] | {"outcome": "capture", "reason": f"at {[tuple(t.shape) for t in given]}"}]
@@ -196,22 +194,71 @@ def _order_of_nan(
     return number not in problems
 
 
-def _captured_differs(program: Any, samples: list[Sample], first: Tensor, given: list[Tensor]) -> bool:
+def _captured_differs(
+    program: Callable[[], ExportedProgram], samples: list[Sample], first: Tensor, given: list[Tensor]
+) -> bool:
     """Whether the captured program itself gives something else than eager: PyTorch takes sizes for 2 and more."""
     module = _Together(samples)
     try:
         with torch.no_grad():
             wanted = tensors_of(module(first, *(t.clone() for t in given)))
-            results = tensors_of(run_with(program, {}, (first, *(t.clone() for t in given)), {}))
+            results = tensors_of(run_with(program(), {}, (first, *(t.clone() for t in given)), {}))
     except Exception:
         return True
     return any(difference(a, b) for a, b in zip(results, wanted))
 
 
-def _resized(tensor: Tensor, mark: dict[int, int], change: int | None) -> Tensor:
-    """``tensor`` with the varying axis longer by ``change``, or of size 1 for ``None``."""
-    for axis, n in mark.items():
-        size = 1 if change is None else n + change
+def _captured(
+    module: nn.Module, first: Tensor, tensors: Sequence[Tensor], ranges: Sequence[dict[int, DimRange]]
+) -> tuple[ExportedProgram, list[dict[int, DimRange]]]:
+    """The program, and for each tensor the axes that vary in it: narrowed to what the module takes, as exports do it.
+
+    Raises:
+        CaptureError: It cannot be captured.
+    """
+    ranges = list(ranges)
+    for _ in range(2 * len(tensors) + 2):
+        specs = [_spec(tensor, of) for tensor, of in zip(tensors, ranges)]
+        try:
+            return capture(module, {"first": _spec(first, {}), "tensors": specs}).program, ranges
+        except DimensionError as error:
+            before = list(ranges)
+            known = {dim.name: dim for of in ranges for dim in of.values()}
+            for suggestion in error.suggestions:
+                other = known.get(suggestion.same_as) if suggestion.same_as else None
+                if suggestion.same_as and other is None:
+                    continue
+                changed = {
+                    dim: other or suggestion.applied_to(dim) for dim in known.values() if dim.name == suggestion.symbol
+                }
+                ranges = [
+                    {axis: new for axis, dim in of.items() if isinstance(new := changed.get(dim, dim), DimRange)}
+                    for of in ranges
+                ]
+                # the size that is left must be the sample's own, whose other arguments were made for it
+                for tensor, was, of in zip(tensors, before, ranges):
+                    for axis, dim in was.items():
+                        if axis not in of and changed.get(dim) != tensor.shape[axis]:
+                            raise CaptureError(f"only the size {changed.get(dim)} is left: {error}") from error
+            if ranges == before:
+                raise
+    raise CaptureError("it cannot be captured with any of its sizes")
+
+
+def _spec(tensor: Tensor, ranges: dict[int, DimRange]) -> InputSpec:
+    finite = tensor.double()[tensor.isfinite()] if tensor.dtype is not torch.bool else tensor.double()
+    return InputSpec(
+        shape=tuple(ranges.get(axis, size) for axis, size in enumerate(tensor.shape)),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        values=(float(finite.min()), float(finite.max())) if finite.numel() else None,
+    )
+
+
+def _resized(tensor: Tensor, ranges: dict[int, DimRange], which: str) -> Tensor:
+    """``tensor`` with its varying axes of the usual size, of the next larger one, or of the smallest."""
+    for axis, dim in ranges.items():
+        n = tensor.shape[axis]
+        size = {"opt": n, "next": min(n + dim.multiple_of, dim.max), "min": dim.min}[which]
         tensor = tensor.index_select(axis, torch.arange(size) % n)
     return tensor
 
@@ -239,6 +286,8 @@ def _compare_at(
     except Exception as error:
         if len(samples) > 1:
             raise
+        if _refused_in_float32(samples[0], given):
+            return
         problems[0] = f"{type(error).__name__}: {error}"
         return
     position = 1
@@ -262,6 +311,33 @@ def _compare_at(
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
 
 
+def _refused_in_float32(sample: Sample, tensors: list[Tensor]) -> bool:
+    """Whether eager refuses sizes in float32 that it lets pass in a half type, as a convolution that leaves nothing."""
+    halves = (torch.float16, torch.bfloat16)
+    if not any(t.dtype in halves for t in tensors):
+        return False
+    try:
+        with torch.no_grad(), _in_type(sample, torch.float32):
+            sample.function(*(t.float() if t.dtype in halves else t.clone() for t in tensors))
+    except RuntimeError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _in_type(sample: Sample, dtype: torch.dtype) -> Iterator[None]:
+    """The weights of a module in a wider type, and as they were afterwards."""
+    narrow = {t.dtype for t in sample.module.parameters()} if sample.module is not None else set()
+    if sample.module is None or len(narrow) != 1:
+        yield
+        return
+    sample.module.to(dtype)
+    try:
+        yield
+    finally:
+        sample.module.to(narrow.pop())
+
+
 def _worse_than_eager(sample: Sample, tensors: list[Tensor], place: int, got: Tensor) -> bool:
     """Whether ``got`` is farther from the result in a wider type than its precision allows.
 
@@ -271,7 +347,7 @@ def _worse_than_eager(sample: Sample, tensors: list[Tensor], place: int, got: Te
     half = got.dtype in (torch.float16, torch.bfloat16)
     types = {dtype: wider for dtype, wider in _WIDER.items() if not half or dtype is not torch.float32}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _in_type(sample, torch.float32 if half else torch.float64):
             wide = tensors_of(sample.function(*(t.to(types.get(t.dtype, t.dtype), copy=True) for t in tensors)))
         exact = wide[place].to(got.dtype)
     # weights of a module in the low type, an operator that takes this type only

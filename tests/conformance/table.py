@@ -11,10 +11,13 @@ import torch
 
 __all__ = ["write_page"]
 
-_COLUMNS = ("engine", "pytorch", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated")
+_COLUMNS = (
+    "engine", "pytorch", "fixed", "refused", "random", "capture", "open", "wrong", "exception", "time", "unevaluated"
+)  # fmt: skip
 _TITLES = {
     "engine": "right in an engine",
     "pytorch": "right in PyTorch",
+    "fixed": "right at one size",
     "refused": "refused",
     "random": "random",
     "capture": "captured otherwise",
@@ -48,14 +51,18 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
         "PyTorch's own operator and module databases, sample by sample: each is captured, compiled, and the TensorRT",
         "networks of its engines are evaluated on the CPU and compared with eager. `make conformance` writes this",
         "page.",
-        "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. A refusal is no",
-        "artifact, with the reason below. Random operators run in PyTorch, and there is nothing to compare. *Captured",
-        "otherwise*: the program that `torch.export` gives differs from the module at a size of 1, which it takes for",
-        "2 and more; the check of every export refuses such a module. *Left open*: the sample is right but for the",
-        "place of NaN among numbers, which TensorRT does not define. The check that every export makes of itself is",
-        "off here: it leaves to PyTorch, or refuses, what is *wrong* in these tables at a size that it looks at.",
+        "*Right in PyTorch* means that an operator of the sample runs in PyTorch beside the engine. Sizes vary from 1",
+        "to twice the sample's own; where the operator or its other arguments leave less, the range is narrowed as an",
+        "export does it, and *right at one size* means that one was left. A refusal is no artifact, with the reason",
+        "below. Random operators run in PyTorch, and there is nothing to compare. *Captured otherwise*: the program",
+        "that `torch.export` gives differs from the module at some size, which the check of every export sees and",
+        "refuses. *Left open*: the sample is right but for the place of NaN among numbers, which TensorRT does not",
+        "define. The check that every export makes of itself is off here: it leaves to PyTorch, or refuses, what is",
+        "*wrong* in these tables at a size that it looks at.",
         "",
         _coverage(records, tasks),
+        "",
+        _float32(records),
         "",
         f"PyTorch {torch.__version__.partition('+')[0]}.",
         "",
@@ -76,6 +83,15 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
     random = {r["name"] for r in records if r.get("random") or any(s["outcome"] == "random" for s in r["samples"])}
     lines += ["", "## Random results", "", ", ".join(f"`{name}`" for name in sorted(random)) or "None.", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _float32(records: list[dict[str, Any]]) -> str:
+    """The share of float32 samples that are right, in a sentence."""
+    counts = Counter(s["outcome"] for r in records if r["dtype"] == "float32" for s in r["samples"])
+    compared = sum(counts.values()) - counts["random"]
+    right = counts["engine"] + counts["pytorch"] + counts["fixed"]
+    share = right / compared if compared else 0.0
+    return f"Of {compared} samples in float32 with something to compare, {right} are right ({share:.1%})."
 
 
 def _coverage(records: list[dict[str, Any]], tasks: Mapping[tuple[str, str, str], int]) -> str:
@@ -106,11 +122,11 @@ def _suite(title: str, records: list[dict[str, Any]]) -> list[str]:
     for record in records:
         for sample in record["samples"]:
             counts[record["name"]][sample["outcome"]] += 1
-            if sample["outcome"] not in ("engine", "pytorch", "random"):
+            if sample["outcome"] not in ("engine", "pytorch", "fixed", "random"):
                 reasons[record["name"]][_cell(sample.get("reason", ""))] += 1
     if not counts:
         return []
-    shown = _COLUMNS[:7]
+    shown = _COLUMNS[:9]
     lines = ["", f"## {title}", "", f"| name | {' | '.join(_TITLES[c] for c in shown)} | why not |"]
     lines.append(f"| --- | {' | '.join('---' for _ in shown)} | --- |")
     for name in sorted(counts):

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from conformance.__main__ import samples_of, tasks
-from conformance.cases import _resized, _Together, _varying
+from conformance.cases import _Together, _varying
 from conformance.samples import Sample
 from parts import Work, main
 from support.evaluating import Evaluated, compile_evaluated
@@ -154,8 +154,15 @@ def of_samples(samples: list[Sample], mode: str) -> Recorded:
     )
     recorded = Recorded(compile_evaluated(program, build=True))
     for change in (0,) if mode == "static" else (0, 1):
-        recorded.evaluated(first, *(_resized(t, mark, change) for t, mark in zip(tensors, marks)))
+        recorded.evaluated(first, *(longer(t, mark, change) for t, mark in zip(tensors, marks)))
     return recorded
+
+
+def longer(tensor: Tensor, mark: dict[int, int], change: int) -> Tensor:
+    """``tensor`` with its varying axes longer by ``change``."""
+    for axis, n in mark.items():
+        tensor = tensor.index_select(axis, torch.arange(n + change) % n)
+    return tensor
 
 
 def of_zoo(name: str) -> Recorded:

@@ -155,6 +155,10 @@ def test_slices() -> None:
     beyond = made(lambda net, given: first(net.add_slice(given[0], (0, 0), (4, 5), (1, 1))), ROWS)
     with pytest.raises(NetworkError, match="out of bounds"):
         beyond.evaluate({"x0": ROWS})
+    number = made(lambda net, given: first(net.add_slice(given[0], (), (), ())), torch.tensor(3.0))
+    assert any(
+        "a slice of a tensor without axes" in warning for warning in number.evaluate({"x0": torch.tensor(3.0)}).warnings
+    )
 
 
 @pytest.mark.parametrize("mode", ["NEAREST", "LINEAR"])
@@ -175,6 +179,22 @@ def test_resize(mode: str) -> None:
     (found,) = evaluated(build, IMAGE, dynamic=False)
     expected = F.interpolate(IMAGE, (18, 12), mode={"NEAREST": "nearest", "LINEAR": "bilinear"}[mode])
     torch.testing.assert_close(found, expected)
+
+
+def test_the_nearest_row_in_single_precision() -> None:
+    """3 / 0.3 is 10 in float32, in kernels and in PyTorch, and a little less in float64."""
+    column = torch.arange(40.0).reshape(1, 1, 20, 2)
+
+    def build(net: Any, given: list[Any]) -> Any:
+        layer = net.add_resize(given[0])
+        layer.scales, layer.resize_mode = (1.0, 1.0, 0.3, 1.0), trt.InterpolationMode.NEAREST
+        layer.coordinate_transformation = trt.ResizeCoordinateTransformation.ASYMMETRIC
+        layer.nearest_rounding = trt.ResizeRoundMode.FLOOR
+        return first(layer)
+
+    (found,) = evaluated(build, column, dynamic=False)
+    assert found[0, 0, :, 0].tolist() == [0.0, 6.0, 12.0, 20.0, 26.0, 32.0]
+    torch.testing.assert_close(found, F.interpolate(column, scale_factor=(0.3, 1.0), mode="nearest"))
 
 
 def test_a_loop_concatenates_and_keeps_its_last_value() -> None:

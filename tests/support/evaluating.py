@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -20,7 +20,15 @@ from lightning_trt_windows.network import read_network
 from lightning_trt_windows.settings import ExportSettings
 from support.simulation import partitions_kept, run_with
 
-__all__ = ["Evaluated", "check_values", "compile_evaluated", "compile_module", "differences", "networks_kept"]
+__all__ = [
+    "Evaluated",
+    "check_values",
+    "compile_evaluated",
+    "compile_module",
+    "differences",
+    "networks_kept",
+    "networks_to_call",
+]
 
 
 @dataclass
@@ -134,6 +142,12 @@ def small_engine(blocks: Any) -> bytes:
     return _small[0]
 
 
+def networks_to_call(interpreters: Mapping[str, Any]) -> dict[str, Any]:
+    """By the name of the engine, a function that evaluates its network; of interpreters that ``networks_kept`` gave."""
+    networks = {name: _Network(interpreter) for name, interpreter in interpreters.items()}
+    return {name: lambda *tensors, own=network: own(tensors)[0] for name, network in networks.items()}
+
+
 def compile_evaluated(program: ExportedProgram, *, build: bool = False, **settings: Any) -> Evaluated:
     """Compile ``program``, and read the networks of its engines."""
     with partitions_kept() as partitions, networks_kept(build=build) as interpreters:
@@ -184,7 +198,7 @@ def differences(
     return found + [f"undefined: {text}" for text in evaluated.warnings if any(word in text for word in _UNDEFINED)]
 
 
-_UNDEFINED = "negative index", "outside of", "overflows", "it was given"
+_UNDEFINED = "negative index", "outside of", "overflows", "it was given", "tensor without axes"
 """In warnings about what TensorRT leaves open."""
 
 

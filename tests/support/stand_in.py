@@ -7,7 +7,7 @@ their weights are the real ones; so wiring, order, nesting and ranges are those 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class StandIn:
     """An artifact, and the graphs its engines were built from."""
 
     artifact: Artifact
-    partitions: dict[str, torch.fx.GraphModule]
+    partitions: Mapping[str, Callable[..., Any]]
+    """By the name of the engine; or in their stead functions that evaluate the networks."""
 
     def load(self) -> LoadedModule:
         """Load it as ``load`` does, except for the environment and the engines."""

@@ -20,6 +20,7 @@ TESTED_IN = {
     "artifact/payload_writer.py": "artifact/test_payload_reader.py",
     "artifact/windows_names.py": "artifact/test_artifact.py",
     "backends/assemble.py": "backends/test_compiler.py",
+    "backends/decomposed.py": "backends/test_number_check.py",
     "backends/engine.py": "backends/test_compiler.py",
     "backends/layers.py": "backends/test_recurrent.py",
     "backends/nodes.py": "backends/test_compiler.py",

@@ -107,6 +107,31 @@ def t5() -> nn.Module:
               num_heads=2, use_cache=False)  # fmt: skip
 
 
+def labelled_texts() -> list[dict[str, Tensor]]:
+    """As a collator makes them for training: a label for each token."""
+    return [
+        {
+            "input_ids": torch.randint(3, 100, (size, n)),
+            "attention_mask": torch.ones(size, n, dtype=torch.int64),
+            "labels": torch.randint(3, 100, (size, n)),
+        }
+        for size, n in ((4, 9), (4, 16), (3, 12))
+    ]
+
+
+@zoo("transformers", labelled_texts)
+def t5_with_labels() -> nn.Module:
+    """Its decoder reads the labels, shifted by an assignment to a slice; the loss is among the outputs."""
+    return hf("T5ForConditionalGeneration", "T5Config", vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=2,
+              num_heads=2, use_cache=False)  # fmt: skip
+
+
+@zoo("transformers", labelled_texts)
+def llama_with_labels() -> nn.Module:
+    """The labels are no inputs of an export, since the logits need none."""
+    return hf("LlamaForCausalLM", "LlamaConfig", vocab_size=100, num_key_value_heads=1, use_cache=False, **SMALL)
+
+
 @zoo("transformers", pairs_of_texts)
 def bart() -> nn.Module:
     return hf("BartModel", "BartConfig", vocab_size=100, d_model=32, encoder_layers=1, decoder_layers=1,

@@ -68,7 +68,7 @@ def page(rows: Sequence[Row]) -> str:
         "Written by `make zoo`; do not edit. Each model has small random weights; the shapes of its inputs are derived "
         "from the batches of a loader, none is written by hand. The result is the relative norm of the difference to "
         "eager PyTorch, the worst of the smallest, the usual, the largest and one other size, computed on a CPU with "
-        "the graphs that the engines were built from in place of the engines.",
+        "the networks that the engines were built from evaluated in place of the engines.",
         "",
         f"{len(made)} of {len(rows)} models have an artifact. With {versions}.",
         "",

@@ -1,7 +1,7 @@
 """Every model of the zoo becomes an artifact that computes what the model does, or there is a good reason.
 
-Engines need a GPU to run. Here the archive is loaded as Windows would load it, and the very graphs that its engines
-were built from stand in for them; ``tests/gpu/test_zoo_rehearsal.py`` runs the engines themselves.
+Engines need a GPU to run. Here the archive is loaded as Windows would load it, and in place of its engines the networks
+that they were built from are evaluated; ``tests/gpu/test_zoo_rehearsal.py`` runs the engines themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.simulation import partitions_kept
+from support.evaluating import networks_kept, networks_to_call
 from support.stand_in import StandIn
 from zoo.entry import Entry
 from zoo.exporting import SIZES, Exported, allowed, call, difference, export
@@ -34,7 +34,7 @@ def test_zoo(entry: Entry, tmp_path: Path, zoo_rows: dict[str, Row]) -> None:
     started = time.perf_counter()
     row = zoo_rows[entry.name] = Row(entry)
     try:
-        with partitions_kept() as partitions:
+        with networks_kept() as networks:
             exported = export(entry, tmp_path)
     except LightningTrtError as error:
         row.reason = f"{type(error).__name__}: {error}"
@@ -45,7 +45,7 @@ def test_zoo(entry: Entry, tmp_path: Path, zoo_rows: dict[str, Row]) -> None:
         return
     row.exported(exported)
     assert entry.refused is None, f"there was to be no artifact: {entry.refused}"
-    loaded = StandIn(exported.artifact, partitions).load()
+    loaded = StandIn(exported.artifact, networks_to_call(networks)).load()
     row.errors = {size: compare(loaded, exported, size) for size in SIZES}
     loads_with_torch(exported)
 

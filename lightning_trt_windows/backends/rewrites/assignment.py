@@ -73,6 +73,9 @@ def _slice_scatter(x: Tensor, source: Tensor, dim: int = 0, start: Any = None, e
         inside = inside & (behind % step == 0)
         behind = torch.div(behind, step, rounding_mode="floor")
     behind = torch.where(inside, behind, torch.zeros_like(behind))
+    if not isinstance(source.shape[dim], int):
+        # at the smallest sizes the part may be empty, of which no row can be taken, be it one that is not used
+        source = torch.cat([source, x.narrow(dim, 0, 1)], dim)
     return torch.where(_along(inside, dim, x.dim()), source.index_select(dim, behind), x)
 
 
@@ -111,7 +114,10 @@ def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
 
 def _index_put(x: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Any:
     masks = [index for index in indices if index is not None]
-    if accumulate or len(masks) != 1 or len(indices) != 1 or masks[0].dtype is not torch.bool or values.numel() != 1:
+    if accumulate or len(masks) != 1 or len(indices) != 1 or masks[0].dtype is not torch.bool:
+        return NotImplemented
+    # how many values there are may depend on the mask, as in x[x > 0] *= 2
+    if any(not isinstance(size, int) or size != 1 for size in values.shape):
         return NotImplemented
     mask = masks[0]
     chosen = mask.reshape([*mask.shape, *[1] * (x.dim() - mask.dim())])

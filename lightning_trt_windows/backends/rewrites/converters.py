@@ -106,21 +106,29 @@ def _where(blocks: Upstream) -> Converter:
 
 
 def _cumsum(blocks: Upstream) -> Converter:
-    """Upstream adds integers in float32, in a loop."""
+    """Upstream adds in a loop, integers in float32, and cannot where there is nothing to add."""
 
     def convert(context: Any, target: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> Any:
         network = _Network(blocks, context, name)
-        x = network.cast(network.tensor(args[0], "input"), blocks.trt.int64, "as_int64")
+        x = network.tensor(args[0], "input")
+        given = x.dtype
+        floating = given in (blocks.trt.float32, blocks.trt.float16, blocks.trt.bfloat16)
+        # as eager does: the half types are summed in float32
+        x = network.cast(x, blocks.trt.float32 if floating else blocks.trt.int64, "wide")
         axis = network.tensor(np.array(args[1] % len(x.shape), dtype=np.int64), "axis")
         layer = network.net.add_cumulative(x, axis, blocks.trt.CumulativeOperation.SUM, False, False)
-        return network.named(layer, "cumsum")
+        total = network.named(layer, "cumsum")
+        return network.cast(total, given, "as_given") if floating else total
 
     return convert
 
 
-def _sums_integers(node: Node) -> bool:
+def _sums(node: Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dtype in (torch.int64, torch.int32) and value.dim() > 0
+    return isinstance(value, torch.Tensor) and value.dtype in _SUMMED and value.dim() > 0
+
+
+_SUMMED = {torch.int64, torch.int32, torch.float32, torch.float16, torch.bfloat16}
 
 
 def _gather(blocks: Upstream) -> Converter:
@@ -174,7 +182,7 @@ def _expression(size: Any) -> Any:
 
 _CONVERTERS: dict[Any, tuple[Callable[[Upstream], Converter], Callable[[Node], bool]]] = {
     aten.where.self: (_where, lambda node: True),
-    aten.cumsum.default: (_cumsum, _sums_integers),
+    aten.cumsum.default: (_cumsum, _sums),
     aten.gather.default: (_gather, _gathers),
     aten.select.int: (_select, lambda node: True),
 }

@@ -1,4 +1,4 @@
-"""Tensors that are made: where they are made on the device of what they are like, and hold zeros instead of nothing.
+"""Tensors that are made, or repeated: on the device of what they are like, with zeros instead of nothing.
 
 Upstream makes them on its default device, a GPU, and refuses the module where there is none.
 """
@@ -45,10 +45,16 @@ def _empty(
     return torch.zeros(size, dtype=dtype, device=device)
 
 
+def _repeat(x: Tensor, repeats: Any) -> Any:
+    """A number that is repeated along no axis is itself; upstream makes a slice of no axes, which gives anything."""
+    return NotImplemented if len(repeats) else x.clone()
+
+
 FACTORIES = {
     aten.empty_like.default: _empty_like,
     aten.empty_permuted.default: _empty_in_an_order,
     aten.empty_strided.default: _empty_in_an_order,
     aten.empty.memory_format: _empty,
+    aten.repeat.default: _repeat,
 }
-"""Operator to its decomposition."""
+"""Operator to its decomposition; ``NotImplemented`` leaves a case as it is."""

@@ -1,4 +1,4 @@
-"""Nodes that no engine holds: float64, complex numbers, floating numbers made of sizes, random numbers."""
+"""Nodes that no engine holds: of float64, complex and random numbers, numbers made of sizes, pairs of rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def of_types_without_engines(module: GraphModule, *, takes_double: bool) -> froz
     for node in module.graph.nodes:
         if node.op == "call_function":
             dtypes = {value.dtype for value in _tensors([node, *node.all_input_nodes])}
-            if draws_random_numbers(node) or _power_of_integers(node):
+            if draws_random_numbers(node) or _power_of_integers(node) or _pairs_of_rows(node):
                 names.add(node.name)
             if any(dtype.is_complex for dtype in dtypes) or (torch.float64 in dtypes and not takes_double):
                 names.add(node.name)
@@ -59,6 +59,14 @@ def _power_of_integers(node: Node) -> bool:
     value = node.meta.get("val")
     power = isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket is torch.ops.aten.pow
     return power and isinstance(value, Tensor) and not value.is_floating_point()
+
+
+def _pairs_of_rows(node: Node) -> bool:
+    """Upstream collects distances of pairs in a loop, which cannot give nothing, as of one row."""
+    if node.target is not torch.ops.aten._pdist_forward.default:
+        return False
+    value = node.args[0].meta.get("val") if isinstance(node.args[0], Node) else None
+    return isinstance(value, Tensor) and (isinstance(value.shape[0], torch.SymInt) or value.shape[0] < 2)
 
 
 def _tensors(nodes: list[Node]) -> Iterator[Any]:

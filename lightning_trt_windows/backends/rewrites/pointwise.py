@@ -178,6 +178,32 @@ def _floor_divide(x: Any, y: Any) -> Any:
     return torch.floor(x.to(torch.get_default_dtype()) / y)
 
 
+def _truncated(x: Tensor) -> Any:
+    """Upstream divides by 1, which rounds to the nearest number in the half types."""
+    if not x.is_floating_point():
+        return x.clone()
+    return torch.where(x < 0, torch.ceil(x), torch.floor(x))
+
+
+def _remainder(x: Tensor, y: Tensor) -> Any:
+    """In float32, as PyTorch does: a quotient that bfloat16 rounds to a whole number leaves nothing over."""
+    dtype = torch.result_type(x, y)
+    if dtype not in (torch.float16, torch.bfloat16):
+        return NotImplemented
+    return torch.remainder(x.float(), y.float()).to(dtype)
+
+
+def _remainder_of_number(x: Tensor, y: Any) -> Any:
+    if x.dtype not in (torch.float16, torch.bfloat16):
+        return NotImplemented
+    return torch.remainder(x.float(), y).to(x.dtype)
+
+
+def _remainder_by(number: Any, y: Tensor) -> Tensor:
+    """No converter takes a number first."""
+    return torch.remainder(torch.full([], number, dtype=torch.result_type(y, number), device=y.device), y)
+
+
 def _grid_sample(x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Any:
     """In float32, as CUDA does: coordinates in bfloat16 are off by pixels."""
     if x.dtype not in (torch.float16, torch.bfloat16):
@@ -204,6 +230,10 @@ POINTWISE = {
     aten.rsqrt.default: _rsqrt,
     aten.pow.Tensor_Scalar: _power,
     aten.ldexp.Tensor: _ldexp,
+    aten.trunc.default: _truncated,
+    aten.remainder.Tensor: _remainder,
+    aten.remainder.Scalar: _remainder_of_number,
+    aten.remainder.Scalar_Tensor: _remainder_by,
 }
 """Operator to its decomposition; ``NotImplemented`` leaves a case as it is."""
 for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):

@@ -16,9 +16,14 @@ _MOST_BOUNDARIES = 4096
 _LONGEST_PRODUCT = 4096
 
 
+def _numbers(x: Tensor) -> Tensor:
+    """Flags as numbers: an order of flags is not known to the search for a place."""
+    return x.to(torch.int32) if x.dtype is torch.bool else x
+
+
 def _max_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
     return (
-        (x.amax(dim, keepdim), x.argmax(dim, keepdim))
+        (x.amax(dim, keepdim), _numbers(x).argmax(dim, keepdim))
         if x.dim()
         else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
     )
@@ -26,7 +31,7 @@ def _max_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
 
 def _min_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
     return (
-        (x.amin(dim, keepdim), x.argmin(dim, keepdim))
+        (x.amin(dim, keepdim), _numbers(x).argmin(dim, keepdim))
         if x.dim()
         else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
     )

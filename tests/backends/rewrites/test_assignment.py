@@ -87,3 +87,11 @@ def test_scatter() -> None:
             torch.arange(12.0).reshape(4, 3),
             fallback=("aten.scatter_reduce.two",),
         )
+
+
+def test_what_a_mask_chooses() -> None:
+    """As many values as the mask has true ones, which may be none; they are looked up and put back in PyTorch."""
+    may = ("aten.clone.default", "aten.index.Tensor", "aten.index_put.default")
+    doubled = assigned("x[x > 0] *= 2")
+    check_values(doubled, X, dims=({0: BATCH},), fallback=may)
+    check_values(doubled, -X.abs(), dims=({0: BATCH},), fallback=may)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from support.evaluating import check_values, compile_module
+from support.evaluating import check_values, compile_module, differences
 from torch.export import Dim
 
 from lightning_trt_windows._compat.torch_tensorrt import upstream
@@ -32,6 +33,18 @@ def test_sums_of_integers() -> None:
     check_values(
         lambda i: ((i + 2**26).cumsum(-1), (i + 2**26).cumsum(0), (i > 2).cumsum(1)), WHOLE, dims=({0: BATCH},)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_sums_of_floating_numbers(dtype: torch.dtype) -> None:
+    """Along either axis, in real engines, and without a loop."""
+    x = torch.linspace(-2, 3, 20).reshape(4, 5).to(dtype)
+    evaluated = compile_module(lambda x: (x.cumsum(-1) * 2, x.cumsum(0) * 2), x, dims=({0: BATCH},), build=True)
+    assert not evaluated.compiled.fallback_ops
+    assert "CUMULATIVE" in evaluated.layers() and "LOOP_OUTPUT" not in evaluated.layers()
+    for rows in (1, 3, 8):
+        given = x[torch.arange(rows) % 4]
+        assert differences(evaluated, lambda x: (x.cumsum(-1) * 2, x.cumsum(0) * 2), given, tolerance=1e-2) == []
 
 
 def test_rows_from_the_end() -> None:

@@ -18,6 +18,13 @@ def test_made_and_filled() -> None:
     check_values(lambda x: torch.empty(5, 1).fill_(2.0).T + x, X)
 
 
+def test_repeated_along_no_axis() -> None:
+    """A number stays what it is; along new axes it is repeated."""
+    number = torch.tensor(3.0)
+    check_values(lambda n, x: (torch.tile(n, ()), x * 2.0), number, X)
+    check_values(lambda n, x: (torch.tile(n, (2, 3)), x * 2.0), number, X)
+
+
 def test_boxes() -> None:
     """Corners of boxes, as detection heads write them into an empty tensor."""
 

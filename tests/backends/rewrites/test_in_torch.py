@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from support.evaluating import check_values, compile_module
+from torch.export import Dim
 
 from lightning_trt_windows.errors import CompileError
 
+ROWS = Dim("rows", min=3, max=8)
 X = torch.linspace(-2, 3, 20).reshape(4, 5)
 
 
@@ -28,6 +30,12 @@ def test_random_numbers_stay_in_pytorch() -> None:
     """An engine would hold the numbers of its build."""
     evaluated = compile_module(lambda x: x * 2 + torch.rand_like(x), X)
     assert not torch.equal(evaluated(X), evaluated(X))
+
+
+def test_pairs_of_rows() -> None:
+    """Of a number of rows that varies, which may be one, and that has no pairs."""
+    may = ("aten._pdist_forward.default",)
+    check_values(lambda x: (torch.pdist(x * 2) * 2, x * 3), X, dims=({0: ROWS},), fallback=may)
 
 
 def test_complex_numbers() -> None:

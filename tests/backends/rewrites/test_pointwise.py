@@ -86,3 +86,10 @@ def test_powers_of_flags() -> None:
     check_values(
         lambda x: (x**True, x**False, (x**2) + 1, torch.pow(x, True) & x), X > 0, dims=({0: BATCH},), fallback=may
     )
+
+
+def test_whole_parts_and_remainders_of_half_types() -> None:
+    """As eager gives them, which computes in float32."""
+    for dtype in (torch.bfloat16, torch.float16):
+        x, y = torch.linspace(-9, 9, 36).to(dtype), torch.linspace(4, 3, 36).to(dtype)
+        check_values(lambda x, y: (torch.trunc(x * 1), torch.remainder(x, y), x % 2.5, 7 % y), x, y)

@@ -55,3 +55,11 @@ def test_recurrent_cells() -> None:
     """Cells run in one engine: upstream has no converter for the split that they make."""
     check_values(nn.LSTMCell(5, 3), X)
     check_values(nn.GRUCell(5, 3), X)
+
+
+def test_places_of_flags() -> None:
+    """The largest and the smallest of booleans."""
+    flags = torch.tensor([[False, True, False], [False, False, False], [True, True, True]])
+    check_values(
+        lambda x: (x.max(1), x.min(1, keepdim=True)), flags, fallback=("aten.amax.default", "aten.amin.default")
+    )
