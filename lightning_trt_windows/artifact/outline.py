@@ -79,6 +79,8 @@ class EngineCall:
     """Origins in the order of the engine's input bindings."""
     output_types: tuple[str, ...]
     """Dtype of each of the engine's outputs."""
+    output_shapes: tuple[tuple[int | None, ...], ...] = ()
+    """Shape of each; ``None`` for an axis that varies."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,9 @@ class _Reader:
             if node["target"] == ENGINE:
                 results = _names(node["outputs"])
                 types = tuple(_DTYPES[graph["tensor_values"][name]["dtype"]][0] for name in results)
-                call = self._call(node["inputs"], types)
+                sizes = (graph["tensor_values"][name]["sizes"] for name in results)
+                shapes = tuple(tuple(size.get("as_int") for size in shape) for shape in sizes)
+                call = self._call(node["inputs"], types, shapes)
                 calls.append(call)
                 for number, name in enumerate(results):
                     self._origins[name] = Origin("engine", call.engine, number)
@@ -207,7 +211,12 @@ class _Reader:
         if tensors != len(self._manifest.inputs):
             raise ValueError(f"it has {tensors} inputs, the manifest {len(self._manifest.inputs)}")
 
-    def _call(self, arguments: Sequence[Mapping[str, Any]], output_types: tuple[str, ...]) -> EngineCall:
+    def _call(
+        self,
+        arguments: Sequence[Mapping[str, Any]],
+        output_types: tuple[str, ...],
+        output_shapes: tuple[tuple[int | None, ...], ...],
+    ) -> EngineCall:
         texts = (argument["arg"].get("as_string") for argument in arguments[1:])
         (engine,) = (self._tokens[text] for text in texts if text in self._tokens)
         ((_, given),) = arguments[0]["arg"].items()
@@ -215,7 +224,7 @@ class _Reader:
         bindings = self._manifest.engines[engine].inputs
         if len(inputs) != len(bindings):
             raise ValueError(f"it gives {len(inputs)} tensors to an engine with {len(bindings)} input bindings")
-        return EngineCall(engine, inputs, output_types)
+        return EngineCall(engine, inputs, output_types, output_shapes)
 
     def _origin(self, argument: Mapping[str, Any]) -> Origin:
         ((kind, content),) = argument.items()

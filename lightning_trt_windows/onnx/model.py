@@ -274,9 +274,11 @@ class _Writer:
         from onnx import helper
 
         record = self._manifest.engines[call.engine]
-        for binding, dtype in zip(record.outputs, call.output_types):
-            if binding not in outputs:  # the node's own schema leaves the type of what it gives open
-                self._between.append(_info(binding, dtype, None))
+        shapes = call.output_shapes or [None] * len(record.outputs)
+        for binding, dtype, shape in zip(record.outputs, call.output_types, shapes):
+            # the node's own schema leaves open what it gives, and without a rank ONNX Runtime may take Shape for empty
+            if binding not in outputs:
+                self._between.append(_info(binding, dtype, None if shape is None else list(shape)))
         for origin, binding in zip(call.inputs, record.inputs):
             self._copy(self._value(origin), binding)
         node = helper.make_node(
