@@ -74,7 +74,7 @@ def shape_that_changes(
                     continue
                 own = next(names) if spec.kind is InputKind.USER_INPUT else [None] * said.dim()
                 shape = [
-                    sizes[name] if name in sizes else n if isinstance(n, int) else n.node.hint
+                    sizes[name] if name is not None and name in sizes else n if isinstance(n, int) else n.node.hint
                     for n, name in zip(said.shape, own, strict=True)
                 ]
                 values.append(torch.empty(shape, dtype=said.dtype, device=said.device))

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from conformance.__main__ import samples_of, tasks
 from conformance.cases import _Together, _varying
+from conformance.running import samples_of, tasks
 from conformance.samples import Sample
 from parts import Work, main
 from support.evaluating import Evaluated, compile_evaluated
