@@ -34,7 +34,15 @@ def record(model: str, *, artifacts: int = 1, equal: bool = True, error: str = "
     runs = {"train_end": run(artifacts), "checkpoint": run(artifacts)}
     if way_on is not None:
         runs["way_on"] = {**run(way_on), "arguments": "method='net'"}
-    return {"project": "a_b", "model": model, "versions": {"a-b": "1"}, "steps": "", "note": "", "runs": runs}
+    return {
+        "key": f"a_b.{model}",
+        "project": "a_b",
+        "model": model,
+        "versions": {"a-b": "1"},
+        "steps": "",
+        "note": "",
+        "runs": runs,
+    }
 
 
 def test_what_counts() -> None:
@@ -47,9 +55,11 @@ def test_what_counts() -> None:
 def test_the_page_counts_what_there_is(tmp_path: Path) -> None:
     """Projects that give something, models, refusals and their ways on; cells stay cells."""
     page = tmp_path / "projects.md"
-    write_page(page, [record("one"), record("two", artifacts=0, way_on=2), record("three", artifacts=0, way_on=0)])
+    records = [record("one"), record("two", artifacts=0, way_on=2), record("three", artifacts=0, way_on=0)]
+    write_page(page, records, ["a_b.one", "a_b.four"])
     text = page.read_text(encoding="utf-8")
     assert "1 of 1 projects give artifacts with the plain callback, 0 of them for each of their models" in text
+    assert "Not run for this page: a_b.four." in text
     assert "1 of 3 models do" in text and "2 models that are refused 1 have a way on" in text
     assert "| a-b 1 | one | yes, 1 engine | x float32[1..4..4, 3] | gather | 2e-07 (min, opt) | equal | none |" in text
     assert "| a-b 1 | two | with the way on |" in text and "| method='net' |" in text

@@ -180,7 +180,7 @@ def main() -> int:
     keys = [f"{name}.{model}" for name, file in there.items() for model in models_in(file)]
     records = [done[key] for key in keys if key in done]
     if arguments.page:
-        write_page(arguments.page, records)
+        write_page(arguments.page, records, keys)
     return int(any(run["error"] or not run["equal"] for r in records for run in r.get("runs", {}).values()))
 
 

@@ -28,9 +28,16 @@ def harmed(record: Mapping[str, Any]) -> bool:
     return any(run["error"] or (not run["equal"] and record.get("reproducible", True)) for run in runs)
 
 
-def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write the tables of all ``records`` to ``path``."""
+def write_page(path: Path, records: Sequence[dict[str, Any]], wanted: Sequence[str] = ()) -> None:
+    """Write the tables of all ``records`` to ``path``.
+
+    Args:
+        path: The page.
+        records: What was found.
+        wanted: Keys of all models that there are; those without a record are named.
+    """
     tried = [record for record in records if record.get("runs")]
+    left = sorted(set(wanted) - {record["key"] for record in tried})
     projects: dict[str, list[dict[str, Any]]] = {}
     for record in tried:
         projects.setdefault(record["project"], []).append(record)
@@ -56,6 +63,7 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
         f"bit. Of {len(refused)} models that are refused {len(way_on)} have a way on that was tried and gave an "
         "artifact.",
         "",
+        *([f"Not run for this page: {', '.join(left)}.", ""] if left else []),
         "*In PyTorch* are the operators that stay there, between the engines. *Checked* is the largest relative error "
         "of the comparison with the module that every export makes before engines are built, on the CPU, and its "
         "sizes. *Steps* are what a user has to do besides adding the callback. Networks are small and have random "
