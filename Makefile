@@ -8,6 +8,9 @@ ARGS =
 WORKERS = 2
 
 INSTALLED := $(VENV)/.installed
+# what the demo needs and no more: no loggers, servers, documentation
+INSTALLED_DEMO := $(VENV)/.installed-demo
+comma := ,
 UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
@@ -37,10 +40,11 @@ help: ## say what there is
 	@echo "make types   check types with mypy"
 	@echo "make clean   remove the virtual environments and what the demo made"
 	@echo ""
-	@echo "The first of them installs what is needed into $(VENV): about 8 GB, a few minutes. No GPU is needed."
+	@echo "The first of them installs what is needed into $(VENV), in a few minutes: about 6 GB for the demo, 8 GB for the rest."
+	@echo "No GPU is needed."
 	@echo "PYTHON=python3.12 chooses another Python; 3.10 to 3.13 will do."
 
-demo: $(INSTALLED)
+demo: $(INSTALLED_DEMO)
 	@$(VENV)/bin/python examples/digits.py $(ARGS)
 
 # the picture in the README: the report of the demo, drawn by an installed Chromium
@@ -119,8 +123,8 @@ clean:
 	rm -rf $(VENV) .nox demo_runs
 
 # The mark "unfinished" stands from the first step to the last, so that an installation that was interrupted is made anew,
-# in whatever state it left its files; pip's cache spares the second download.
-$(INSTALLED): pyproject.toml
+# in whatever state it left its files; pip's cache spares the second download. $(1): extras, $(2): size on disk
+define INSTALL
 	@$(PYTHON) -c '' 2>/dev/null || { \
 	  echo "'$(PYTHON)' does not run here. Choose a Python from 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -131,10 +135,20 @@ $(INSTALLED): pyproject.toml
 	  echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@if [ -e $(UNFINISHED) ]; then \
 	  echo "The last installation into $(VENV) did not finish: starting it over."; rm -rf $(VENV); fi
-	@echo "Installing PyTorch, Torch-TensorRT-RTX and Lightning into $(VENV): about 8 GB on disk."
+	@echo "Installing $(2)."
 	@echo "This takes a few minutes, once; towards the end pip copies files and says nothing for a while."
 	@mkdir -p $(VENV) && touch $(UNFINISHED)
 	@$(PYTHON) -m venv $(VENV)
-	@$(IN_VENV) pip install --disable-pip-version-check --editable '.[$(EXTRAS)]'
-	@rm $(UNFINISHED) && touch $(INSTALLED)
+	@$(IN_VENV) pip install --disable-pip-version-check --editable '.[$(1)]'
+	@rm $(UNFINISHED)
+endef
+
+$(INSTALLED): pyproject.toml
+	$(call INSTALL,$(EXTRAS),PyTorch$(comma) Torch-TensorRT-RTX$(comma) Lightning and what the tests need into $(VENV): about 8 GB on disk)
+	@touch $(INSTALLED) $(INSTALLED_DEMO)
+	@echo "Installed."
+
+$(INSTALLED_DEMO): pyproject.toml
+	$(call INSTALL,rtx$(comma)demo,PyTorch$(comma) Torch-TensorRT-RTX and Lightning into $(VENV): about 6 GB on disk)
+	@touch $(INSTALLED_DEMO)
 	@echo "Installed."

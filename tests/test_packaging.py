@@ -135,11 +135,16 @@ def test_metadata_needs_nothing_unless_an_extra_is_asked_for(wheel: Path) -> Non
     requirements = metadata.get_all("Requires-Dist") or []
     assert [r for r in requirements if "extra ==" not in r] == []
     assert sorted(metadata.get_all("Provides-Extra") or []) == [
+        "cli",
+        "dask",
+        "demo",
         "dev",
         "load",
         "onnx",
         "rtx",
+        "s3",
         "sign",
+        "slurm",
         "tensorrt",
         "verify",
     ]

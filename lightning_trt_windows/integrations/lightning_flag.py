@@ -80,7 +80,7 @@ def add_windows_export(parser: LightningArgumentParser) -> None:
     if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _JSONARGPARSE:
         raise EnvironmentMismatchError(
             f"--{FLAG} needs jsonargparse {'.'.join(map(str, _JSONARGPARSE))} or newer, found {found}: "
-            'pip install --upgrade "jsonargparse[signatures]". WindowsExport among trainer.callbacks works with any'
+            'pip install --upgrade "lightning-trt-windows[cli]". WindowsExport among trainer.callbacks works with any'
         )
     group = parser.add_argument_group("Engines for Windows beside the checkpoints")
     group.add_argument(

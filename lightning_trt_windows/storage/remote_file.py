@@ -245,7 +245,10 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]  # it has no types
     except (ImportError, ValueError) as error:
-        raise ConfigurationError(f"{url}: {error}; install what fsspec needs for it, or check its spelling") from error
+        extra = ', pip install "lightning-trt-windows[s3]",' if url.startswith(("s3:", "s3a:")) else ""
+        raise ConfigurationError(
+            f"{url}: {error}; install what fsspec needs for it{extra} or check its spelling"
+        ) from error
 
 
 def temporary_directory() -> Path:

@@ -44,8 +44,16 @@ def named_executor(
     try:
         return make[kind](rest)
     except ImportError as error:
-        package = {"dask": "distributed"}.get(kind, kind)
-        raise EnvironmentMismatchError(f"executor {name!r} needs {package}: pip install {package}") from error
+        package, install = _PACKAGES[kind]
+        raise EnvironmentMismatchError(f"executor {name!r} needs {package}: pip install {install}") from error
+
+
+_PACKAGES = {
+    "dask": ("distributed", '"lightning-trt-windows[dask]"'),
+    "submitit": ("submitit", '"lightning-trt-windows[slurm]"'),
+    "loky": ("loky", "loky"),
+}
+"""What an executor needs, and what brings it."""
 
 
 class _DaskExecutor(Executor):
