@@ -14,6 +14,7 @@ from lightning_trt_windows.artifact.description import Description, as_text, des
 from lightning_trt_windows.artifact.engine_header import EngineHeader, read_header
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import Manifest
+from lightning_trt_windows.artifact.notebook import as_html
 from lightning_trt_windows.artifact.onnx_files import onnx_issues
 from lightning_trt_windows.artifact.outline import ENGINE
 from lightning_trt_windows.errors import ArtifactError
@@ -78,6 +79,10 @@ class Inspection:
 
     def __str__(self) -> str:
         return as_text(self.description())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self.description())
 
 
 def inspect(path: str | os.PathLike[str], *, check: bool = False) -> Inspection:

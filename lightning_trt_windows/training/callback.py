@@ -187,6 +187,11 @@ class WindowsExport(Callback):
         self._outbox.collect()
         return self._outcomes.failures
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        self._outbox.collect()
+        return self._outcomes.as_html()
+
     def __reduce__(self) -> Any:
         """Pickle the settings, and nothing of a run. An executor that is an object stays behind: its default goes."""
         arguments = dict(self._arguments)

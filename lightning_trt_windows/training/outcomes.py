@@ -8,14 +8,27 @@ from pathlib import Path
 
 from lightning_trt_windows._compat.lightning import rank_zero_info, rank_zero_warn
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.description import Description, Section
+from lightning_trt_windows.artifact.notebook import as_html
 from lightning_trt_windows.artifact.onnx_files import why_no_onnx
 from lightning_trt_windows.builds.queue import Failure
-from lightning_trt_windows.progress.display import Display, first_words, summary_row
+from lightning_trt_windows.progress.display import HEADER, Display, first_words, summary_row
 from lightning_trt_windows.storage.remote_file import RemoteFile
 from lightning_trt_windows.training.events import Listener
 from lightning_trt_windows.verification.at_export import failure_of
 
 __all__ = ["Outcomes"]
+
+
+class ArtifactList(list[Artifact]):
+    """A list whose text is one line for each artifact, and in a notebook a small table."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self)) or "[]"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(Description("", (_artifacts(self),))) if self else "no artifacts"
 
 
 class Outcomes(Listener):
@@ -27,7 +40,7 @@ class Outcomes(Listener):
 
     def __init__(self, on_error: str) -> None:
         self.on_error = on_error
-        self.artifacts: list[Artifact] = []
+        self.artifacts: list[Artifact] = ArtifactList()
         """Artifacts that exist, newest last. Always the same list, which copies of the callback share."""
         self.failures: list[Failure] = []
         self.new_artifacts: list[Artifact] = []
@@ -38,6 +51,13 @@ class Outcomes(Listener):
         """Count from here: what has failed until now is of an earlier run."""
         self._earlier = len(self.failures)
         self.new_artifacts = []
+
+    def as_html(self) -> str:
+        """What a notebook shows of the callback."""
+        failed = tuple((f.checkpoint.name if f.checkpoint else "this run", _reason(f)) for f in self.failures)
+        sections = [_artifacts(self.artifacts)] if self.artifacts else []
+        sections += [Section("Failures", failed, bad=True)] if failed else []
+        return as_html(Description("WindowsExport" if sections else "WindowsExport: no artifacts yet", tuple(sections)))
 
     @property
     def new_failures(self) -> list[Failure]:
@@ -90,3 +110,7 @@ class Outcomes(Listener):
 
 def _reason(failure: Failure) -> str:
     return f"{type(failure.error).__name__}: {first_words(str(failure.error))}"
+
+
+def _artifacts(artifacts: list[Artifact]) -> Section:
+    return Section("", tuple(map(summary_row, artifacts)), heads=tuple(HEADER), numbers=(1, 2, 3, 4))
