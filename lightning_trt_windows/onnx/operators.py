@@ -104,14 +104,14 @@ def _check_installed(artifact: Artifact) -> None:
         raise EnvironmentMismatchError(
             f"part of {artifact.path.name} runs in PyTorch, and translating that into ONNX needs PyTorch, which is not "
             "installed here. Export with formats=('ep', 'onnx'), which writes the model where PyTorch is, or run "
-            "`lightning-trt-windows onnx` there: pip install 'lightning-trt-windows[rtx,onnx]'"
+            '`lightning-trt-windows onnx` there: pip install "lightning-trt-windows[rtx,onnx]"'
         ) from error
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise EnvironmentMismatchError(
             f"part of {artifact.path.name} runs in PyTorch, and translating that into ONNX needs the package "
-            "onnxscript: pip install 'lightning-trt-windows[onnx]'"
+            'onnxscript: pip install "lightning-trt-windows[onnx]"'
         ) from error
 
 
