@@ -187,6 +187,12 @@ def _keep_needed(graph: dict[str, Any], wanted: Sequence[str]) -> None:
 
 def _named(tree: Any) -> Iterator[str]:
     """All values that stand somewhere in ``tree``."""
+    for part in _objects(tree):
+        yield from (str(part[key]) for key in ("name", "as_name") if isinstance(part.get(key), str))
+
+
+def _objects(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object in ``tree``, at any depth; without recursion, for a file may nest as it likes."""
     pending = [tree]
     while pending:
         part = pending.pop()
@@ -194,7 +200,7 @@ def _named(tree: Any) -> Iterator[str]:
             pending.extend(part)
         elif isinstance(part, dict):
             pending.extend(part.values())
-            yield from (str(part[key]) for key in ("name", "as_name") if isinstance(part.get(key), str))
+            yield part
 
 
 def _call_with_leaves(program: dict[str, Any], inputs: int, outputs: int) -> None:
@@ -213,15 +219,9 @@ def _call_with_leaves(program: dict[str, Any], inputs: int, outputs: int) -> Non
 
 def _on_the_host(tree: Any) -> None:
     """Devices are those of a PC; here everything is translated without one."""
-    pending = [tree]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, list):
-            pending.extend(part)
-        elif isinstance(part, dict):
-            if part.get("type") == "cuda" and set(part) <= {"type", "index"}:
-                part.update(type="cpu", index=None)
-            pending.extend(part.values())
+    for part in _objects(tree):
+        if part.get("type") == "cuda" and set(part) <= {"type", "index"}:
+            part.update(type="cpu", index=None)
 
 
 def _check_targets(nodes: Iterable[Mapping[str, Any]]) -> None:
@@ -236,16 +236,10 @@ def _check_targets(nodes: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _check_expressions(tree: Any) -> None:
-    pending = [tree]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, list):
-            pending.extend(part)
-        elif isinstance(part, dict):
-            text = part.get("expr_str", "")
-            if not _EXPRESSION.fullmatch(_SYMBOL.sub("", str(text))):
-                raise ValueError(f"it has the size {str(text)[:100]!r}, which is not one of symbols and numbers")
-            pending.extend(part.values())
+    for part in _objects(tree):
+        text = part.get("expr_str", "")
+        if not _EXPRESSION.fullmatch(_SYMBOL.sub("", str(text))):
+            raise ValueError(f"it has the size {str(text)[:100]!r}, which is not one of symbols and numbers")
 
 
 def _archive(file: EpFile, document: Mapping[str, Any]) -> io.BytesIO:
