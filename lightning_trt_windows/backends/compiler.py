@@ -127,8 +127,6 @@ def compile_program(
                 check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
-            if recurrent == "auto" and settings.require_full_compilation:
-                recurrent = "engine"
             slower = faster_in_torch(lowered, recurrent)
             parted, engines, notes, wrong = _build_all(
                 blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent

@@ -105,9 +105,9 @@ def check_formats(settings: ExportSettings, backend: str) -> None:
 
 
 def recurrent_choice(settings: ExportSettings) -> Recurrent:
-    """Where recurrent nets run: a model for ONNX Runtime has them in its engine, unless told otherwise."""
-    is_free = settings.recurrent == "auto"
-    return "engine" if is_free and "onnx" in settings.formats else settings.recurrent
+    """Where recurrent nets run: where all has to be in an engine, or a model for ONNX Runtime is written, they are."""
+    needs_engine = "onnx" in settings.formats or settings.compile_options.get("require_full_compilation")
+    return "engine" if settings.recurrent == "auto" and needs_engine else settings.recurrent
 
 
 def precision_options(settings: ExportSettings) -> dict[str, str]:
