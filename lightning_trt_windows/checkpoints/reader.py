@@ -245,7 +245,8 @@ class CheckpointFile:
     def _unreadable(self, error: Exception) -> CheckpointError:
         if isinstance(error, CheckpointError):
             return error
-        size = self.path.stat().st_size
+        # of the open file: the checkpoint itself may have been deleted meanwhile
+        size = os.fstat(self._opened().fileno()).st_size
         if size == 0:
             return CheckpointError(f"{self.path} is empty: was the disk full, or the training killed, as it was saved?")
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -215,7 +215,10 @@ def _as_the_network_takes_them(evidence: Evidence, subject: Subject, options: Ra
     networks = [part for part in subject.module.children() if next(part.parameters(), None) is not None]
     if not rest or set(variadic) > {inspect.Parameter.VAR_POSITIONAL} or len(networks) != 1:
         return
-    takes = inspect.signature(networks[0].forward)
+    try:
+        takes = inspect.signature(networks[0].forward)
+    except (TypeError, ValueError):  # of compiled code
+        return
     calls = [
         replace(call, arguments={rest: {k: v for k, v in call.arguments[rest].items() if k in takes.parameters}})
         for call in evidence.calls

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_checkpoint, export_module
 from lightning_trt_windows.backends import get_backend
+from lightning_trt_windows.checkpoints.reader import CheckpointFile
 from lightning_trt_windows.errors import (
     CaptureError,
     CheckpointError,
@@ -145,6 +146,16 @@ class TestCheckpoint:
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match=r"a\.ckpt \(1000 bytes\) cannot be read as a checkpoint"):
             export_checkpoint(checkpoint, Regression)
+
+    def test_deleted_while_it_is_read(self, tmp_path: Path) -> None:
+        """As ``save_top_k`` does: what is wrong with the open file is still said in our own error."""
+        path = tmp_path / "a.ckpt"
+        path.write_bytes(b"hi\n")
+        with CheckpointFile(path) as file:
+            assert file.sha256
+            path.unlink()
+            with pytest.raises(CheckpointError, match=r"a\.ckpt \(3 bytes\) cannot be read as a checkpoint"):
+                file.read(trusted=True)
 
     @pytest.mark.parametrize(
         ("content", "message"),
