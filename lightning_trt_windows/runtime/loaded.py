@@ -16,6 +16,7 @@ from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.runtime.engine_runner import EngineRunner
 from lightning_trt_windows.runtime.input_check import InputCheck
 from lightning_trt_windows.runtime.program_reader import Program
+from lightning_trt_windows.runtime.recurrent_weights import flattened
 from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
 from lightning_trt_windows.runtime.structure import Structure, arguments_of
 
@@ -199,7 +200,8 @@ def assemble(
     """
     # engines are attributes and no modules, whose call would look for hooks
     children: dict[str, Any] = {f"engine_{number}": runner for number, runner in enumerate(runners)}
-    children.update({f"weight_{number}": weight for number, weight in enumerate(program.weights)})
+    weights = {f"weight_{number}": weight for number, weight in enumerate(program.weights)}
+    children.update(weights | flattened(program.graph.graph, weights))
     leaves = program.graph.leaves
     arguments, positional = arguments_of(
         program.in_spec,

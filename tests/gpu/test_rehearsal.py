@@ -185,6 +185,33 @@ def test_like_eager(name: str, batch: int, folder: Path) -> None:
     assert error(load(artifact.path, GPU)(**given), wanted) < 5e-3
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_weights_of_recurrent_nets_are_laid_out_for_cudnn(kind: str, tmp_path: Path) -> None:
+    """Otherwise cuDNN copies them together in each call, and PyTorch says so each time."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = getattr(nn, kind)(8, 16, num_layers=2, batch_first=True, bidirectional=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x.relu() * 2)[0] + 1
+
+    torch.manual_seed(0)
+    module = Net().eval()
+    inputs = {"x": InputSpec((BATCH, 40, 8))}
+    artifact = export_module(module, inputs, tmp_path / "m.windows.ep", recurrent="pytorch")
+    assert artifact.manifest.fallback_ops
+    x = torch.randn(4, 40, 8)
+    with torch.no_grad():
+        wanted = module(x)
+    loaded = load(artifact.path, GPU)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="RNN module weights")
+        found = loaded(x.to(GPU))
+    assert error(found.cpu(), wanted) < 5e-3
+
+
 def test_other_streams(folder: Path) -> None:
     """The engine runs on the caller's stream: after what is in it, before what follows."""
     module, artifact = exported("resnet18", folder)
