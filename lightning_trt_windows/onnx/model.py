@@ -266,8 +266,8 @@ class _Writer:
             self._artifact, [origin.value for origin in wanted], called, self._lines, prefix=_PREFIX
         )
         self._values.update(zip(wanted, operators.outputs))
-        self._nodes.extend(operators.graph.node)
-        self._initializers.update((tensor.name, tensor) for tensor in operators.graph.initializer)
+        self._nodes.extend(operators.nodes)
+        self._initializers.update((tensor.name, tensor) for tensor in operators.initializers)
         return OPSET
 
     def _call(self, call: EngineCall, outputs: set[str], plan: memoryview | None) -> None:

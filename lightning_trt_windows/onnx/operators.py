@@ -1,8 +1,9 @@
 """What PyTorch runs between the engines of an artifact, as operators of ONNX. Needs PyTorch and ``onnxscript``.
 
 The saved program is read without its engines: what an engine gives becomes an input, what it takes an output. What is
-left is one program of operators, which PyTorch's own exporter translates, whatever its parts are; the caller puts the
-engines back between them. Symbolic sizes and their ranges stand in the file and stay as they are.
+left are programs of operators, one before, between and behind engines (``stages``), which PyTorch's own exporter
+translates; the caller puts the engines back between them. Symbolic sizes and their ranges stand in the file and stay
+as they are.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
-from lightning_trt_windows.artifact.outline import ENGINE, GRAPH, read_document
+from lightning_trt_windows.artifact.outline import GRAPH, read_document
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.onnx.stages import Stage, objects_in, results_of, stages_of, values_in
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 __all__ = ["OPSET", "Operators", "read_operators"]
 
@@ -54,8 +56,10 @@ _TARGET = re.compile(r"target=torch\.ops\.([\w.]+)")
 class Operators:
     """The operators of a program, for a graph that has its inputs and its engines."""
 
-    graph: GraphProto
-    """Its values are called as the caller said, all others begin with a prefix."""
+    nodes: tuple[NodeProto, ...]
+    """Their values are called as the caller said, all others begin with a prefix."""
+    initializers: tuple[TensorProto, ...]
+    """Weights and constants."""
     outputs: tuple[str, ...]
     """What the values that were asked for are called in it."""
 
@@ -65,6 +69,9 @@ def read_operators(
 ) -> Operators:
     """Translate what PyTorch runs in the program of ``artifact``.
 
+    What runs before an engine and what runs behind it are translated one after the other. In one piece the exporter
+    would take a size from any input that has it, and so the size for an operator from the engine that waits for it.
+
     Args:
         artifact: Whose hash was checked.
         wanted: Values that operators give and that are needed, by their names in the saved program, each once.
@@ -72,29 +79,51 @@ def read_operators(
         lines: The line of the model that a node comes from, by the node's name; may be empty.
         prefix: What the names of all other values begin with.
 
+    Returns:
+        The operators.
+
     Raises:
         ArtifactError: The archive is damaged.
         ConfigurationError: An operator has no form in ONNX; the message names it and its line.
         EnvironmentMismatchError: PyTorch or ``onnxscript`` is missing.
     """
     _check_installed(artifact)
+    nodes: list[NodeProto] = []
+    initializers: list[TensorProto] = []
+    names = dict(called)
     with EpFile(artifact.path) as file:
         document = read_document(artifact, file)
-        places = _places(document["graph_module"]["graph"]["nodes"], lines)
-        try:
-            inputs = _without_engines(document, wanted)
-            _check_targets(document["graph_module"]["graph"]["nodes"])
-            archive = _archive(file, document)
-        except (LookupError, TypeError, ValueError, StopIteration) as error:
-            reason = f"its program is not one of engines and tensors: {type(error).__name__}: {str(error)[:300]}"
-            raise ArtifactError(artifact.path, [reason]) from error
-    graph = _translated(artifact, archive, places).graph
-    if (len(graph.input), len(graph.output)) != (len(inputs), len(wanted)):
-        raise RuntimeError("PyTorch's exporter changed the number of inputs or outputs")
-    renamed = {value.name: called[name] for value, name in zip(graph.input, inputs)}
-    outputs = tuple(renamed.get(value.name, f"{prefix}{value.name}") for value in graph.output)
-    _rename(graph, renamed, prefix)
-    return Operators(graph, outputs)
+        described = document["graph_module"]["graph"]["nodes"]
+        places = _places(described, lines)
+        with _damage_as_artifact_error(artifact):
+            stages = stages_of(described, wanted)
+        for number, stage in enumerate(stages):
+            with _damage_as_artifact_error(artifact):
+                _check_targets(stage.nodes)
+                part = copy.deepcopy(document)
+                inputs = _only(part, stage)
+                archive = _archive(file, part)
+            graph = _translated(artifact, archive, places).graph
+            if (len(graph.input), len(graph.output)) != (len(inputs), len(stage.gives)):
+                raise RuntimeError("PyTorch's exporter changed the number of inputs or outputs")
+            renamed = {value.name: names[name] for value, name in zip(graph.input, inputs)}
+            own = f"{prefix}{number}/" if number else prefix
+            names.update(
+                (name, renamed.get(value.name, f"{own}{value.name}")) for name, value in zip(stage.gives, graph.output)
+            )
+            _rename(graph, renamed, own)
+            nodes.extend(graph.node)
+            initializers.extend(graph.initializer)
+    return Operators(tuple(nodes), tuple(initializers), tuple(names[name] for name in wanted))
+
+
+@contextlib.contextmanager
+def _damage_as_artifact_error(artifact: Artifact) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        reason = f"its program is not one of engines and tensors: {type(error).__name__}: {str(error)[:300]}"
+        raise ArtifactError(artifact.path, [reason]) from error
 
 
 def _check_installed(artifact: Artifact) -> None:
@@ -123,27 +152,20 @@ def _places(nodes: Iterable[Mapping[str, Any]], lines: Mapping[str, str]) -> dic
         inside = [entry.split(",")[1] for entry in stack.split(";") if entry.count(",") >= 2]
         module = f" (in {inside[-1]})" if inside and inside[-1] else ""
         operator = str(node["target"]).removeprefix("torch.ops.")
-        for name in [str(node.get("name", "")), *_results(node)]:
+        for name in [str(node.get("name", "")), *results_of(node)]:
             found[name] = f"{operator}{lines.get(name) or module}"
     return found
 
 
-def _results(node: Mapping[str, Any]) -> Iterator[str]:
-    for output in node["outputs"]:
-        ((_, content),) = output.items()
-        for part in content if isinstance(content, list) else [content]:
-            if isinstance(part, dict):
-                yield from (str(part[key]) for key in ("name", "as_name") if key in part)
-
-
-def _without_engines(document: dict[str, Any], wanted: Sequence[str]) -> list[str]:
-    """Turn what engines give into inputs, and ``wanted`` into the outputs.
+def _only(document: dict[str, Any], stage: Stage) -> list[str]:
+    """Keep of a program what ``stage`` computes; everything else that it takes becomes an input.
 
     Returns:
-        Names of the inputs that are used.
+        Names of the inputs.
     """
     program = document["graph_module"]
     graph, signature = program["graph"], program["signature"]
+    used = {*values_in([argument["arg"] for node in stage.nodes for argument in node["inputs"]]), *stage.gives}
     given: list[str] = []
     lifted: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for item, spec in zip(graph["inputs"], signature["input_specs"], strict=True):
@@ -154,53 +176,22 @@ def _without_engines(document: dict[str, Any], wanted: Sequence[str]) -> list[st
             given.append(item["as_tensor"]["name"])
         elif kind not in ("user_input", "constant_input"):
             raise ValueError(f"it has an input of the kind {kind}")
+    computed = {name for node in stage.nodes for name in results_of(node)}
     for node in graph["nodes"]:
-        if node["target"] == ENGINE:
-            given.extend(_results(node))
-    graph["nodes"] = [node for node in graph["nodes"] if node["target"] != ENGINE]
-    _keep_needed(graph, wanted)
-    used = {*_named([argument["arg"] for node in graph["nodes"] for argument in node["inputs"]]), *wanted}
+        given.extend(name for name in results_of(node) if name not in computed)
+    graph["nodes"] = list(stage.nodes)
     lifted = [(item, spec) for item, spec in lifted if item["as_tensor"]["name"] in used]
     given = [name for name in given if name in used]
     values = [{"as_tensor": {"name": name}} for name in given]
-    results = [{"as_tensor": {"name": name}} for name in wanted]
+    results = [{"as_tensor": {"name": name}} for name in stage.gives]
     graph["inputs"] = [*(item for item, _ in lifted), *values]
     graph["outputs"] = results
     signature["input_specs"] = [*(spec for _, spec in lifted), *({"user_input": {"arg": value}} for value in values)]
     signature["output_specs"] = [{"user_output": {"arg": value}} for value in results]
-    _call_with_leaves(program, len(given), len(wanted))
+    _call_with_leaves(program, len(given), len(stage.gives))
     _on_the_host(document)
     _check_expressions(document)
     return given
-
-
-def _keep_needed(graph: dict[str, Any], wanted: Sequence[str]) -> None:
-    needed = set(wanted)
-    kept = []
-    for node in reversed(graph["nodes"]):
-        # checks of sizes give nothing and are left out: engines and ONNX Runtime check what they take
-        if needed.intersection(_results(node)):
-            kept.append(node)
-            needed.update(_named([argument["arg"] for argument in node["inputs"]]))
-    graph["nodes"] = kept[::-1]
-
-
-def _named(tree: Any) -> Iterator[str]:
-    """All values that stand somewhere in ``tree``."""
-    for part in _objects(tree):
-        yield from (str(part[key]) for key in ("name", "as_name") if isinstance(part.get(key), str))
-
-
-def _objects(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every JSON object in ``tree``, at any depth; without recursion, for a file may nest as it likes."""
-    pending = [tree]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, list):
-            pending.extend(part)
-        elif isinstance(part, dict):
-            pending.extend(part.values())
-            yield part
 
 
 def _call_with_leaves(program: dict[str, Any], inputs: int, outputs: int) -> None:
@@ -219,7 +210,7 @@ def _call_with_leaves(program: dict[str, Any], inputs: int, outputs: int) -> Non
 
 def _on_the_host(tree: Any) -> None:
     """Devices are those of a PC; here everything is translated without one."""
-    for part in _objects(tree):
+    for part in objects_in(tree):
         if part.get("type") == "cuda" and set(part) <= {"type", "index"}:
             part.update(type="cpu", index=None)
 
@@ -236,7 +227,7 @@ def _check_targets(nodes: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _check_expressions(tree: Any) -> None:
-    for part in _objects(tree):
+    for part in objects_in(tree):
         text = part.get("expr_str", "")
         if not _EXPRESSION.fullmatch(_SYMBOL.sub("", str(text))):
             raise ValueError(f"it has the size {str(text)[:100]!r}, which is not one of symbols and numbers")

@@ -25,6 +25,7 @@ from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatch
 from lightning_trt_windows.onnx import operators
 from lightning_trt_windows.onnx.model import _Writer
 from lightning_trt_windows.onnx.ordering import in_order
+from lightning_trt_windows.onnx.stages import stages_of
 
 
 class Mixed(nn.Module):
@@ -170,6 +171,57 @@ class TestOperators:
         np.testing.assert_array_equal(found, value)
 
 
+class Pyramid(nn.Module):
+    """What an engine needs has a size that it also gives; and one operator's value is needed before and behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Conv2d(2, 3, 3, 4, 1), nn.Conv2d(2, 3, 2, 2)
+        self.merge = nn.Conv2d(3, 3, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        low, high = self.low(x).relu(), self.high(x).relu()
+        shift = low.cumsum(2).mean((2, 3), keepdim=True)
+        up = nn.functional.interpolate(low, size=high.shape[-2:], mode="nearest") + shift
+        merged = self.merge(up) + high
+        return nn.functional.interpolate(merged * 2, size=x.shape[-2:], mode="nearest") * shift
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pyramid, StandIn]:
+    """A module, and its artifact."""
+    torch.manual_seed(0)
+    module = Pyramid().eval()
+    size = DimRange(8, 16, 32, name="height", multiple_of=2)
+    left = ["torch.ops.aten.upsample_nearest2d.vec", "torch.ops.aten.cumsum.default"]
+    options = {"torch_executed_ops": left}
+    inputs = {"x": InputSpec((BATCH, 2, size, 16))}
+    path = tmp_path_factory.mktemp("pyramid") / "pyramid.windows.ep"
+    return module, export_for_test(module, inputs, path, compile_options=options)
+
+
+class TestStages:
+    """Operators before an engine and behind it are translated one after the other."""
+
+    def test_a_size_is_not_taken_from_the_engine_that_waits_for_it(
+        self, pyramid: tuple[Pyramid, StandIn], tmp_path: Path
+    ) -> None:
+        """PyTorch's exporter takes it from any input that has it."""
+        module, stand_in = pyramid
+        assert len(stand_in.artifact.manifest.engines) > 1
+        path = write_onnx(stand_in.artifact, tmp_path).path
+        for batch, height in ((1, 8), (3, 16), (8, 32)):
+            x = torch.randn(batch, 2, height, 16)
+            (found,) = computed(path, stand_in, {"x": x}).values()
+            np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+    def test_tensors_are_computed_once(self, pyramid: tuple[Pyramid, StandIn], tmp_path: Path) -> None:
+        """Also where later stages need them; numbers, as sizes, are computed anew."""
+        nodes = onnx.load(write_onnx(pyramid[1].artifact, tmp_path).path).graph.node
+        assert [node.op_type for node in nodes].count("CumSum") == 1
+        assert len({name for node in nodes for name in node.output}) == sum(len(node.output) for node in nodes)
+
+
 class TestRefusals:
     """What cannot become a model, and what a file must not hold."""
 
@@ -266,5 +318,6 @@ class TestRefusals:
             sizes = (size for entry in graph["tensor_values"].values() for size in entry["sizes"])
             next(size for size in sizes if "as_expr" in size)["as_expr"]["expr_str"] = value
         with pytest.raises(ValueError, match=expected):
-            operators._without_engines(document, [wanted["outputs"][0]["as_tensor"]["name"]])
-            operators._check_targets(graph["nodes"])
+            (stage,) = stages_of(graph["nodes"], [wanted["outputs"][0]["as_tensor"]["name"]])
+            operators._only(document, stage)
+            operators._check_targets(stage.nodes)
