@@ -5,7 +5,8 @@
 A ResNet-18 trains on random images while a checkpoint is saved every 50 steps; both sides save it. They take turns,
 each in processes of its own. Steps are counted from after the first checkpoint to the last one: what the callback does
 in between counts; its one capture, at the first checkpoint, is shown for itself, and waiting for the last builds is not
-counted. Shown as well is for how long the callback blocks a checkpoint: the median and the most of all but the first.
+counted. Shown as well is for how long the callback holds a checkpoint up, the median and the most of all but the first:
+before the file is written, which a GPU with steps left to do does not notice, and after it.
 
 What the module holds besides the network is chosen with ``--module``: nothing (``clean``), a tensor of two million
 elements (``large``), outputs of all steps (``lists``), metrics of each step (``metrics``), a tokenizer and an open file
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
     from lightning_trt_windows import WindowsExport
     from lightning_trt_windows.training.checkpoint_watch import CheckpointWatch
+    from lightning_trt_windows.training.session import Session
 
     steps, every = options.steps, options.every
     held = set(MODULES[1:-1] if options.module == "everything" else (options.module,))
@@ -106,15 +108,20 @@ def run(options: argparse.Namespace) -> None:
     images, labels = torch.rand(20, options.batch, 3, size, size), torch.randint(0, 1000, (20, options.batch))
     data = DataLoader(TensorDataset(images.to(place), labels.to(place)), batch_size=None)
     clock = Clock()
+    # before a checkpoint is written, while a GPU has steps left to do, and afterwards, when it has none
+    ahead: list[float] = []
     blocked: list[float] = []
-    saved = CheckpointWatch.saved
 
-    def timed(*args: Any) -> None:
-        started = time.perf_counter()
-        saved(*args)
-        blocked.append((time.perf_counter() - started) * 1000)
+    def timed(method: Any, times: list[float]) -> Any:
+        def call(*args: Any) -> None:
+            started = time.perf_counter()
+            method(*args)
+            times.append((time.perf_counter() - started) * 1000)
 
-    CheckpointWatch.saved = timed  # type: ignore[method-assign]
+        return call
+
+    Session.save = timed(Session.save, ahead)  # type: ignore[method-assign]
+    CheckpointWatch.saved = timed(CheckpointWatch.saved, blocked)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as directory:
         saver = ModelCheckpoint(directory, filename="{step}", every_n_train_steps=every, save_top_k=-1)
         # builds go on all the time; what is queued is replaced, so that the benchmark need not wait for all of them
@@ -132,7 +139,13 @@ def run(options: argparse.Namespace) -> None:
         return
     first, started, ended = (clock.at[step] for step in (WARM_UP, every + WARM_UP, steps))
     rate = (steps - every - WARM_UP) / (ended - started)
-    measured = {"rate": rate, "first": started - first - every / rate, "made": made, "blocked": blocked[1:]}
+    measured = {
+        "rate": rate,
+        "first": started - first - every / rate,
+        "made": made,
+        "ahead": ahead[1:],
+        "blocked": blocked[1:],
+    }
     print("\n" + json.dumps({**measured, "after": time.perf_counter() - ended}))
 
 
@@ -150,10 +163,11 @@ def compared(options: argparse.Namespace, module: str) -> float:
             found.append(measured["rate"])
             line = f"{side:8} {measured['rate']:8.2f} steps/s"
             if side == "with":
-                blocked = measured["blocked"]
+                ahead, blocked = measured["ahead"], measured["blocked"]
                 line += (
-                    f", the first checkpoint cost {measured['first']:.2f} s more than the others, a later one blocks "
-                    f"{statistics.median(blocked):.0f} ms, at most {max(blocked):.0f}; {measured['made']} artifacts, "
+                    f", the first checkpoint cost {measured['first']:.2f} s more than the others, a later one takes "
+                    f"{statistics.median(ahead):.0f} ms before it is written (at most {max(ahead):.0f}) and "
+                    f"{statistics.median(blocked):.0f} after it (at most {max(blocked):.0f}); {measured['made']} artifacts, "
                     f"{measured['after']:.0f} s after the last step"
                 )
             print(line, flush=True)

@@ -258,7 +258,8 @@ class Evaluator:
                     memo[current] = True
                     continue
                 producer = self._producer.get(current)
-                if producer is None:
+                # what another loop changes is that of one around this, and stays while this one runs
+                if producer is None or producer.kind in ("RECURRENCE", "ITERATOR"):
                     memo[current] = False
                     continue
                 needs = self._needs(producer)

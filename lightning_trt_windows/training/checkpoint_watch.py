@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class CheckpointWatch:
 
     Args:
         guard: Keeps exceptions away from the training.
-        moment: Gives what the module is like; asked when a file is written, or is about to be by another thread.
+        moment: Gives what the module is like, or was when what is written was put together; asked with that when a file
+            is written, or is about to be by another thread.
         on_saved: Called when a file has been written, while the module is still as it was saved. Not called for files
             that are written in another thread.
         on_teardown: Called when the ``CheckpointIO`` has been closed, and all files are there.
@@ -39,7 +40,7 @@ class CheckpointWatch:
     def __init__(
         self,
         guard: Guard,
-        moment: Callable[[], Snapshot],
+        moment: Callable[[Mapping[str, Any]], Snapshot],
         on_saved: Callable[[], None],
         on_teardown: Callable[[], None],
     ) -> None:
@@ -84,10 +85,10 @@ class CheckpointWatch:
             events, self._events = self._events, {}
         return [(place_of(path), moment) for path, moment in events.items()]
 
-    def saved(self, path: str | os.PathLike[str], checkpoint_io: Any) -> None:
+    def saved(self, path: str | os.PathLike[str], checkpoint: Mapping[str, Any], checkpoint_io: Any) -> None:
         """Note that ``checkpoint_io`` has written ``path``, or will have when its own thread comes to it."""
         with self._guard("noticing a checkpoint"):
-            moment = self._moment()
+            moment = self._moment(checkpoint)
             writer = _writer(checkpoint_io)
             if writer is not None:  # of one thread, so this comes after what it is writing
                 writer.submit(self._note, path, moment.past())
@@ -142,7 +143,7 @@ class _Watched:
         # as Lightning itself calls it: not every CheckpointIO takes options
         options = {} if storage_options is None else {"storage_options": storage_options}
         self.inner.save_checkpoint(checkpoint, path, **options)
-        self._tell("saved", path, self.inner)
+        self._tell("saved", path, checkpoint, self.inner)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         return self.inner.load_checkpoint(path, *args, **kwargs)

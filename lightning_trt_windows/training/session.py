@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,20 +68,38 @@ class Session:
         """Checkpoints that are there and not looked at yet."""
         self._shows_progress = options.progress
         self._progress = Progress(Silent())
+        self._ahead: tuple[Any, Snapshot] | None = None
+        """What was put into the checkpoint that is about to be written, and what the module was like then."""
         self._watch = CheckpointWatch(guard, self.moment, self.look, self._end_after_exception)
         if self.every:
             self._watch.attach(trainer.strategy)
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint is about to be written: let it carry what was seen."""
-        states = checkpoint.setdefault("callbacks", {})
-        states[SHAPES] = checkpoint_state(self._observer, self._discover)
+        """A checkpoint is put together: let it carry what was seen, and take down what the module is like.
 
-    def moment(self) -> Snapshot:
-        """What the module is like now: a checkpoint has been written, or handed to the thread that writes it."""
+        Here and not when the file has been written: a GPU is still at the steps before, and nothing waits for what runs
+        on the processor meanwhile.
+        """
+        states = checkpoint.setdefault("callbacks", {})
+        states[SHAPES] = state = checkpoint_state(self._observer, self._discover)
+        if self.every and self._exports is not None and self.trainer.is_global_zero:
+            self._ahead = state, self._snapshot(self._exports)
+
+    def moment(self, checkpoint: Mapping[str, Any]) -> Snapshot:
+        """What the module was like when ``checkpoint`` was put together, or is like now.
+
+        It has been written, or handed to the thread that writes it.
+        """
         assert self._exports is not None
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (checkpoint.get("callbacks") or {}).get(SHAPES) is ahead[0]:
+            return ahead[1]
+        # Lightning calls no hooks for weights alone
+        return self._snapshot(self._exports)
+
+    def _snapshot(self, exports: CheckpointExports) -> Snapshot:
         with self.unobserved():
-            return self._exports.snapshot(self.trainer.global_step)
+            return exports.snapshot(self.trainer.global_step)
 
     def look(self) -> None:
         """Start the builds of what has been saved, end those of what has been deleted, report what has finished."""

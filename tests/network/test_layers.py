@@ -228,6 +228,40 @@ def test_a_loop_concatenates_and_keeps_its_last_value() -> None:
         torch.testing.assert_close(every, torch.stack(states))
 
 
+def test_a_loop_in_a_loop() -> None:
+    """The inner one takes what the outer one keeps, and gives what it keeps next: as bags of embeddings are built."""
+
+    def number(net: Any, value: int) -> Any:
+        return constant(net, np.array(value, np.int32))
+
+    def build(net: Any, given: list[Any]) -> Any:
+        outer = net.add_loop()
+        outer.add_trip_limit(number(net, 3), trt.TripLimit.COUNT)
+        kept = outer.add_recurrence(constant(net, np.zeros(5, np.float32)))
+        row = first(outer.add_iterator(given[0], 0))
+        start = first(net.add_elementwise(first(kept), row, trt.ElementWiseOperation.SUM))
+        inner = net.add_loop()
+        inner.add_trip_limit(number(net, 2), trt.TripLimit.COUNT)
+        state = inner.add_recurrence(start)
+        faded = first(net.add_elementwise(first(state), first(kept), trt.ElementWiseOperation.SUM))
+        state.set_input(1, first(net.add_elementwise(faded, row, trt.ElementWiseOperation.PROD)))
+        following = first(inner.add_loop_output(first(state), trt.LoopOutput.LAST_VALUE, 0))
+        kept.set_input(1, following)
+        every = outer.add_loop_output(following, trt.LoopOutput.CONCATENATE, 0)
+        every.set_input(1, number(net, 3))
+        return first(every)
+
+    x, kept, states = torch.randn(3, 5), torch.zeros(5), []
+    for row in x:
+        state = kept + row
+        for _ in range(2):
+            state = (state + kept) * row
+        kept = state
+        states.append(state)
+    (every,) = evaluated(build, x, dynamic=False)
+    torch.testing.assert_close(every, torch.stack(states))
+
+
 def test_a_conditional_runs_the_branch_that_is_taken() -> None:
     """The other one need not be possible."""
 

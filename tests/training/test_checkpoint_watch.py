@@ -55,7 +55,9 @@ def watch(**hooks: Any) -> CheckpointWatch:
         raise AssertionError from error
 
     nothing = lambda: None  # noqa: E731
-    return CheckpointWatch(Guard(fails), lambda: MOMENT, hooks.get("saved", nothing), hooks.get("closed", nothing))
+    return CheckpointWatch(
+        Guard(fails), lambda written: MOMENT, hooks.get("saved", nothing), hooks.get("closed", nothing)
+    )
 
 
 def test_written_and_removed(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_a_checkpoint_is_not_lost(tmp_path: Path) -> None:
     trained, failures = strategy(Mine()), []
     guard = Guard(lambda checkpoint, error: failures.append(error))
 
-    def fails() -> Snapshot:
+    def fails(written: Any) -> Snapshot:
         raise MemoryError("no moment")
 
     watched = CheckpointWatch(guard, fails, lambda: None, lambda: None)
