@@ -23,7 +23,8 @@ LOSS_ONLY = frozenset(
 )
 """Optional arguments of these names are for computing a loss; giving them in training does not make them inputs."""
 TARGETS = LOSS_ONLY | {"y"}
-"""A batch's entries of these names are not given to an optional argument. A call that gives ``y`` may mean a class."""
+"""Entries of a batch that are no input where something else is. A call that gives ``y`` may mean a class, so that a
+batch's ``y`` is not given to an optional argument."""
 STEP_NUMBERS = frozenset({"batch_idx", "dataloader_idx"})
 
 
@@ -129,7 +130,7 @@ def _by_name(named: list[Parameter], needed: list[str], parts: Parts) -> Mapped 
     taken = {
         p.name: entries[p.name]
         for p in named
-        if p.name in entries and (p.default is Parameter.empty or p.name not in TARGETS)
+        if p.name in entries and (p.default is Parameter.empty or p.name not in TARGETS or p.name in LOSS_ONLY)
     }
     if not taken or not set(needed) <= set(taken):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 from torch import nn
@@ -38,8 +37,11 @@ def capture_narrowed(module: nn.Module, discovered: Discovered, method: str) -> 
     except CaptureError as error:
         for other in discovered.otherwise:
             # where the inputs are not to blame, what is said of the first of them is said
-            with contextlib.suppress(CaptureError):
+            try:
                 return _narrowed(module, other, method)
+            except CaptureError as second:
+                if more := sorted(other.inputs.keys() - discovered.inputs.keys()):
+                    error.args = (f"{error}\nWith {', '.join(more)} among the inputs: {second}", *error.args[1:])
         if discovered.otherwise and discovered.is_guessed:
             error.args = (f"{error}\n{_NEVER_CALLED}", *error.args[1:])
         raise

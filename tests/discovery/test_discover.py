@@ -524,7 +524,7 @@ def takes_many(x: Any, mask: Any = None, labels: Any = None) -> Any:
             takes_many,
             {"labels": U, "mask": U, "x": T},
             ["x", "mask"],
-            "the batch's entries of the same names are x, mask",
+            "the batch's entries of the same names are x, mask, labels",
         ),
         (lambda x: x, Named(U, T), ["x"], "the batch's entries of the same names are x"),
         (lambda a: a, Named(T, U), ["a"], "the batch's first element is a"),

@@ -18,7 +18,7 @@ from lightning_trt_windows.artifact.shapes import InputSpec
 from lightning_trt_windows.discovery.discover import Discovered, call_arguments, discover
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import build, prepare
-from lightning_trt_windows.modules.containers import map_leaves, split
+from lightning_trt_windows.modules.containers import leaves, map_leaves, split
 from lightning_trt_windows.modules.state import original
 from lightning_trt_windows.settings import ExportSettings
 
@@ -47,7 +47,13 @@ def export(entry: Entry, folder: Path) -> Exported:
     found = discover(module, inputs=entry.inputs, datamodule=data, options=entry.options, method=entry.method)
     job = prepare(module, found, ArtifactPaths.of(folder / f"{entry.name}.windows.ep"), options)
     artifact = build(job)
-    return Exported(entry, original(module), found, artifact, time.perf_counter() - started)
+    names = {record.name for record in artifact.manifest.inputs}
+    taken = (one for one in (found, *found.otherwise) if _tensor_names(one) == names)
+    return Exported(entry, original(module), next(taken, found), artifact, time.perf_counter() - started)
+
+
+def _tensor_names(found: Discovered) -> set[str]:
+    return {name for name, leaf in leaves(found.inputs) if isinstance(leaf, InputSpec)}
 
 
 def call(exported: Exported, size: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -123,7 +123,7 @@ def labelled_texts() -> list[dict[str, Tensor]]:
 def t5_with_labels() -> nn.Module:
     """Its decoder reads the labels, shifted by an assignment to a slice; the loss is among the outputs."""
     return hf("T5ForConditionalGeneration", "T5Config", vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=2,
-              num_heads=2, use_cache=False)  # fmt: skip
+              num_heads=2, use_cache=False, pad_token_id=0, decoder_start_token_id=0)  # fmt: skip
 
 
 @zoo("transformers", labelled_texts)
