@@ -84,7 +84,7 @@ class ExportSettings:
     Windows ML and the engines that it names; what stays in PyTorch becomes operators of ONNX. Where one has no form in
     ONNX, the artifact is complete without the model, and a warning and a note in the manifest name the operator. Needs
     the packages ``onnx`` and ``onnxscript``, which the extra ``onnx`` brings."""
-    recurrent: Recurrent = "engine"
+    recurrent: Recurrent = "auto"
     """Where LSTM, GRU and RNN run: ``"engine"``, as loops, ``"pytorch"``, as a fallback to cuDNN, or ``"auto"``, where
     they are faster: cuDNN for long sequences, the engine for short ones, for GRUs of 256 units and more, where nothing
     else would be in an engine, and with ``formats=("ep", "onnx")``."""

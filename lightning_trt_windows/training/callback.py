@@ -128,7 +128,7 @@ class WindowsExport(Callback):
         verify: bool | Literal["auto"] = False,
         check: Literal["auto", "full", False] = "auto",
         formats: tuple[Format, ...] = ("ep",),
-        recurrent: Recurrent = "engine",
+        recurrent: Recurrent = "auto",
         method: str = "forward",
         extra: Mapping[str, Any] | None = None,
         keep_dropped: bool = False,
