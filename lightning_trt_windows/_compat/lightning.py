@@ -12,11 +12,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 __all__ = [
     "CALLBACK_MODULES",
     "Callback",
+    "before_setup",
     "checkpoint_io_base",
     "cli",
     "installed",
@@ -50,6 +52,18 @@ def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
     """The ``CheckpointIO`` of the Lightning that ``checkpoint_io`` is of; ``object`` where it is of none."""
     named = (cls for cls in type(checkpoint_io).__mro__ if cls.__name__ == "CheckpointIO")
     return next(named, object)
+
+
+def before_setup(strategy: Any, action: Callable[[], None]) -> None:
+    """Call ``action`` when ``strategy`` sets up its model the next time: after ``configure_model``, for which no hook is."""
+    real = strategy.setup
+
+    def setup(trainer: Any) -> None:
+        del strategy.setup
+        action()
+        real(trainer)
+
+    strategy.setup = setup
 
 
 def of_imported(cls: type[_T]) -> type[_T]:

@@ -25,6 +25,7 @@ __all__ = [
     "cpu_convolution_heuristics_off",
     "current_stream_handle",
     "no_buffer_hook_stays",
+    "no_process_groups",
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
     "paths_of_exports",
@@ -114,6 +115,29 @@ def no_buffer_hook_stays() -> Iterator[None]:
     finally:
         for key in [key for key in hooks if key not in before]:
             del hooks[key]
+
+
+@contextlib.contextmanager
+def no_process_groups() -> Iterator[None]:
+    """Let the block find itself in a process of its own: what would wait for other processes fails in their stead."""
+    import torch.distributed
+
+    if not torch.distributed.is_available():
+        yield
+        return
+    from torch.distributed import distributed_c10d
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("it would wait for other processes")
+
+    group, rendezvous = distributed_c10d.GroupMember.WORLD, distributed_c10d.rendezvous
+    distributed_c10d.GroupMember.WORLD = None
+    distributed_c10d.rendezvous = refuse  # type: ignore[assignment]  # it never returns
+    try:
+        yield
+    finally:
+        distributed_c10d.GroupMember.WORLD = group
+        distributed_c10d.rendezvous = rendezvous
 
 
 def only_symbols_have_ranges(program: ExportedProgram) -> None:
