@@ -125,14 +125,14 @@ def no_process_groups() -> Iterator[None]:
     if not torch.distributed.is_available():
         yield
         return
-    from torch.distributed import distributed_c10d
+    distributed_c10d: Any = torch.distributed.distributed_c10d
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("it would wait for other processes")
 
     group, rendezvous = distributed_c10d.GroupMember.WORLD, distributed_c10d.rendezvous
     distributed_c10d.GroupMember.WORLD = None
-    distributed_c10d.rendezvous = refuse  # type: ignore[assignment]  # it never returns
+    distributed_c10d.rendezvous = refuse
     try:
         yield
     finally:

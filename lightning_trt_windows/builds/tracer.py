@@ -44,8 +44,8 @@ class Tracer:
         options: What the user asks for.
         retrace: Capture for every checkpoint, even where the program of an earlier one is still that of the module.
         is_fixed: Nobody changes the module between the checkpoints, so that one capture serves all.
-        has_weights: The module has the weights of the moment. Otherwise a trace serves where what ``forward`` runs is all
-            that there is to compare.
+        has_weights: The module has the weights of the moment. Otherwise a trace serves only where equal notes of what
+            ``forward`` runs are the proof.
         trusted: Allow checkpoints to run code while they are read: they are the training's own.
         directory: Where programs are kept meanwhile; by default beside the first checkpoint.
     """

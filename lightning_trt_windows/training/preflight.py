@@ -102,9 +102,8 @@ def check_strategy(trainer: Any, options: Options) -> None:
         raise ConfigurationError(
             f"WindowsExport cannot export under {found[0]}: its checkpoints are directories that only DeepSpeed can "
             "read. Train without the callback, and make one file of a checkpoint with Lightning's program, where "
-            "DeepSpeed is installed:\n"
-            "  python -c \"from lightning.pytorch.utilities.deepspeed import convert_zero_checkpoint_to_fp32_state_dict "
-            "as convert; convert('a.ckpt', 'a-consolidated.ckpt')\"\n"
+            "DeepSpeed is installed (lightning.pytorch.utilities.deepspeed):\n"
+            "  convert_zero_checkpoint_to_fp32_state_dict('a.ckpt', 'a-consolidated.ckpt')\n"
             "  lightning-trt-windows export a-consolidated.ckpt --module package.module:Class\n"
             "Or train with FSDPStrategy or ModelParallelStrategy, whose checkpoints are exported"
         )

@@ -51,7 +51,7 @@ class Unsharded:
 
     def __init__(self, trainer: Any, module: nn.Module) -> None:
         self._trainer = trainer
-        self._live = module
+        self._live: Any = module
         self._error: Exception | None = None
         self._copy = self._copied()
         self._made: nn.Module | None = None
@@ -94,8 +94,8 @@ class Unsharded:
                 memo[id(shared)] = shared
         return memo
 
-    def _make(self) -> nn.Module:
-        made = self._copy
+    def _make(self) -> Any:
+        made: Any = self._copy
         if made is None or not _has_names_of(made, self._live):
             made = self._configured()  # its layers are made in configure_model
         made = self._trainer.precision_plugin.convert_module(made)
@@ -137,11 +137,11 @@ class Unsharded:
                 continue
             for name, buffer in part._buffers.items():
                 known = own._buffers.get(name)
-                if buffer is not None and known is not None and not _is_dtensor(buffer):
+                if buffer is not None and known is not None and not (_is_dtensor(buffer) or buffer.is_meta):
                     own._buffers[name] = buffer.detach().to("cpu", copy=True)
             for key, value in _attributes(part, own):
                 try:
-                    vars(own)[key] = _plain(value, _DEPTH)
+                    own.__dict__[key] = _plain(value, _DEPTH)
                 except _NotPlainError:
                     continue  # as it was when it was copied
 
@@ -178,7 +178,9 @@ def _plain(value: Any, depth: int) -> Any:
     """
     if isinstance(value, _SCALARS):
         return value
-    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not _is_dtensor(value):
+    if isinstance(value, Tensor):
+        if isinstance(value, nn.Parameter) or _is_dtensor(value) or value.is_meta:
+            raise _NotPlainError
         return value.detach().cpu()
     if depth == 0:
         raise _NotPlainError
