@@ -55,7 +55,7 @@ def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
 
 
 def before_setup(strategy: Any, action: Callable[[], None]) -> None:
-    """Call ``action`` when ``strategy`` sets up its model the next time: after ``configure_model``, where no hook is."""
+    """Call ``action`` when ``strategy`` next sets up its model: after ``configure_model``, where there is no hook."""
     real = strategy.setup
 
     def setup(trainer: Any) -> None:

@@ -76,7 +76,8 @@ class Unsharded:
         _without_meta(self._made)
         return self._made
 
-    def _copied(self) -> nn.Module | None:
+    def _copied(self) -> Any:
+        """A copy of the module; ``None`` where it cannot be copied."""
         try:
             return copy.deepcopy(self._live, self._shared())
         # open files, locks, generators: whatever the user keeps there

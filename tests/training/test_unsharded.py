@@ -244,7 +244,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["whole", "in parts"])
 def test_a_training(tmp_path: Path, group: None, sharded: bool) -> None:
-    """Each checkpoint has its artifact, with the attribute that its epoch had, as an export of such a module gives it."""
+    """Each checkpoint has its artifact with the attribute of its epoch, as an export of such a module gives it."""
     folder = tmp_path / "run"
     export = WindowsExport(when="checkpoint", executor="inline")
     saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
