@@ -12,6 +12,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ def compile_program(
     samples: Samples | None = None,
     names: ProgramNames | None = None,
     recurrent: Recurrent = "engine",
+    scratch: Path | None = None,
 ) -> Build:
     """Compile ``program`` (consumed) into engines and the fallback between them, which PyTorch runs.
 
@@ -105,12 +107,14 @@ def compile_program(
         samples: Inputs to check the numbers at; ``None`` checks nothing.
         names: What bindings are called by; ``None`` leaves them upstream's names.
         recurrent: Where LSTM, GRU and RNN run.
+        scratch: Directory where large engines may be while they are not written; ``None`` keeps them in memory.
 
     Returns:
         The engines and the program around them.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
+        OutputError: The disk does not take an engine.
     """
     ranges = promised_ranges(program)
     quantizers_run_on_cpus()
@@ -129,7 +133,7 @@ def compile_program(
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
             slower = faster_in_torch(lowered, recurrent)
             parted, engines, notes, wrong = _build_all(
-                blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent
+                blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent, scratch
             )
         except CompileError as error:
             _add_log(error, log)
@@ -219,6 +223,7 @@ def _build_all(
     names: ProgramNames | None,
     slower: Mapping[str, str],
     recurrent: Recurrent,
+    scratch: Path | None,
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
@@ -240,7 +245,9 @@ def _build_all(
         try:
             for call, graph in engine_calls(parted):
                 name = str(call.target)
-                engines[name] = build_engine(blocks, name, graph, settings, configure, ranges, check, called.get(name))
+                engines[name] = build_engine(
+                    blocks, name, graph, settings, configure, ranges, check, called.get(name), scratch
+                )
         except WrongNumbersError as failure:
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
                 raise CompileError(

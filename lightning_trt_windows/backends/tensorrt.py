@@ -10,6 +10,7 @@ project's tests**; ``docs/tensorrt.md`` says what they check instead.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -88,8 +89,9 @@ class TensorRT:
         twin: bool = False,
         samples: Samples | None = None,
         names: ProgramNames | None = None,
+        scratch: Path | None = None,
     ) -> CompiledProgram:
-        """See ``Backend``."""
+        """See ``Backend``. Engines are kept in memory: writing them as they are built has not been tried with TensorRT."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
         chosen = _upstream_settings(blocks, settings, twin=twin)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,8 @@ class CheckpointExports:
             else:
                 self.failed(checkpoint, error)
             return
-        self._builds.add(checkpoint, job)
+        # never in this process: what is written to a file in use must not end a training
+        self._builds.add(checkpoint, replace(job, is_mapped=self.options.executor != "inline"))
 
     def _sweep(self, directory: Path) -> None:
         if directory not in self._swept:
