@@ -5,11 +5,12 @@
 
 Each measurement is a process of its own, which imports everything first. ``checkpoint`` is ``export_checkpoint``,
 ``builder`` the build that an executor is given while a training goes on (a saved program with the weights of a
-checkpoint), ``module`` is ``export_module`` of a module that stays the caller's. ``upstream`` is ``torch.export.export``
-and ``cross_compile_for_windows``, patched until it works, as in ``bench_export.py``; it saves nothing.
+checkpoint), ``module`` is ``export_module`` of a module that stays the caller's. ``upstream`` is the alternative:
+``torch.export.export`` and ``cross_compile_for_windows``, patched until it works, as in ``bench_export.py``; it saves
+nothing.
 
-Peak is the largest resident size (``VmHWM``) less 1 GB, about what the imports take. It counts the pages of mapped files
-(the checkpoint, the engine that is on its way to the disk), which the system takes back where it needs memory; without
+Peak is the largest resident size (``VmHWM``) less 1 GB, about what the imports take. It counts the pages of mapped
+files (the checkpoint, the engine on its way to the disk), which the system takes back where it needs memory; without
 them is what can never be taken back. The model is a stack of ``nn.Linear(4096, 4096)`` with random weights.
 """
 
@@ -115,9 +116,7 @@ def of_upstream(checkpoint: Path, layers: int, check: Any) -> Callable[[], Any]:
     def whole() -> Any:
         module = Wide.load_from_checkpoint(checkpoint, map_location="cpu").eval()
         batch = torch.export.Dim("batch", min=1, max=8)
-        program = torch.export.export(
-            module, (torch.rand(2, WIDTH),), dynamic_shapes=({0: batch},), strict=False
-        )
+        program = torch.export.export(module, (torch.rand(2, WIDTH),), dynamic_shapes=({0: batch},), strict=False)
         return upstream_reference.cross_compile(torch_tensorrt, program)
 
     return whole
@@ -200,7 +199,9 @@ def main() -> int:
         print(json.dumps(measured(SIDES[arguments.one](arguments.checkpoint, arguments.layers, check))))
         return 0
     missed = []
-    print(f"{'weights':>10}{'side':>12}{'peak - 1 GB':>13}{'/ weights':>11}{'without files':>15}{'/ weights':>11}", end="")
+    print(
+        f"{'weights':>10}{'side':>12}{'peak - 1 GB':>13}{'/ weights':>11}{'without files':>15}{'/ weights':>11}", end=""
+    )
     print(f"{'seconds':>9}{'/ GB':>7}", flush=True)
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
@@ -213,7 +214,10 @@ def main() -> int:
                 found = in_a_process(side, checkpoint, layers, arguments.check)
                 peak, anonymous, seconds = found["peak"], found["anonymous"], found["seconds"]
                 print(f"{weights:>7.2f} GB{side:>12}{peak:>10.2f} GB{peak / weights:>11.2f}", end="")
-                print(f"{anonymous:>12.2f} GB{anonymous / weights:>11.2f}{seconds:>9.1f}{seconds / weights:>7.1f}", flush=True)
+                print(
+                    f"{anonymous:>12.2f} GB{anonymous / weights:>11.2f}{seconds:>9.1f}{seconds / weights:>7.1f}",
+                    flush=True,
+                )
                 if side in ("checkpoint", "builder") and peak > TARGET * weights:
                     missed.append(f"{side} of {weights:.2f} GB")
     print(f"at most {TARGET} times the weights and 1 GB: {'MISSED by ' + ', '.join(missed) if missed else 'reached'}")

@@ -47,10 +47,12 @@ def serialized(
     if directory is None or weights < LARGE or not streams:
         plan = builder.build_serialized_network(network, config)
         return None if plan is None else memoryview(plan)
-    with tempfile.TemporaryFile(dir=directory) as file:
+    with output_errors(directory, weights):
+        opened = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 -- closed below
+    with opened as file:
         writer = _writer_class(blocks)(file)
         built = builder.build_serialized_network_to_stream(network, config, writer)
-        with output_errors(directory, writer.size):
+        with output_errors(directory, weights):
             if writer.error is not None:
                 raise writer.error
             file.flush()

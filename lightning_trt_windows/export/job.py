@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,16 @@ from lightning_trt_windows.export.saved_program import load_program, save_progra
 from lightning_trt_windows.modules.dtypes import tensor_bytes
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "is_of", "matches", "take_equal"]
+__all__ = [
+    "FINGERPRINT",
+    "Job",
+    "SavedProgram",
+    "existing_artifact",
+    "fingerprint_of",
+    "is_of",
+    "matches",
+    "take_equal",
+]
 
 FINGERPRINT = "request"
 """Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
@@ -120,14 +130,11 @@ class Job:
     is_mapped: bool = False
     """Let weights stay in the checkpoint's file until they are read, see ``CheckpointFile``."""
 
-    @contextlib.contextmanager
-    def source(self) -> Iterator[CheckpointFile | None]:
-        """Open the checkpoint whose weights the builder reads, if there is one: hashed and read at most once."""
+    def source(self) -> AbstractContextManager[CheckpointFile | None]:
+        """The checkpoint whose weights the builder reads, if there is one: hashed and read at most once."""
         if not isinstance(self.program, SavedProgram) or self.program.weights is None:
-            yield None
-            return
-        with CheckpointFile(self.program.weights, self.hashed, is_mapped=self.is_mapped) as file:
-            yield file
+            return contextlib.nullcontext()
+        return CheckpointFile(self.program.weights, self.hashed, is_mapped=self.is_mapped)
 
     def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """Read what is not in memory.

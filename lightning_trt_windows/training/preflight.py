@@ -17,6 +17,7 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.backends import get_backend
+from lightning_trt_windows.backends.plan_file import LARGE
 from lightning_trt_windows.checkpoints.reader import is_sharded
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.ranges import UnseenSymbolError
@@ -145,14 +146,16 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module, formats: C
         A sentence with the free space, and what an artifact needs.
 
     Raises:
-        OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
+        OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some, while it
+            is made three times if they are large.
     """
     # artifacts of checkpoints elsewhere are built in a temporary directory
     place = Path(tempfile.gettempdir() if is_remote(directory) else directory)
     while not place.exists() and place != place.parent:
         place = place.parent
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
-    needed = _SMALLEST + (3 if "onnx" in formats else 2) * weights
+    # large engines are written once before they are written into the artifact
+    needed = _SMALLEST + ((3 if "onnx" in formats else 2) + (weights >= LARGE)) * weights
     free = shutil.disk_usage(place).free
     sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
