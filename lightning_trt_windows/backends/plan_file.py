@@ -1,7 +1,7 @@
 """Large engines are written to a file as they are built: in memory TensorRT would hold them a second time meanwhile.
 
-Measured with TensorRT-RTX 1.6: besides the weights that a network points to, a build takes 2.0 times their size in memory,
-and 1.2 times with a file. The bytes are the same.
+Measured with TensorRT-RTX 1.6: besides the weights that a network points to, a build takes 2.0 times their size in
+memory, and 1.2 times with a file. The bytes are the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def serialized(
 @functools.cache
 def _writer_class(blocks: Upstream) -> Any:
     class Writer(blocks.trt.IStreamWriter):  # type: ignore[misc, name-defined]  # a C++ class, imported lazily
-        """Gives a file what TensorRT writes. No exception may pass through C++: it is kept, and nothing more written."""
+        """Gives a file what TensorRT writes. No exception may pass through C++: it is kept, and no more is written."""
 
         def __init__(self, file: IO[bytes]) -> None:
             super().__init__()

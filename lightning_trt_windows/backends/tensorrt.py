@@ -91,7 +91,7 @@ class TensorRT:
         names: ProgramNames | None = None,
         scratch: Path | None = None,
     ) -> CompiledProgram:
-        """See ``Backend``. Engines are kept in memory: writing them as they are built has not been tried with TensorRT."""
+        """See ``Backend``. Engines stay in memory: writing them as they are built has not been tried with TensorRT."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
         chosen = _upstream_settings(blocks, settings, twin=twin)

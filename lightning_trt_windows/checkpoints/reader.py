@@ -177,9 +177,9 @@ class CheckpointFile:
     Args:
         path: A ``.ckpt`` file.
         known: Its hash, where it has been taken before; counts only if the file has not been changed since then.
-        is_mapped: Let weights stay in the file until they are read, so that the system can take their memory back. Not in
-            a process that trains: somebody who writes into the file meanwhile, in place of giving its name to another
-            one, ends the process. Linux only, elsewhere weights are read.
+        is_mapped: Let weights stay in the file until they are read, so that the system can take their memory back. Not
+            in a process that trains: somebody who writes into the file meanwhile, in place of giving its name to
+            another one, ends the process. Linux only, elsewhere weights are read.
     """
 
     def __init__(self, path: Path, known: FileHash | None = None, *, is_mapped: bool = False) -> None:

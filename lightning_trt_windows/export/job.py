@@ -178,8 +178,9 @@ def take_equal(program: ExportedProgram, state: Mapping[str, Any]) -> None:
     """Put tensors of ``state`` in the place of equal ones of ``program``, which then need not stay in memory."""
     for key, own in list(program.state_dict.items()):
         found = state.get(key)
-        same = isinstance(found, torch.Tensor) and found.dtype == own.dtype and found.is_contiguous()
-        if same and own.is_contiguous() and torch.equal(found, own.detach()):
+        if not isinstance(found, torch.Tensor) or found.dtype != own.dtype:
+            continue
+        if found.is_contiguous() and own.is_contiguous() and torch.equal(found, own.detach()):
             is_parameter = isinstance(own, torch.nn.Parameter)
             program.state_dict[key] = torch.nn.Parameter(found, own.requires_grad) if is_parameter else found
 

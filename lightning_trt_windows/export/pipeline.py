@@ -190,6 +190,7 @@ def _prepared(source: CheckpointSource, file: CheckpointFile, paths: ArtifactPat
     module, datamodule = source.module(file.path)
     discovered = source.discover(file.path, module, datamodule, options)
     job = prepare(module, discovered, paths, options, checkpoint=read.record())
+    assert isinstance(job.program, ExportedProgram), "prepare captures"
     take_equal(job.program, read.state_dict)
     return job
 

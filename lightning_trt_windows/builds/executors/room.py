@@ -90,6 +90,6 @@ def _expected_memory(job: Job) -> int:
     with suppress(OSError):
         if isinstance(program, SavedProgram):
             size = Path(program.weights or program.path).stat().st_size
-        else:
+        elif program is not None:
             size = sum(tensor.nbytes for tensor in program.state_dict.values())
     return _BASE_MEMORY + int(_MEMORY_PER_WEIGHT_BYTE * size)
