@@ -29,6 +29,7 @@ __all__ = [
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
     "paths_of_exports",
+    "shape_environment",
 ]
 
 CONVOLUTION_NARROWS_RANGES = Workaround(
@@ -140,12 +141,18 @@ def no_process_groups() -> Iterator[None]:
         distributed_c10d.rendezvous = rendezvous
 
 
+def shape_environment(program: ExportedProgram) -> Any:
+    """The ``ShapeEnv`` in which the sizes of ``program`` are symbols; ``None`` where all are static."""
+    from torch._export.utils import _get_shape_env_from_gm
+
+    return _get_shape_env_from_gm(program.graph_module)
+
+
 def only_symbols_have_ranges(program: ExportedProgram) -> None:
     """Take the ranges of expressions out of what ``torch.export.load`` has noted; those of their symbols remain."""
     import sympy
-    from torch._export.utils import _get_shape_env_from_gm
 
-    environment = _get_shape_env_from_gm(program.graph_module)
+    environment = shape_environment(program)
     ranges = {} if environment is None else environment.var_to_range
     for expression in [key for key in ranges if not isinstance(key, sympy.Symbol)]:
         del ranges[expression]

@@ -88,6 +88,7 @@ class Backend(Protocol):
         samples: Samples | None = None,
         names: ProgramNames | None = None,
         scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
         """Compile ``program``, whose graph is consumed.
 
@@ -100,6 +101,8 @@ class Backend(Protocol):
                 leaves them upstream's names.
             scratch: Directory where large engines may be while they are not written, which takes their size in memory
                 less; ``None`` keeps them in memory.
+            same: Equal for programs that differ in the values of their weights only, and have the same settings: what
+                does not depend on weights is done once for them. ``None`` keeps nothing.
 
         Returns:
             The program with its engines, and what was noted on the way.

@@ -90,6 +90,7 @@ class TensorRT:
         samples: Samples | None = None,
         names: ProgramNames | None = None,
         scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
         """See ``Backend``. Engines stay in memory: writing them as they are built has not been tried with TensorRT."""
         self.check(settings)
@@ -107,6 +108,7 @@ class TensorRT:
             samples=samples,
             names=names,
             recurrent=recurrent_choice(settings),
+            same=same,
         )
         return CompiledProgram(
             backend=self.name,

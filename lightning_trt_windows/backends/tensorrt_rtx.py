@@ -92,6 +92,7 @@ class TensorRTRTX:
         samples: Samples | None = None,
         names: ProgramNames | None = None,
         scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
@@ -126,6 +127,7 @@ class TensorRTRTX:
             samples=samples,
             names=names,
             recurrent=recurrent_choice(settings),
+            same=same,
             scratch=scratch,
         )
         return CompiledProgram(

@@ -67,6 +67,14 @@ class SavedProgram:
     keys: Mapping[str, str] = field(default_factory=dict)
     """What a tensor of the program is called in the checkpoint, where that is another name."""
 
+    def identity(self) -> str | None:
+        """Equal for the same file, not written to in between; ``None`` where that cannot be said."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return f"{self.path} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
     def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """Read the program.
 
@@ -135,6 +143,11 @@ class Job:
         if not isinstance(self.program, SavedProgram) or self.program.weights is None:
             return contextlib.nullcontext()
         return CheckpointFile(self.program.weights, self.hashed, is_mapped=self.is_mapped)
+
+    def same(self) -> str | None:
+        """Equal for builds of one program with one choice of settings, whatever their weights; ``None`` for others."""
+        identity = self.program.identity() if isinstance(self.program, SavedProgram) else None
+        return identity and f"{identity} {self.settings}"
 
     def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """Read what is not in memory.

@@ -263,12 +263,12 @@ def build(job: Job, check_source: Callable[[], None] = lambda: None) -> Artifact
         program, checkpoint = job.load(source)
         check_source = check_source if source is None else source.check_unchanged
         # nobody else may keep the program: its weights go when they are in engines
-        job, given = replace(job, program=None, checkpoint=checkpoint), [program]
+        same, job, given = job.same(), replace(job, program=None, checkpoint=checkpoint), [program]
         del program
-        return _built(job, given, check_source)
+        return _built(job, given, same, check_source)
 
 
-def _built(job: Job, given: list[ExportedProgram], check_source: Callable[[], None]) -> Artifact:
+def _built(job: Job, given: list[ExportedProgram], same: str | None, check_source: Callable[[], None]) -> Artifact:
     """Build the program that is in the list ``given``, and let it go when its weights are in engines."""
     program = given.pop()
     is_large = sum(tensor.nbytes for tensor in program.state_dict.values()) >= LARGE
@@ -284,7 +284,7 @@ def _built(job: Job, given: list[ExportedProgram], check_source: Callable[[], No
     # lowering and converters draw numbers, and would lower what autocast makes of it
     with log_beside(job.paths), random_state_kept(), outside_of_steps():
         compiled = backend.compile(
-            program, job.settings, samples=samples_of(job), names=names, scratch=job.paths.ep.parent
+            program, job.settings, samples=samples_of(job), names=names, scratch=job.paths.ep.parent, same=same
         )
     del program
     if is_large:
