@@ -107,7 +107,7 @@ def main() -> int:
             *took, other = built(anew, job)
             anew.shutdown()
             fresh.append((took[0], took[1]))
-            assert [e.size for e in kept.manifest.engines] == [e.size for e in other.manifest.engines]
+            assert [e.sha256 for e in kept.manifest.engines] == [e.sha256 for e in other.manifest.engines]
             figures = "".join(f"{value:8.2f}" for value in (*warm[-1], *fresh[-1]))
             print(f"{number + 1:6}{figures}{held[-1]:16.2f}", flush=True)
         stays.shutdown()

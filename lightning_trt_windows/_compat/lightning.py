@@ -9,17 +9,24 @@ sake: a second Lightning costs a quarter of a second, and turns the messages of 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from unittest import mock
 
 __all__ = [
     "CALLBACK_MODULES",
     "Callback",
+    "before_setup",
     "checkpoint_io_base",
     "cli",
     "installed",
+    "mapped_checkpoints",
     "of_imported",
     "rank_zero_info",
     "rank_zero_warn",
@@ -50,6 +57,42 @@ def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
     """The ``CheckpointIO`` of the Lightning that ``checkpoint_io`` is of; ``object`` where it is of none."""
     named = (cls for cls in type(checkpoint_io).__mro__ if cls.__name__ == "CheckpointIO")
     return next(named, object)
+
+
+def before_setup(strategy: Any, action: Callable[[], None]) -> None:
+    """Call ``action`` when ``strategy`` next sets up its model: after ``configure_model``, where there is no hook."""
+    real = strategy.setup
+
+    def setup(trainer: Any) -> None:
+        del strategy.setup
+        action()
+        real(trainer)
+
+    strategy.setup = setup
+
+
+@contextlib.contextmanager
+def mapped_checkpoints() -> Iterator[None]:
+    """Let ``load_from_checkpoint`` in the block read files of this machine without taking their size in memory.
+
+    It opens them itself, and PyTorch maps only what it is given the name of. What cannot be mapped is read as always.
+    """
+    found = [sys.modules.get(f"{name.partition('.callbacks')[0]}.core.saving") for name in CALLBACK_MODULES]
+    with contextlib.ExitStack() as stack:
+        for saving in found:
+            if callable(load := getattr(saving, "pl_load", None)):
+                stack.enter_context(mock.patch.object(saving, "pl_load", functools.partial(_load_mapped, load)))
+        yield
+
+
+def _load_mapped(load: Callable[..., Any], path: Any, *args: Any, **options: Any) -> Any:
+    import torch
+
+    if not args and sys.platform == "linux" and isinstance(path, (str, os.PathLike)) and os.path.isfile(path):  # noqa: PTH113
+        # a file in an older format than zip, a file system that cannot be mapped, options of a later Lightning
+        with contextlib.suppress(RuntimeError, OSError, ValueError, TypeError):
+            return torch.load(path, mmap=True, **options)
+    return load(path, *args, **options)
 
 
 def of_imported(cls: type[_T]) -> type[_T]:

@@ -25,9 +25,11 @@ __all__ = [
     "cpu_convolution_heuristics_off",
     "current_stream_handle",
     "no_buffer_hook_stays",
+    "no_process_groups",
     "only_symbols_have_ranges",
     "partial_graph_not_printed",
     "paths_of_exports",
+    "shape_environment",
 ]
 
 CONVOLUTION_NARROWS_RANGES = Workaround(
@@ -116,12 +118,41 @@ def no_buffer_hook_stays() -> Iterator[None]:
             del hooks[key]
 
 
+@contextlib.contextmanager
+def no_process_groups() -> Iterator[None]:
+    """Let the block find itself in a process of its own: what would wait for other processes fails in their stead."""
+    import torch.distributed
+
+    if not torch.distributed.is_available():
+        yield
+        return
+    distributed_c10d: Any = torch.distributed.distributed_c10d
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("it would wait for other processes")
+
+    group, rendezvous = distributed_c10d.GroupMember.WORLD, distributed_c10d.rendezvous
+    distributed_c10d.GroupMember.WORLD = None
+    distributed_c10d.rendezvous = refuse
+    try:
+        yield
+    finally:
+        distributed_c10d.GroupMember.WORLD = group
+        distributed_c10d.rendezvous = rendezvous
+
+
+def shape_environment(program: ExportedProgram) -> Any:
+    """The ``ShapeEnv`` in which the sizes of ``program`` are symbols; ``None`` where all are static."""
+    from torch._export.utils import _get_shape_env_from_gm
+
+    return _get_shape_env_from_gm(program.graph_module)
+
+
 def only_symbols_have_ranges(program: ExportedProgram) -> None:
     """Take the ranges of expressions out of what ``torch.export.load`` has noted; those of their symbols remain."""
     import sympy
-    from torch._export.utils import _get_shape_env_from_gm
 
-    environment = _get_shape_env_from_gm(program.graph_module)
+    environment = shape_environment(program)
     ranges = {} if environment is None else environment.var_to_range
     for expression in [key for key in ranges if not isinstance(key, sympy.Symbol)]:
         del ranges[expression]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning_trt_windows.settings import ExportSettings
@@ -86,6 +87,8 @@ class Backend(Protocol):
         twin: bool = False,
         samples: Samples | None = None,
         names: ProgramNames | None = None,
+        scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
         """Compile ``program``, whose graph is consumed.
 
@@ -96,12 +99,17 @@ class Backend(Protocol):
             samples: Inputs to check the numbers at before engines are built; ``None`` checks nothing.
             names: What the program calls its inputs and outputs, and so what engines call their bindings; ``None``
                 leaves them upstream's names.
+            scratch: Directory where large engines may be while they are not written, which takes their size in memory
+                less; ``None`` keeps them in memory.
+            same: Equal for programs that differ in the values of their weights only, and have the same settings: what
+                does not depend on weights is done once for them. ``None`` keeps nothing.
 
         Returns:
             The program with its engines, and what was noted on the way.
 
         Raises:
             CompileError: No engine, or an artifact that would give wrong results.
+            OutputError: The disk does not take an engine.
         """
 
 

@@ -12,6 +12,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, 
 from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
 from lightning_trt_windows.backends.decomposed import decomposed_otherwise
+from lightning_trt_windows.backends.decompositions import decomposed as decompositions_of
+from lightning_trt_windows.backends.decompositions import forget
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
@@ -91,6 +94,8 @@ def compile_program(
     samples: Samples | None = None,
     names: ProgramNames | None = None,
     recurrent: Recurrent = "engine",
+    scratch: Path | None = None,
+    same: str | None = None,
 ) -> Build:
     """Compile ``program`` (consumed) into engines and the fallback between them, which PyTorch runs.
 
@@ -105,12 +110,15 @@ def compile_program(
         samples: Inputs to check the numbers at; ``None`` checks nothing.
         names: What bindings are called by; ``None`` leaves them upstream's names.
         recurrent: Where LSTM, GRU and RNN run.
+        scratch: Directory where large engines may be while they are not written; ``None`` keeps them in memory.
+        same: As for ``decompositions.decomposed``.
 
     Returns:
         The engines and the program around them.
 
     Raises:
         CompileError: Nothing for TensorRT to do, TensorRT refused a network, or the result would be wrong.
+        OutputError: The disk does not take an engine.
     """
     ranges = promised_ranges(program)
     quantizers_run_on_cpus()
@@ -122,14 +130,14 @@ def compile_program(
             if samples is not None:
                 samples.run(program)
                 check = NumberCheck(samples)
-            lowered, table = _lower(blocks, program, settings, precision)
+            lowered, table = _lower(blocks, program, settings, precision, same)
             if check is not None:
                 check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
             only_in_torch |= of_types_without_engines(lowered, takes_double=settings.truncate_double)
             slower = faster_in_torch(lowered, recurrent)
             parted, engines, notes, wrong = _build_all(
-                blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent
+                blocks, lowered, settings, configure, ranges, only_in_torch, check, names, slower, recurrent, scratch
             )
         except CompileError as error:
             _add_log(error, log)
@@ -171,18 +179,22 @@ def compile_program(
 
 
 def _lower(
-    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None
+    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None, same: str | None
 ) -> tuple[GraphModule, dict[Any, Any]]:
     """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
     with _failures_explained(program), recurrent_nets_kept_whole():
-        prepared = blocks.pre_export_lowering(program, settings)
-        decomposed = prepared.run_decompositions(table)
+        decomposed = decompositions_of(
+            same, program, lambda given: blocks.pre_export_lowering(given, settings).run_decompositions(table)
+        )
     refuse_mutations(decomposed)
     refuse_dtypes(blocks, decomposed, takes_double=settings.truncate_double or precision is not None)
     with _failures_explained(decomposed), recurrent_nets_kept_whole():
-        lowered: GraphModule = lower(blocks, decomposed, settings)
+        try:
+            lowered: GraphModule = lower(blocks, decomposed, settings)
+        finally:
+            forget(decomposed)
         rewrite(lowered)
     refuse_lost_dimensions(program, lowered)
     refuse_changed_outputs(program, lowered)
@@ -219,6 +231,7 @@ def _build_all(
     names: ProgramNames | None,
     slower: Mapping[str, str],
     recurrent: Recurrent,
+    scratch: Path | None,
 ) -> tuple[GraphModule, dict[str, Engine], tuple[str, ...], list[LeftToPyTorch]]:
     if not any(node.op == "call_function" for node in lowered.graph.nodes):
         raise CompileError(
@@ -240,7 +253,9 @@ def _build_all(
         try:
             for call, graph in engine_calls(parted):
                 name = str(call.target)
-                engines[name] = build_engine(blocks, name, graph, settings, configure, ranges, check, called.get(name))
+                engines[name] = build_engine(
+                    blocks, name, graph, settings, configure, ranges, check, called.get(name), scratch
+                )
         except WrongNumbersError as failure:
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
                 raise CompileError(

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch.fx import GraphModule, Node
@@ -13,6 +14,7 @@ from torch.fx import GraphModule, Node
 from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_messages
 from lightning_trt_windows.backends.binding_names import BindingNames
 from lightning_trt_windows.backends.number_check import NumberCheck
+from lightning_trt_windows.backends.plan_file import serialized
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
 from lightning_trt_windows.backends.rewrites.results import as_traced
 from lightning_trt_windows.errors import CompileError
@@ -39,7 +41,7 @@ class Engine:
 
     name: str
     plan: memoryview
-    """The engine's bytes, in TensorRT's own memory: an engine can be gigabytes and is not copied."""
+    """The engine's bytes, in TensorRT's own memory or a file: an engine can be gigabytes and is not copied."""
     inputs: tuple[str, ...]
     """Binding names in calling order."""
     outputs: tuple[str, ...]
@@ -58,6 +60,7 @@ def build_engine(
     ranges: Ranges,
     check: NumberCheck | None = None,
     names: BindingNames | None = None,
+    scratch: Path | None = None,
 ) -> Engine:
     """Convert ``graph`` and build it.
 
@@ -70,6 +73,7 @@ def build_engine(
         ranges: Of the symbols, as they were captured; they become the profile.
         check: Compares the network with the partition before the engine is built.
         names: What the bindings are called; ``None`` leaves them upstream's names.
+        scratch: Directory where a large engine may be while it is not written; ``None`` keeps it in memory.
 
     Returns:
         The engine with its bindings.
@@ -78,6 +82,7 @@ def build_engine(
         ConverterError: A node's converter raised.
         WrongNumbersError: A node was converted into something else.
         CompileError: TensorRT refused the network; its own words are in the message.
+        OutputError: The disk does not take the engine.
     """
     with ranges_in_force(graph, ranges):
         inputs = blocks.construct_submodule_inputs(graph)
@@ -107,12 +112,12 @@ def build_engine(
             check.check_network(blocks, name, graph, interpreter)
         config = interpreter._populate_trt_builder_config()
         with configure(config):
-            plan = interpreter.builder.build_serialized_network(interpreter.ctx.net, config)
+            plan = serialized(blocks, interpreter.builder, interpreter.ctx.net, config, graph, scratch)
     if plan is None:
         raise CompileError(f"TensorRT built no engine for {name}.{_int8_convolution(graph)}{_said(errors)}")
     return Engine(
         name=name,
-        plan=memoryview(plan),
+        plan=plan,
         inputs=tuple(interpreter._input_names),
         outputs=tuple(interpreter._output_names),
         output_allocator=bool(interpreter.ctx.requires_output_allocator),

@@ -10,6 +10,7 @@ project's tests**; ``docs/tensorrt.md`` says what they check instead.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -88,8 +89,10 @@ class TensorRT:
         twin: bool = False,
         samples: Samples | None = None,
         names: ProgramNames | None = None,
+        scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
-        """See ``Backend``."""
+        """See ``Backend``. Engines stay in memory: writing them as they are built has not been tried with TensorRT."""
         self.check(settings)
         blocks, gpu = upstream(), build_gpu()
         chosen = _upstream_settings(blocks, settings, twin=twin)
@@ -105,6 +108,7 @@ class TensorRT:
             samples=samples,
             names=names,
             recurrent=recurrent_choice(settings),
+            same=same,
         )
         return CompiledProgram(
             backend=self.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -90,6 +91,8 @@ class TensorRTRTX:
         twin: bool = False,
         samples: Samples | None = None,
         names: ProgramNames | None = None,
+        scratch: Path | None = None,
+        same: str | None = None,
     ) -> CompiledProgram:
         """See ``Backend``. The engines run on Linux too: there is no twin.
 
@@ -124,6 +127,8 @@ class TensorRTRTX:
             samples=samples,
             names=names,
             recurrent=recurrent_choice(settings),
+            same=same,
+            scratch=scratch,
         )
         return CompiledProgram(
             backend=self.name,

@@ -251,7 +251,7 @@ class _Work:
             self._release(item)
             return
         self._items[checkpoint] = item
-        self._builds.add(checkpoint, job)
+        self._builds.add(checkpoint, replace(job, is_mapped=True))
 
     def _folder_for(self, place: Place) -> Path | None:
         """A directory of this machine for a checkpoint or an artifact that belongs elsewhere, once there is room."""

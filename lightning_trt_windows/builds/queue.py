@@ -118,8 +118,8 @@ class Builds:
     def doing(self) -> str:
         """What is being built, how far it is, and how many builds there are besides, for people to see."""
         wanted = [f for f in self._running if f not in self._unwanted and not f.done()]
-        # Dask's futures do not say that they run
-        running = [f for f in wanted if f.running()] or wanted[:1]
+        # Dask's futures do not say that they run: as many do as there are workers
+        running = [f for f in wanted if f.running()] or wanted[: self._workers()]
         if not running:
             return ""
         first = running[0]
@@ -128,6 +128,13 @@ class Builds:
         more = [f"{len(running) - 1} more at work"] if len(running) > 1 else []
         more += [f"{queued} queued"] if queued else []
         return f"{text} ({', '.join(more)})" if more else text
+
+    def _workers(self) -> int:
+        try:
+            return max(1, int(getattr(self.executor, "workers", 1)))
+        # whatever a scheduler that has gone makes of it: this is for people to see, and no more
+        except Exception:
+            return 1
 
     def finish(self, report: Callable[[Outcome], None], look: Callable[[], None] = lambda: None) -> None:
         """Wait for everything, report each outcome as it comes, and ``look`` every now and then."""

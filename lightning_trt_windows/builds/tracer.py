@@ -44,6 +44,8 @@ class Tracer:
         options: What the user asks for.
         retrace: Capture for every checkpoint, even where the program of an earlier one is still that of the module.
         is_fixed: Nobody changes the module between the checkpoints, so that one capture serves all.
+        has_weights: The module has the weights of the moment. Otherwise a trace serves only where equal notes of what
+            ``forward`` runs are the proof.
         trusted: Allow checkpoints to run code while they are read: they are the training's own.
         directory: Where programs are kept meanwhile; by default beside the first checkpoint.
     """
@@ -54,12 +56,14 @@ class Tracer:
         *,
         retrace: bool = False,
         is_fixed: bool = False,
+        has_weights: bool = True,
         trusted: bool = True,
         directory: Path | None = None,
     ) -> None:
         self.options = options
         self.retrace = retrace
         self.is_fixed = is_fixed
+        self.has_weights = has_weights
         self.trusted = trusted
         self.directory = directory
         self.traced = 0
@@ -221,7 +225,7 @@ class Tracer:
         trace = Trace(saved, dict(discovered.inputs), keys, bare[0] if bare else None)
         if self.is_fixed:
             trace.executions.add(_ALWAYS)
-        elif now is None or not trace.begin(module, now):
+        elif now is None or not (now.is_whole or self.has_weights) or not trace.begin(module, now):
             return
         for known in self._traces:
             if known.is_of_the_same(trace):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -27,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointFile",
     "FileHash",
+    "checkpoint_file",
     "consolidated_path",
     "consolidation",
     "in_need_of_trust",
@@ -88,10 +90,26 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
         CheckpointError: The file is missing, damaged, not a Lightning checkpoint, or cannot be read without
             ``trusted``.
     """
+    with checkpoint_file(path) as file:
+        return file.read(trusted=trusted)
+
+
+def checkpoint_file(path: Path, *, is_mapped: bool = False) -> CheckpointFile:
+    """The file of a checkpoint, to read it.
+
+    Args:
+        path: A ``.ckpt`` file.
+        is_mapped: As for ``CheckpointFile``.
+
+    Returns:
+        The file, which is not open yet.
+
+    Raises:
+        CheckpointError: ``path`` is a directory with a part from each process.
+    """
     if is_sharded(path):
         raise CheckpointError(_sharded(path))
-    with CheckpointFile(path) as file:
-        return file.read(trusted=trusted)
+    return CheckpointFile(path, is_mapped=is_mapped)
 
 
 def consolidated_path(path: Path) -> Path:
@@ -159,10 +177,14 @@ class CheckpointFile:
     Args:
         path: A ``.ckpt`` file.
         known: Its hash, where it has been taken before; counts only if the file has not been changed since then.
+        is_mapped: Let weights stay in the file until they are read, so that the system can take their memory back. Not
+            in a process that trains: somebody who writes into the file meanwhile, in place of giving its name to
+            another one, ends the process. Linux only, elsewhere weights are read.
     """
 
-    def __init__(self, path: Path, known: FileHash | None = None) -> None:
+    def __init__(self, path: Path, known: FileHash | None = None, *, is_mapped: bool = False) -> None:
         self.path = path
+        self.is_mapped = is_mapped
         self._known = known
         self._stream: BufferedReader | None = None
 
@@ -191,14 +213,28 @@ class CheckpointFile:
         """
         stream = self._opened()
         try:
-            status = os.fstat(stream.fileno())
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            stamp = self._stamp()
             if self._known is not None and self._known.stamp == stamp:
                 return self._known
             stream.seek(0)
             return FileHash(sha256_of_stream(stream), stamp)
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+
+    def check_unchanged(self) -> None:
+        """Refuse what was made of weights that stayed in the file, if the file has been written to since it was hashed.
+
+        Raises:
+            CheckpointError: It has.
+        """
+        if self.is_mapped and self._stamp() != self.hashed.stamp:
+            raise CheckpointError(
+                f"{self.path} was written to while it was exported, so that its weights may be of both. Export it again"
+            )
+
+    def _stamp(self) -> tuple[int, int, int]:
+        status = os.fstat(self._opened().fileno())
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     @functools.cached_property
     def weights(self) -> Checkpoint:
@@ -257,6 +293,11 @@ class CheckpointFile:
 
     def _loaded(self, **options: Any) -> Any:
         stream = self._opened()
+        if self.is_mapped and (name := _name_of(stream)):
+            _ = self.hashed  # of what is mapped, and of nothing that is written later
+            # a file in an older format than zip, a file system that cannot be mapped
+            with contextlib.suppress(RuntimeError, OSError, ValueError):
+                return torch.load(name, map_location="cpu", mmap=True, **options)
         stream.seek(0)
         return torch.load(stream, map_location="cpu", **options)
 
@@ -269,6 +310,12 @@ class CheckpointFile:
             except OSError as error:
                 raise CheckpointError(f"{self.path} cannot be read: {error}") from error
         return self._stream
+
+
+def _name_of(stream: BufferedReader) -> str:
+    """A name of the open file, whatever its own name is given to; empty where there is none."""
+    name = f"/proc/self/fd/{stream.fileno()}"
+    return name if os.path.exists(name) else ""  # noqa: PTH110 -- a link that nothing but open() follows
 
 
 class _InertUnpickler(pickle.Unpickler):

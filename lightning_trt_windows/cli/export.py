@@ -159,7 +159,7 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     source = CheckpointSource(module, datamodule, trusted=arguments.trust_checkpoint)
     places = checkpoints_in(arguments.checkpoint)
-    progress = Progress(display(quiet=arguments.quiet))
+    progress = Progress(display(quiet=arguments.quiet, several=len(places) > 1))
     if len(arguments.checkpoint) == len(places) == 1 and not (arguments.executor or arguments.json):
         with progress.shown():
             artifact = export_from(source, str(places[0]), options, output=arguments.output)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["display", "export_several"]
 
 
-def display(*, quiet: bool) -> Display:
-    """Stages with time on standard error, where that is a terminal."""
-    from lightning_trt_windows.progress.display import RichDisplay, Silent
+def display(*, quiet: bool, several: bool = False) -> Display:
+    """Stages with time on standard error, where that is a terminal; else, of ``several``, a line now and then."""
+    from lightning_trt_windows.progress.display import Lines, RichDisplay, Silent
 
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         return Silent()
+    if not sys.stderr.isatty():
+        return Lines() if several else Silent()
     try:
         from rich.console import Console
     except ImportError:  # it comes with the extras

@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,16 @@ from lightning_trt_windows.export.saved_program import load_program, save_progra
 from lightning_trt_windows.modules.dtypes import tensor_bytes
 from lightning_trt_windows.settings import ExportSettings
 
-__all__ = ["FINGERPRINT", "Job", "SavedProgram", "existing_artifact", "fingerprint_of", "is_of", "matches"]
+__all__ = [
+    "FINGERPRINT",
+    "Job",
+    "SavedProgram",
+    "existing_artifact",
+    "fingerprint_of",
+    "is_of",
+    "matches",
+    "take_equal",
+]
 
 FINGERPRINT = "request"
 """Key in the manifest's ``backend.options``: SHA-256 of all that the artifact depends on besides the weights."""
@@ -56,6 +66,14 @@ class SavedProgram:
     """Checkpoint whose weights take the place of the program's own."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """What a tensor of the program is called in the checkpoint, where that is another name."""
+
+    def identity(self) -> str | None:
+        """Equal for the same file, not written to in between; ``None`` where that cannot be said."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return f"{self.path} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
     def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """Read the program.
@@ -96,7 +114,8 @@ def _fitting(key: str, own: torch.Tensor, found: Any, where: str) -> torch.Tenso
 class Job:
     """A build that can be handed over: a program and where it goes. It holds no code of the user's."""
 
-    program: ExportedProgram | SavedProgram
+    program: ExportedProgram | SavedProgram | None
+    """``None`` once it has been compiled: its weights are in the engines, and go."""
     paths: ArtifactPaths
     settings: ExportSettings
     inputs: tuple[InputRecord, ...]
@@ -116,15 +135,19 @@ class Job:
     """Checkpoints of the same step: where one has the same weights, its artifact is used again."""
     hashed: FileHash | None = None
     """Hash of the checkpoint that the builder reads, where it has been taken already."""
+    is_mapped: bool = False
+    """Let weights stay in the checkpoint's file until they are read, see ``CheckpointFile``."""
 
-    @contextlib.contextmanager
-    def source(self) -> Iterator[CheckpointFile | None]:
-        """Open the checkpoint whose weights the builder reads, if there is one: hashed and read at most once."""
-        if isinstance(self.program, ExportedProgram) or self.program.weights is None:
-            yield None
-            return
-        with CheckpointFile(self.program.weights, self.hashed) as file:
-            yield file
+    def source(self) -> AbstractContextManager[CheckpointFile | None]:
+        """The checkpoint whose weights the builder reads, if there is one: hashed and read at most once."""
+        if not isinstance(self.program, SavedProgram) or self.program.weights is None:
+            return contextlib.nullcontext()
+        return CheckpointFile(self.program.weights, self.hashed, is_mapped=self.is_mapped)
+
+    def same(self) -> str | None:
+        """Equal for builds of one program with one choice of settings, whatever their weights; ``None`` for others."""
+        identity = self.program.identity() if isinstance(self.program, SavedProgram) else None
+        return identity and f"{identity} {self.settings}"
 
     def load(self, source: CheckpointFile | None = None) -> tuple[ExportedProgram, CheckpointRecord | None]:
         """Read what is not in memory.
@@ -138,6 +161,7 @@ class Job:
         Raises:
             CheckpointError: The checkpoint's weights are not those of the program.
         """
+        assert self.program is not None, "it has been compiled"
         if isinstance(self.program, ExportedProgram):
             return self.program, self.checkpoint
         program, record = self.program.load(source)
@@ -161,6 +185,17 @@ class Job:
         if isinstance(state["program"], bytes):
             state = {**state, "program": load_program(io.BytesIO(state["program"]))}
         self.__dict__.update(state)
+
+
+def take_equal(program: ExportedProgram, state: Mapping[str, Any]) -> None:
+    """Put tensors of ``state`` in the place of equal ones of ``program``, which then need not stay in memory."""
+    for key, own in list(program.state_dict.items()):
+        found = state.get(key)
+        if not isinstance(found, torch.Tensor) or found.dtype != own.dtype:
+            continue
+        if found.is_contiguous() and own.is_contiguous() and torch.equal(found, own.detach()):
+            is_parameter = isinstance(own, torch.nn.Parameter)
+            program.state_dict[key] = torch.nn.Parameter(found, own.requires_grad) if is_parameter else found
 
 
 def fingerprint_of(

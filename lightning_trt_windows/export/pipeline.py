@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import tempfile
@@ -32,11 +33,12 @@ from lightning_trt_windows.artifact.payload_writer import Joined, join_payloads
 from lightning_trt_windows.artifact.shapes import DimRange, InputTree
 from lightning_trt_windows.backends import CompiledProgram, get_backend
 from lightning_trt_windows.backends.binding_names import ProgramNames
+from lightning_trt_windows.backends.plan_file import LARGE
 from lightning_trt_windows.capture.goldens import Recorded, record_goldens
 from lightning_trt_windows.capture.io_precision import with_io_precision
 from lightning_trt_windows.capture.program import Captured
 from lightning_trt_windows.checkpoints.consolidate import local_file
-from lightning_trt_windows.checkpoints.reader import read_checkpoint
+from lightning_trt_windows.checkpoints.reader import CheckpointFile, checkpoint_file
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.export.checkpoint_source import CheckpointSource
@@ -45,6 +47,7 @@ from lightning_trt_windows.export.job import (
     FINGERPRINT,
     Job,
     fingerprint_of,
+    take_equal,
 )
 from lightning_trt_windows.export.narrowed_capture import capture_narrowed
 from lightning_trt_windows.export.number_samples import samples_of
@@ -173,13 +176,23 @@ def export_from(
     Raises:
         LightningTrtError: As ``export_checkpoint`` raises it.
     """
-    file, place = local_file(place_of(checkpoint), trusted=source.trusted)
-    read = read_checkpoint(file, trusted=source.trusted)
-    module, datamodule = source.module(file)
-    discovered = source.discover(file, module, datamodule, options)
+    path, place = local_file(place_of(checkpoint), trusted=source.trusted)
     destination = Destination.of(place, output)
-    job = prepare(module, discovered, destination.paths, options, checkpoint=read.record())
-    return raise_if_failed(warned_without_onnx(destination.finished(build(job))))
+    with checkpoint_file(path, is_mapped=True) as file:
+        # the module lives in the call only, so that its weights can go
+        artifact = build(_prepared(source, file, destination.paths, options), file.check_unchanged)
+    return raise_if_failed(warned_without_onnx(destination.finished(artifact)))
+
+
+def _prepared(source: CheckpointSource, file: CheckpointFile, paths: ArtifactPaths, options: ExportOptions) -> Job:
+    """Capture the module of a checkpoint, with weights that stay in the file."""
+    read = file.read(trusted=source.trusted)
+    module, datamodule = source.module(file.path)
+    discovered = source.discover(file.path, module, datamodule, options)
+    job = prepare(module, discovered, paths, options, checkpoint=read.record())
+    assert isinstance(job.program, ExportedProgram), "prepare captures"
+    take_equal(job.program, read.state_dict)
+    return job
 
 
 def prepare(
@@ -229,11 +242,12 @@ def prepare(
     )
 
 
-def build(job: Job) -> Artifact:
+def build(job: Job, check_source: Callable[[], None] = lambda: None) -> Artifact:
     """Compile a job's program and write the artifact: the ``.ep``, then the manifest that makes it one.
 
     Args:
         job: What to build, where, and with which settings.
+        check_source: Called when the weights have been read for the last time, to refuse them.
 
     Returns:
         The artifact, or the one that was there already and is the same.
@@ -247,8 +261,21 @@ def build(job: Job) -> Artifact:
         if job.skip_existing and (artifact := reused(job, source)):
             return artifact
         program, checkpoint = job.load(source)
+        check_source = check_source if source is None else source.check_unchanged
+        # nobody else may keep the program: its weights go when they are in engines
+        same, job, given = job.same(), replace(job, program=None, checkpoint=checkpoint), [program]
+        del program
+        return _built(job, given, same, check_source)
+
+
+def _built(job: Job, given: list[ExportedProgram], same: str | None, check_source: Callable[[], None]) -> Artifact:
+    """Build the program that is in the list ``given``, and let it go when its weights are in engines."""
+    program = given.pop()
+    is_large = sum(tensor.nbytes for tensor in program.state_dict.values()) >= LARGE
+    if is_large:
+        gc.collect()  # modules refer to themselves: that which was captured may be there still
     recorded = record_goldens(program, job.inputs, job.outputs, job.values, job.settings)
-    job = replace(job, program=program, checkpoint=checkpoint, notes=(*job.notes, *recorded.notes))
+    job = replace(job, notes=(*job.notes, *recorded.notes))
     started = time.perf_counter()
     stage("compile", job.paths.ep.name)
     backend = get_backend(job.settings.backend)
@@ -256,7 +283,13 @@ def build(job: Job) -> Artifact:
     names = ProgramNames(tuple(i.name for i in job.inputs), tuple(o.name for o in job.outputs))
     # lowering and converters draw numbers, and would lower what autocast makes of it
     with log_beside(job.paths), random_state_kept(), outside_of_steps():
-        compiled = backend.compile(program, job.settings, samples=samples_of(job), names=names)
+        compiled = backend.compile(
+            program, job.settings, samples=samples_of(job), names=names, scratch=job.paths.ep.parent, same=same
+        )
+    del program
+    if is_large:
+        gc.collect()
+    check_source()
     artifact = _written(job, compiled, recorded, started)
     if spare is not None:
         write = lambda twin, paths: _written(replace(job, paths=paths), twin, recorded, started)  # noqa: E731 -- used once

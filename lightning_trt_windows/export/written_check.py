@@ -43,7 +43,8 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
     if first is None:
         return
     try:
-        loaded = load_program(artifact, torch.device("cpu"), _repeating(compiled, first.name))
+        opener = _repeating(compiled, first.name)
+        loaded = load_program(artifact, torch.device("cpu"), opener, keeps_engines=False)
         found = loaded.call_flat(first.inputs)
     except (ArtifactError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise CompileError(

@@ -18,6 +18,7 @@ from torch import nn
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
 
 __all__ = [
+    "WRAPPED",
     "as_it_was",
     "attributes_kept",
     "eval_mode",
@@ -32,9 +33,13 @@ __all__ = [
 ]
 
 
+WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Names under which ``torch.compile``, FSDP and activation checkpointing keep what they wrap."""
+
+
 def original(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` wrapped, which has the user's signature; any other module is its own."""
-    while (inner := module._modules.get("_orig_mod")) is not None:
+    """The module that ``torch.compile`` or FSDP wrapped, which has the user's signature; any other is its own."""
+    while (inner := next((module._modules[name] for name in WRAPPED if module._modules.get(name)), None)) is not None:
         module = inner
     return module
 

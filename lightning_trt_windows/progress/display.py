@@ -1,7 +1,7 @@
 """What people see while artifacts are made: a line with stage and time, and a table when all is done.
 
 The line looks as the Trainer's own progress bar does: rich, tqdm, or nothing where that is switched off. In a file or a
-pipe neither draws anything.
+pipe neither draws anything; a command that exports many checkpoints writes a line there every now and then.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TextIO
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import readable_size
@@ -18,6 +19,7 @@ from lightning_trt_windows.progress.events import listening
 
 __all__ = [
     "Display",
+    "Lines",
     "Progress",
     "RichDisplay",
     "Silent",
@@ -59,6 +61,50 @@ class Silent:
 
     def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
         """Nothing."""
+
+
+class Lines:
+    """A line every now and then, for logs: how many are done, and how long the others will take at this rate.
+
+    Args:
+        stream: Where to; by default standard error.
+        interval: Seconds between two lines, and until the first one.
+        clock: Seconds that go by.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, interval: float = 20.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._clock = clock
+        self._began = self._last = clock()
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """See ``Display``."""
+        now = self._clock()
+        if now - self._last < self._interval:
+            return
+        self._last = now
+        left = ""
+        if done and done < total:
+            left = f", about {_duration((now - self._began) / done * (total - done))} left"
+        print(
+            f"{done} of {total} done{left}{f'; {doing}' if doing else ''}", file=self._stream or sys.stderr, flush=True
+        )
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """Nothing."""
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 class RichDisplay:

@@ -6,6 +6,7 @@ the manifest, the hash of the file, the machine; only then is anything in the fi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Literal
 from lightning_trt_windows.artifact.artifact import Artifact, open_checked, read_artifact
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.signing import PublicKeyLike, check_signature
-from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 from lightning_trt_windows.runtime.environment import check_environment, lean_runtime_for
 
 if TYPE_CHECKING:
     import torch
 
     from lightning_trt_windows.artifact.ep_file import EpFile
+    from lightning_trt_windows.artifact.manifest import EngineRecord
     from lightning_trt_windows.runtime.engine_runner import EngineOpener, EngineRunner, TensorRTRuntime
     from lightning_trt_windows.runtime.loaded import LoadedModule
     from lightning_trt_windows.runtime.runtime_cache import RuntimeCache
@@ -131,13 +133,17 @@ def _opener(
     return opener, cache
 
 
-def load_program(artifact: Artifact, device: torch.device, open_engine: EngineOpener) -> LoadedModule:
+def load_program(
+    artifact: Artifact, device: torch.device, open_engine: EngineOpener, *, keeps_engines: bool = True
+) -> LoadedModule:
     """Load an artifact as ``load`` does, onto any device and with another way to run its engines.
 
     Args:
         artifact: The artifact; it is compared with its manifest.
         device: Where it runs.
         open_engine: Makes what runs an engine of its bytes.
+        keeps_engines: Give it the bytes. Otherwise they are compared with their hash and let go piece by piece, which
+            takes no memory.
 
     Returns:
         The module.
@@ -146,11 +152,27 @@ def load_program(artifact: Artifact, device: torch.device, open_engine: EngineOp
         ArtifactError: As ``load`` raises it.
     """
     with open_checked(artifact) as file:
-        return _assembled(artifact, file, device, open_engine, None)
+        return _assembled(artifact, file, device, open_engine, None, keeps_engines=keeps_engines)
+
+
+def _compared(file: EpFile, engine: EngineRecord) -> memoryview:
+    """No bytes, after those in the file have been found to be the engine's."""
+    digest = hashlib.sha256()
+    for piece in file.engine_pieces(engine):
+        digest.update(piece)
+    if digest.hexdigest() != engine.sha256:
+        raise ArtifactError(file.path, [f"engine {engine.name}: its content is not that of the export"])
+    return memoryview(b"")
 
 
 def _assembled(
-    artifact: Artifact, file: EpFile, device: torch.device, open_engine: EngineOpener, cache: RuntimeCache | None
+    artifact: Artifact,
+    file: EpFile,
+    device: torch.device,
+    open_engine: EngineOpener,
+    cache: RuntimeCache | None,
+    *,
+    keeps_engines: bool = True,
 ) -> LoadedModule:
     """Put the program and its engines together; engines are read one after the other, a buffer at a time in memory."""
     from lightning_trt_windows.runtime.loaded import assemble
@@ -159,7 +181,7 @@ def _assembled(
     runners: list[EngineRunner] = []
     program = read_program(artifact, file, device)
     for engine in artifact.manifest.engines:
-        runners.append(open_engine(engine, file.engine(engine)))
+        runners.append(open_engine(engine, file.engine(engine) if keeps_engines else _compared(file, engine)))
     with damage_as_artifact_error(artifact):
         module = assemble(artifact, program, runners, device, cache)
     if cache is not None:

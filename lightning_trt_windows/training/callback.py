@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
-from lightning_trt_windows._compat.lightning import Callback, rank_zero_info, resolve, written_class
+from lightning_trt_windows._compat.lightning import Callback, before_setup, rank_zero_info, resolve, written_class
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.shapes import InputTree
 from lightning_trt_windows.builds.queue import Failure
@@ -33,6 +33,7 @@ from lightning_trt_windows.training.preflight import Preflight, check_machine, c
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
 from lightning_trt_windows.training.state import go_on
+from lightning_trt_windows.training.unsharded import Unsharded, is_sharding
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -154,6 +155,9 @@ class WindowsExport(Callback):
         self._observer = Observer(method=method)
         self._session: Session | None = None
         self._switched_off = False
+        self._unsharded: Unsharded | None = None
+        self._module: Callable[[], Any] | None = None
+        """Gives what is captured."""
         self._preflight = Preflight(False)
         self._carried: Any = None
         """State of the checkpoint that training is resumed from."""
@@ -230,6 +234,10 @@ class WindowsExport(Callback):
             error = sys.exc_info()[1]
             # what may be fixed before the export comes (a package, the disk) is told, and does not prevent it
             self._switched_off = isinstance(error, ConfigurationError)
+        self._unsharded = None
+        if not self._switched_off and trainer.is_global_zero and is_sharding(trainer.strategy):
+            self._unsharded = Unsharded(trainer, pl_module)
+            before_setup(trainer.strategy, self._before_sharding)
 
     @override
     @hook(raises=True)
@@ -247,7 +255,9 @@ class WindowsExport(Callback):
             return
         ranges = functools.partial(self._discover, trainer, pl_module)
         self._events = events = Events(self._guard, [self._outcomes, self._outbox])
-        exports = CheckpointExports(pl_module, ranges, self.options, events, self._guard)
+        whole = self._unsharded is None
+        self._module = module = (lambda: pl_module) if self._unsharded is None else self._unsharded.module
+        exports = CheckpointExports(module, ranges, self.options, events, self._guard, has_weights=whole)
         events.add(Publisher(trainer, self.options.log_artifacts, exports.later))
         self._session = Session(
             trainer, exports, events, self._outcomes, self._guard, self._observer, ranges, self.options
@@ -363,9 +373,16 @@ class WindowsExport(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
         self._carried = None
+        self._unsharded = None
         self._observer.detach()
         if self._session is not None:
             self._session.detach()
+
+    def _before_sharding(self) -> None:
+        """Called when the module is complete, and before its strategy spreads it over processes."""
+        with self._guard("copying the module before it is spread over processes"):
+            if self._unsharded is not None:
+                self._unsharded.before_sharding()
 
     def _go_on(self) -> None:
         """Count on from what the checkpoint carries that training is resumed from."""
@@ -375,13 +392,13 @@ class WindowsExport(Callback):
 
     def _try_capture(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
         """Capture the module once, to say early what would fail later."""
-        session = self._session
-        if session is None or not (self._observer.calls() or self._observer.batches()):
+        session, module = self._session, self._module
+        if session is None or module is None or not (self._observer.calls() or self._observer.batches()):
             return
 
         def capture() -> str:
             with session.unobserved():
-                return try_capture(pl_module, self._discover(trainer, pl_module), method=self.options.method)
+                return try_capture(module(), self._discover(trainer, pl_module), method=self.options.method)
 
         self._preflight.attempt(moment, type(pl_module).__name__, capture)
 

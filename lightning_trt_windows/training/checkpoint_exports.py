@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.builds.staging import Staging
 from lightning_trt_windows.builds.trace_folder import sweep
 from lightning_trt_windows.builds.tracer import Tracer
+from lightning_trt_windows.checkpoints.consolidate import one_file
 from lightning_trt_windows.checkpoints.reader import step_of
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.errors import CheckpointError, CompileError, LightningTrtError
@@ -40,24 +42,33 @@ class CheckpointExports:
     """Artifacts for the checkpoints of one run.
 
     Args:
-        module: The module in training.
+        module: Gives the module, or what is captured in its place.
         discover: Gives the ranges, as far as they are known.
         options: What the user has chosen.
         events: Is told of artifacts, deletions and failures.
         guard: Keeps exceptions away from the training.
+        has_weights: Whether the module that is captured has the weights of the moment.
     """
 
     def __init__(
-        self, module: Any, discover: Callable[[], Discovered], options: Options, events: Listener, guard: Guard
+        self,
+        module: Callable[[], Any],
+        discover: Callable[[], Discovered],
+        options: Options,
+        events: Listener,
+        guard: Guard,
+        *,
+        has_weights: bool = True,
     ) -> None:
-        self.module = module
+        self._module = module
+        self._has_weights = has_weights
         self.options = options
         self._discover = discover
         self._events = events
         self._guard = guard
         self._staging = Staging()
         """Where checkpoints of other file systems are meanwhile."""
-        self._tracer = Tracer(options, retrace=options.retrace)
+        self._tracer = Tracer(options, retrace=options.retrace, has_weights=has_weights)
         self._executor, self._own_executor = options.make_executor()
         self._builds = Builds(
             self._executor,
@@ -77,7 +88,11 @@ class CheckpointExports:
 
     def snapshot(self, step: int) -> Snapshot:
         """Take down what the module computes now, after ``step`` optimizer steps."""
-        return self._tracer.snapshot(self.module, self._discover, step=step)
+        try:
+            module = self._module()
+        except LightningTrtError as error:
+            return Snapshot(step, error)
+        return self._tracer.snapshot(module, self._discover, step=step)
 
     def on_saved(self, place: Path | RemoteFile, moment: Snapshot) -> None:
         """Build the artifact of a file that has been written.
@@ -101,6 +116,8 @@ class CheckpointExports:
         for place in places:
             checkpoint = self._staging.local(place)
             try:
+                # those of the training's own may be read with their pickles
+                checkpoint = one_file(checkpoint, trusted=True)
                 if checkpoint not in self._moments:  # otherwise it has been seen to
                     self._staging.fetch(checkpoint)
             except LightningTrtError as error:
@@ -131,7 +148,12 @@ class CheckpointExports:
             beside = directory / f"{FINAL}.ckpt" if isinstance(directory, Path) else f"{directory.url}/{FINAL}.ckpt"
             destination = Destination.of(place_of(beside), None)
             destination.paths.ep.parent.mkdir(parents=True, exist_ok=True)
-            job = prepare(self.module, self._discover(), destination.paths, self.options)
+            if not self._has_weights:
+                raise CheckpointError(
+                    "this training wrote no checkpoint, and no process holds all weights: none of them can export the "
+                    "final ones alone. Let a ModelCheckpoint write them"
+                )
+            job = prepare(self._module(), self._discover(), destination.paths, self.options)
             self._events.on_artifact(destination.finished(build(job)))
 
     def removed(self, place: Path | RemoteFile) -> None:
@@ -211,7 +233,7 @@ class CheckpointExports:
             self._sweep(checkpoint.parent)
             moment = self._moments[checkpoint]
             twins = tuple(c for c, m in self._moments.items() if m.step == moment.step and c != checkpoint)
-            job = self._tracer.job(self.module, checkpoint, moment, twins)
+            job = self._tracer.job(self._module(), checkpoint, moment, twins)
             if look_first:
                 artifact, job = existing(job, elsewhere=self._staging.existing(checkpoint))
                 if artifact:
@@ -224,7 +246,8 @@ class CheckpointExports:
             else:
                 self.failed(checkpoint, error)
             return
-        self._builds.add(checkpoint, job)
+        # never in this process: what is written to a file in use must not end a training
+        self._builds.add(checkpoint, replace(job, is_mapped=self.options.executor != "inline"))
 
     def _sweep(self, directory: Path) -> None:
         if directory not in self._swept:

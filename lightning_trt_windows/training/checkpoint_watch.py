@@ -19,8 +19,10 @@ from typing import Any
 
 from lightning_trt_windows._compat.lightning import checkpoint_io_base
 from lightning_trt_windows.builds.snapshot import Snapshot
+from lightning_trt_windows.checkpoints.reader import is_sharded
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.training.guard import Guard
+from lightning_trt_windows.training.unsharded import is_sharding
 
 __all__ = ["CheckpointWatch"]
 
@@ -59,6 +61,8 @@ class CheckpointWatch:
         inner = _without_past(strategy.checkpoint_io)
         self._wrapper = _wrapper_class(checkpoint_io_base(inner))(inner, self)
         self._strategy, strategy.checkpoint_io = strategy, self._wrapper
+        if is_sharding(strategy):
+            strategy.save_checkpoint = _WatchedSave(strategy.save_checkpoint, self)
 
     def detach(self) -> None:
         """Give the strategy its own ``CheckpointIO`` back; where another one wraps ours by now, ours only passes on."""
@@ -66,6 +70,8 @@ class CheckpointWatch:
         if wrapper is None:
             return
         wrapper.watch = None
+        if isinstance(save := vars(strategy).get("save_checkpoint"), _WatchedSave) and save.watch is self:
+            del strategy.save_checkpoint
         if strategy.checkpoint_io is wrapper:
             strategy.checkpoint_io = _without_past(wrapper.inner)
 
@@ -96,6 +102,13 @@ class CheckpointWatch:
             self._note(path, moment)
             self._on_saved()
 
+    def saved_in_parts(self, path: str | os.PathLike[str], checkpoint: Mapping[str, Any]) -> None:
+        """Note that the strategy itself has written ``path``, a directory, where it has."""
+        with self._guard("noticing a checkpoint"):
+            if is_sharded(Path(path)):
+                self._note(path, self._moment(checkpoint).past())  # nobody reads it before the training has ended
+                self._on_saved()
+
     def removed(self, path: str | os.PathLike[str]) -> None:
         """Note that ``path`` was deleted."""
         with self._guard("noticing that a checkpoint was deleted"):
@@ -110,6 +123,19 @@ class CheckpointWatch:
         with self._lock:
             self._events.pop(os.fspath(path), None)  # to its new place in the order
             self._events[os.fspath(path)] = moment
+
+
+class _WatchedSave:
+    """``save_checkpoint`` of a strategy that writes directories without its ``CheckpointIO``."""
+
+    def __init__(self, save: Callable[..., None], watch: CheckpointWatch) -> None:
+        self._save = save
+        self.watch = watch
+
+    def __call__(self, checkpoint: dict[str, Any], filepath: Any, *args: Any, **kwargs: Any) -> None:
+        self._save(checkpoint, filepath, *args, **kwargs)
+        with contextlib.suppress(Exception):  # the watch has its guard, and the checkpoint is there
+            self.watch.saved_in_parts(filepath, checkpoint)
 
 
 def _without_past(checkpoint_io: Any) -> Any:

@@ -17,6 +17,8 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.shapes import range_text, shape_text
 from lightning_trt_windows.backends import get_backend
+from lightning_trt_windows.backends.plan_file import LARGE
+from lightning_trt_windows.checkpoints.reader import is_sharded
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.ranges import UnseenSymbolError
 from lightning_trt_windows.errors import (
@@ -52,7 +54,8 @@ PREFLIGHT = ("before the first step", "after the first step", "at the first chec
 
 _SMALLEST = 1_000_000
 """Bytes, about: an artifact of hardly any weights."""
-_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+_NOT_EXPORTED = ("DeepSpeedStrategy",)
+"""Strategies whose checkpoints nothing here can read."""
 
 
 def check_request(trainer: Any, module: nn.Module, options: Options) -> None:
@@ -96,13 +99,14 @@ def check_strategy(trainer: Any, options: Options) -> None:
         ConfigurationError: The parameters are spread over processes, or the others would wait for a build.
     """
     names = {cls.__name__ for cls in type(trainer.strategy).__mro__}
-    if sharded := sorted(names.intersection(_SHARDED)):
+    if found := sorted(names.intersection(_NOT_EXPORTED)):
         raise ConfigurationError(
-            f"WindowsExport cannot export under {sharded[0]}: no process holds the whole module, so none can capture "
-            "it. Train without the callback, and export checkpoints afterwards with: lightning-trt-windows export "
-            "CHECKPOINT --module package.module:Class. Those of one file are the simplest "
-            "(FSDPStrategy(state_dict_type='full'), ModelParallelStrategy(save_distributed_checkpoint=False)); "
-            "of a sharded checkpoint the command makes one file, with --trust-checkpoint"
+            f"WindowsExport cannot export under {found[0]}: its checkpoints are directories that only DeepSpeed can "
+            "read. Train without the callback, and make one file of a checkpoint with Lightning's program, where "
+            "DeepSpeed is installed (lightning.pytorch.utilities.deepspeed):\n"
+            "  convert_zero_checkpoint_to_fp32_state_dict('a.ckpt', 'a-consolidated.ckpt')\n"
+            "  lightning-trt-windows export a-consolidated.ckpt --module package.module:Class\n"
+            "Or train with FSDPStrategy or ModelParallelStrategy, whose checkpoints are exported"
         )
     if trainer.world_size > 1 and options.every and options.executor == "inline":
         raise ConfigurationError(
@@ -142,14 +146,16 @@ def check_space(directory: str | os.PathLike[str], module: nn.Module, formats: C
         A sentence with the free space, and what an artifact needs.
 
     Raises:
-        OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some.
+        OutputError: There is less free space than an artifact of ``module`` takes: its weights twice and some, while it
+            is made three times if they are large.
     """
     # artifacts of checkpoints elsewhere are built in a temporary directory
     place = Path(tempfile.gettempdir() if is_remote(directory) else directory)
     while not place.exists() and place != place.parent:
         place = place.parent
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if not nn.parameter.is_lazy(p))
-    needed = _SMALLEST + (3 if "onnx" in formats else 2) * weights
+    # large engines are written once before they are written into the artifact
+    needed = _SMALLEST + ((3 if "onnx" in formats else 2) + (weights >= LARGE)) * weights
     free = shutil.disk_usage(place).free
     sentence = f"{place} has {readable_size(free)} of free space, an artifact needs about {readable_size(needed)}"
     if free < needed:
@@ -236,7 +242,7 @@ def checkpoint_paths(trainer: Any, *, every: bool) -> list[Path | RemoteFile]:
             if isinstance(place, RemoteFile):
                 if place.url not in paths and place.size() is not None:
                     paths[place.url] = place
-            elif place and place.is_file():
+            elif place and (place.is_file() or is_sharded(place)):
                 # last.ckpt may be a link to the best: it has an artifact of its own name all the same
                 paths.setdefault(os.path.abspath(place), place)  # noqa: PTH100 -- resolve() would follow the link
     return list(paths.values())

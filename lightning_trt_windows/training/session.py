@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from lightning_trt_windows._compat.lightning import rank_zero_info
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.checkpoints.metadata import SHAPES
+from lightning_trt_windows.checkpoints.reader import is_sharded
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.errors import CheckpointError, LightningTrtError
@@ -64,6 +65,8 @@ class Session:
         self._observer = observer
         self._discover = discover
         self._exception: BaseException | None = None
+        self._in_parts: dict[Path | RemoteFile, Snapshot] = {}
+        """Directories that several processes have written; one file is made of each when training has ended."""
         self._left = 0
         """Checkpoints that are there and not looked at yet."""
         self._shows_progress = options.progress
@@ -112,7 +115,11 @@ class Session:
         assert self._exports is not None
         for path, moment in events:
             if moment is None:
+                self._in_parts.pop(path, None)
                 self._exports.removed(path)
+                continue
+            if _in_parts(path):
+                self._in_parts[path] = moment
                 continue
             rank_zero_info(f"WindowsExport: exporting {path.name} ...")
             with self.unobserved():
@@ -136,7 +143,8 @@ class Session:
         written_again = [last_of(callback) for callback in self.trainer.checkpoint_callbacks] if inline else []
         with self._guard("starting exports"), self._waiting(summary=False), self.unobserved():
             # other callbacks and the module itself may make it ready after us, in on_train_end
-            self._add_best_and_last((path for path in self._paths() if path not in written_again), is_early=True)
+            early = (path for path in self._paths() if path not in written_again and not _in_parts(path))
+            self._add_best_and_last(early, is_early=True)
             self._exports.collect()
 
     def end(self) -> None:
@@ -209,6 +217,11 @@ class Session:
     def _add_what_is_there(self) -> None:
         """At the end: the best and the last, or all that a resumed run has kept from before."""
         assert self._exports is not None
+        for path, moment in self._counted(list(self._in_parts.items())):
+            for checkpoint in self._exports.fetched([path]):
+                rank_zero_info(f"WindowsExport: exporting {checkpoint.name} ...")
+                with self.unobserved():
+                    self._exports.on_saved(checkpoint, moment)
         paths = self._paths()
         if not paths and not self._exports.busy:
             rank_zero_info(
@@ -258,3 +271,8 @@ class Session:
             self._exports.finish(self._tell_progress)
         finally:
             self._exports = None
+
+
+def _in_parts(path: Path | RemoteFile) -> bool:
+    """Whether one file has to be made of a checkpoint first: others would wait for it at the next one."""
+    return isinstance(path, Path) and is_sharded(path)

@@ -16,7 +16,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from support import building
 from support.lightning_models import Data, Regression, trainer
@@ -341,14 +340,3 @@ def test_threads_are_refused() -> None:
     """Builds in threads would draw from the training's random numbers."""
     with pytest.raises(ConfigurationError, match="random numbers"):
         WindowsExport(executor=ThreadPoolExecutor(1))
-
-
-def test_sharded_strategies_are_refused(tmp_path: Path) -> None:
-    """Where no process holds the whole module, setup says so."""
-    from lightning_trt_windows.training.preflight import check_strategy
-
-    class Trainer:
-        strategy = FSDPStrategy()
-
-    with pytest.raises(ConfigurationError, match="of a sharded checkpoint the command makes one file"):
-        check_strategy(Trainer(), WindowsExport(executor="process").options)

@@ -71,6 +71,16 @@ class TestSpace:
         with pytest.raises(OutputError, match="free some, or let ModelCheckpoint write to another disk"):
             check_space(tmp_path, Regression())
 
+    def test_large_weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Their engine is written once more while the artifact is made."""
+        usage = namedtuple("usage", ["total", "used", "free"])
+        with torch.device("meta"):
+            large, larger = (torch.nn.Linear(10_000, size, bias=False) for size in (6_000, 8_000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 900_000_000))
+        assert "an artifact needs about 481.0 MB" in check_space(tmp_path, large)
+        with pytest.raises(OutputError, match=r"an artifact needs about 961\.0 MB"):
+            check_space(tmp_path, larger)
+
     def test_a_model_for_onnx_runtime(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """It has the engines once more."""
         usage = namedtuple("usage", ["total", "used", "free"])

@@ -53,58 +53,41 @@ def test_two_processes(tmp_path: Path, when: str, count: int) -> None:
         check_artifact(manifest)
 
 
-SHARDED = """
-import sys, warnings
-warnings.simplefilter("ignore")
-sys.path.insert(0, {tests!r})
-from lightning.pytorch.strategies import ModelParallelStrategy
-from support.lightning_models import Data, Regression, trainer
-from lightning_trt_windows import WindowsExport
-from lightning_trt_windows.errors import ConfigurationError
-class Parallel(Regression):
-    def configure_model(self):
-        from torch.distributed.fsdp import fully_shard
-        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
-if __name__ == "__main__":
-    for callbacks in ([WindowsExport()], []):
-        strategy = ModelParallelStrategy(save_distributed_checkpoint={sharded}, process_group_backend="gloo")
-        run = trainer({directory!r}, *callbacks, max_epochs=1, devices=2, strategy=strategy, enable_checkpointing=False)
-        try:
-            run.fit(Parallel(), datamodule=Data())
-        except ConfigurationError as error:
-            print(f"rank {{run.global_rank}} refused: {{error}}", flush=True)
-        else:
-            run.save_checkpoint({directory!r} + "/a.ckpt")
-"""
+@pytest.mark.parametrize("variant", ["fsdp_full", "fsdp_sharded", "parallel_full", "parallel_sharded"])
+def test_parameters_that_are_spread(tmp_path: Path, variant: str) -> None:
+    """With the callback the weights are the same, and each checkpoint has the artifact that an export afterwards gives.
+
+    FSDP of Lightning wants GPUs, so that a class that derives from it trains here.
+    """
+    for what, sentence in (
+        (variant, f"{variant}: weights bit-equal with and without"),
+        ("--export", f"{variant}, 1_epoch=1{'-consolidated' * variant.endswith('sharded')}.ckpt: the engines that"),
+    ):
+        command = [sys.executable, TESTS / "gpu" / "strategies.py", tmp_path, what]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        assert sentence in done.stdout
+    if variant == "parallel_sharded":
+        _made_by_hand(tmp_path / variant / "0_epoch=1.ckpt")
 
 
-@pytest.mark.parametrize("sharded", [True, False])
-def test_parameters_that_are_spread(tmp_path: Path, sharded: bool) -> None:
-    """ModelParallelStrategy is refused by every process; its checkpoints are exported afterwards, as one file."""
-    script = tmp_path / "train.py"
-    script.write_text(SHARDED.format(tests=str(TESTS), directory=str(tmp_path), sharded=sharded))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    for rank in (0, 1):
-        assert f"rank {rank} refused: WindowsExport cannot export under ModelParallelStrategy" in done.stdout
-    checkpoint = tmp_path / "a.ckpt"
-    if sharded:
-        with pytest.raises(CheckpointError, match="consolidate_checkpoint") as error:
-            export_checkpoint(checkpoint, Regression, Data())
-        command = next(line for line in str(error.value).splitlines() if "of ModelParallelStrategy" in line)
-        subprocess.run([sys.executable, *command.partition("(")[0].split()[1:]], check=True, capture_output=True)
-        whole = tmp_path / "a-consolidated.ckpt"
-        by_hand = torch.load(whole, weights_only=True)["state_dict"]
-        whole.unlink()
-        assert one_file(checkpoint, trusted=False) == checkpoint
-        assert one_file(checkpoint, trusted=True) == whole
-        assert all(by_hand[name].equal(value) for name, value in torch.load(whole)["state_dict"].items())
-        made = whole.stat().st_mtime_ns
-        (artifact,) = export_checkpoints([checkpoint], Regression, Data(), trust_checkpoint=True).artifacts
-        assert artifact.path.name == "a-consolidated.windows.ep"
-        assert whole.stat().st_mtime_ns == made, "it is made once"
-        checkpoint = whole
-    assert check_artifact(export_checkpoint(checkpoint, Regression, Data())).manifest.checkpoint is not None
+def _made_by_hand(checkpoint: Path) -> None:
+    """The command in the message makes the same file as we do, and we make it once."""
+    whole = checkpoint.with_name("0_epoch=1-consolidated.ckpt")
+    whole.unlink()
+    with pytest.raises(CheckpointError, match="consolidate_checkpoint") as error:
+        export_checkpoint(checkpoint, Regression, Data())
+    command = next(line for line in str(error.value).splitlines() if "of ModelParallelStrategy" in line)
+    subprocess.run([sys.executable, *command.partition("(")[0].split()[1:]], check=True, capture_output=True)
+    by_hand = torch.load(whole, weights_only=True)["state_dict"]
+    whole.unlink()
+    assert one_file(checkpoint, trusted=False) == checkpoint
+    assert one_file(checkpoint, trusted=True) == whole
+    assert all(by_hand[name].equal(value) for name, value in torch.load(whole)["state_dict"].items())
+    made = whole.stat().st_mtime_ns
+    (artifact,) = export_checkpoints([checkpoint], Regression, Data(), trust_checkpoint=True).artifacts
+    assert artifact.path.name == "0_epoch=1-consolidated.windows.ep"
+    assert whole.stat().st_mtime_ns == made, "it is made once"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

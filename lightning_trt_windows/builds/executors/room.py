@@ -20,8 +20,8 @@ _MEMORY_EACH = 8_000_000_000
 _MOST = 4
 _BASE_MEMORY = 2_000_000_000
 """Bytes that a build takes whatever its model is: the imports, and what TensorRT works in."""
-_MEMORY_PER_WEIGHT_BYTE = 3
-"""Peak memory of an export, measured with 2.15 GB of float32 weights."""
+_MEMORY_PER_WEIGHT_BYTE = 2.2
+"""Peak memory of an export, measured with up to 6 GB of float32 weights; 1 of it are pages of the checkpoint's file."""
 _SHARE = 0.8
 """Part of the memory that is available, which builds beside each other may be expected to take."""
 _INTERVAL = 1.0
@@ -90,6 +90,6 @@ def _expected_memory(job: Job) -> int:
     with suppress(OSError):
         if isinstance(program, SavedProgram):
             size = Path(program.weights or program.path).stat().st_size
-        else:
+        elif program is not None:
             size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    return _BASE_MEMORY + _MEMORY_PER_WEIGHT_BYTE * size
+    return _BASE_MEMORY + int(_MEMORY_PER_WEIGHT_BYTE * size)
