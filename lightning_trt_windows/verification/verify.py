@@ -63,12 +63,15 @@ def verify(
 
     Raises:
         ArtifactError: The manifest is missing or damaged. Every other fault is in the result.
-        ConfigurationError: ``inputs`` are given without ``reference``, or a key cannot be read.
+        ConfigurationError: ``inputs`` are given without ``reference``, ``golden`` is not a file, or a key cannot be
+            read.
     """
     if inputs is not None and reference is None:
         raise ConfigurationError(
             "inputs are compared with what a reference gives for them: verify(..., reference=module)"
         )
+    if golden is not None and not Path(golden).is_file():  # also where nothing will be compared with them
+        raise ConfigurationError(f"there are no goldens at {golden}: name a file that an export with golden=True wrote")
     artifact = read_artifact(path)
     integrity, signed_by = _signature(artifact, trusted_keys)
     integrity += _integrity(artifact)

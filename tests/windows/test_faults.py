@@ -158,6 +158,11 @@ class TestWithoutPyTorch:
         done = run(WITHOUT_TORCH, "verify", copied)
         assert done.returncode == 7 and b"goldens: " in done.stdout and b"Traceback" not in done.stderr
 
+    def test_goldens_that_are_not_there_are_named(self, copied: Path) -> None:
+        """A mistyped ``--golden`` is no success, on a machine that compares nothing too."""
+        done = run(WITHOUT_TORCH, "verify", copied, "--golden", copied.with_name("none.safetensors"))
+        assert done.returncode == 2 and b"there are no goldens at" in done.stderr and not done.stdout, done
+
     def test_other_commands(self, copied: Path, tmp_path: Path) -> None:
         """Everything that needs no PyTorch works without."""
         run_directory, key = copied.parent, tmp_path / "k.pem"
