@@ -92,7 +92,7 @@ def test_data_can_be_read(block: Block) -> None:
 def test_commands_and_options_exist(block: Block) -> None:
     """Ours are parsed by the command's own parser; targets of make and files that Python runs are there."""
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    extras = set(re.findall(r"^(\w+) = \[$", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M))
+    extras = set(re.findall(r"^([\w-]+) = \[", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M))
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         words = [w for w in words if not re.fullmatch(r"[A-Z_]+=\S*", w)] if words[:1] != ["make"] else words
@@ -106,7 +106,7 @@ def test_commands_and_options_exist(block: Block) -> None:
             assert re.search(rf"^{words[1]}:", makefile, flags=re.M), f"no target {words[1]}"
         elif words[:1] == ["python"] and len(words) > 1 and words[1].startswith(("examples/", "benchmarks/", "tests/")):
             assert (REPOSITORY / words[1]).is_file(), words[1]
-        for extra in re.findall(r"lightning-trt-windows\[([\w,]+)\]", line):
+        for extra in re.findall(r"lightning-trt-windows\[([\w,-]+)\]", line):
             assert set(extra.split(",")) <= extras, extra
 
 

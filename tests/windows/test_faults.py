@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -247,6 +248,8 @@ class TestOutput:
             ["keygen", key, "--json"],
             ["sign", file, "--key", key, "--json"],
         ]
+        if not importlib.util.find_spec("huggingface_hub"):  # which a PC has no need of
+            commands = [command for command in commands if "huggingface" not in command]
         codes, outputs, errors = each(commands, env=environment)
         assert len(codes) == len(commands), errors
         for command, output in zip(commands, outputs, strict=True):
