@@ -27,6 +27,7 @@ LAYERS = (
     "verification",
     "backends",
     "network",
+    "mlflow",
     "onnx",
     "runtime",
     "discovery",
@@ -52,7 +53,7 @@ DOORS = {
     "tensorrt_rtx": ("backends/", "_compat/", "runtime/loading.py"),
     "lightning": ("training/callback.py", "integrations/", "_compat/"),
     "pytorch_lightning": ("training/callback.py", "_compat/"),
-    "mlflow": ("loggers/",),
+    "mlflow": ("loggers/", "mlflow/"),
     "wandb": ("loggers/",),
     "comet_ml": ("loggers/",),
     "fsspec": ("storage/remote_file.py",),
@@ -91,6 +92,7 @@ STANDARD_LIBRARY_ONLY = (
 """Files and rooms that need nothing but Python when they are imported."""
 
 WINDOWS_HALF = (
+    "mlflow/flavor.py",
     "runtime/loading.py",
     "artifact/inspection.py",
     "artifact/signing.py",
