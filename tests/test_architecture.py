@@ -57,6 +57,7 @@ DOORS = {
     "wandb": ("loggers/",),
     "comet_ml": ("loggers/",),
     "fsspec": ("storage/remote_file.py",),
+    "model_signing": ("artifact/openssf.py",),
     "psutil": ("builds/",),
     "onnx": ("onnx/",),
     "huggingface_hub": ("bundle/model_card.py", "bundle/hub_push.py"),

@@ -188,6 +188,7 @@ def _requirements(item: Gathered, package: str) -> list[str]:
         package=package,
         goldens=manifest.golden is not None,
         signatures=item.signed,
+        openssf=item.openssf_signed,
     )
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 

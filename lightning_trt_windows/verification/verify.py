@@ -54,8 +54,9 @@ def verify(
             seen to amplify rounding when the goldens were recorded.
         device: The GPU.
         numbers: Whether to check the numbers where that can be done.
-        trusted_keys: Ed25519 public keys, or files with them; the manifest must be signed by one of them. ``None`` asks
-            for no signature, an empty list is an error.
+        trusted_keys: Public keys, or files with them: Ed25519 for the signature of the manifest, one of NIST's curves
+            for that of OpenSSF's model signing. One of them must have signed. ``None`` asks for no signature, an empty
+            list is an error.
         loaded: The artifact, loaded already: compares numbers without loading it again, on its device.
 
     Returns:
