@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
-import yaml
 
 from lightning_trt_windows.bundle.model_card import BEGIN, END, card_text, with_section
 from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
 
 hub = pytest.importorskip("huggingface_hub", reason="writes and reads cards with the Hub's own library")
+yaml = pytest.importorskip("yaml")  # it comes with that
 SECTION = f"{BEGIN}\nOurs.\n{END}\n"
 
 
