@@ -15,7 +15,7 @@ UNFINISHED := $(VENV)/.unfinished
 IN_VENV := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test quick versions zoo projects conformance conformance-sample classic examples processes fuzz windows windows-fuzz windows-artifacts samples pins docs lint types clean
+.PHONY: help demo picture test quick versions zoo projects conformance conformance-sample classic examples processes fuzz image windows windows-fuzz windows-artifacts samples pins docs lint types clean
 
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
@@ -31,6 +31,7 @@ help: ## say what there is
 	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
+	@echo "make image   do what examples/docker/Dockerfile does, without Docker (downloads 500 MB; some minutes)"
 	@echo "make samples  compile examples/windows for Windows and run it under Wine (needs mingw-w64; downloads 170 MB)"
 	@echo "make windows  run the PC's tests under a Python for Windows (Debian 12 with Wine; minutes, 1.5 GB in ~/.cache)"
 	@echo "make windows-fuzz  read 10,000 damaged artifacts, bundles and indexes there; EXAMPLES=1000 for fewer"
@@ -94,6 +95,9 @@ fuzz: $(INSTALLED)
 
 windows: $(INSTALLED)
 	@$(IN_VENV) tools.windows_python test $(ARGS)
+
+image: $(INSTALLED)
+	@$(IN_VENV) pytest tests/test_containers.py -m "network or not network" $(ARGS)
 
 samples: $(INSTALLED)
 	@$(IN_VENV) pytest tests/test_windows_samples.py -m "samples or not samples" $(ARGS)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 from support import commands_page
 from support.paths import REPOSITORY
 
 import lightning_trt_windows
+from lightning_trt_windows.bundle.reading import extract_bundle
 from lightning_trt_windows.cli import make_parser
 
 PAGES = [*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")]
@@ -92,7 +94,7 @@ def test_data_can_be_read(block: Block) -> None:
 def test_commands_and_options_exist(block: Block) -> None:
     """Ours are parsed by the command's own parser; targets of make and files that Python runs are there."""
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    extras = set(re.findall(r"^(\w+) = \[$", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M))
+    extras = set(re.findall(r"^([\w-]+) = \[", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), flags=re.M))
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         words = [w for w in words if not re.fullmatch(r"[A-Z_]+=\S*", w)] if words[:1] != ["make"] else words
@@ -106,25 +108,50 @@ def test_commands_and_options_exist(block: Block) -> None:
             assert re.search(rf"^{words[1]}:", makefile, flags=re.M), f"no target {words[1]}"
         elif words[:1] == ["python"] and len(words) > 1 and words[1].startswith(("examples/", "benchmarks/", "tests/")):
             assert (REPOSITORY / words[1]).is_file(), words[1]
-        for extra in re.findall(r"lightning-trt-windows\[([\w,]+)\]", line):
+        for extra in re.findall(r"lightning-trt-windows\[([\w,-]+)\]", line):
             assert set(extra.split(",")) <= extras, extra
 
 
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
-    """Its blocks up to the one that needs a GPU, in their order; the file that the last one loads has been made."""
-    code = [b.text for b in BLOCKS if b.page == "tutorial.md" and b.language == "python"]
+    """Its blocks in their order, up to the PC; what is done there is what the bundle says, with files that it has."""
+    steps = [b for b in BLOCKS if b.page == "tutorial.md"]
+    code = [b.text for b in steps if b.language == "python"]
     assert len(code) == 4
-    for number, text in enumerate(code[:3]):
-        script = tmp_path / ("train.py" if number == 0 else f"step{number}.py")
-        script.write_text(text, encoding="utf-8")
-        done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        shown = done.stdout
-        if number == 1:
-            assert "8..12..20" in re.sub(r"\s", "", shown) or "20" in shown, shown
-    assert "(128, 64, 4)" in shown
-    (loaded,) = re.findall(r'load\("([^"]+)"\)', code[3])
-    assert (tmp_path / loaded).is_file()
+    printed: list[str] = []
+    for step in steps:
+        if step.text == code[-1]:
+            break  # it needs a GPU
+        if step.text == code[0]:
+            (tmp_path / "train.py").write_text(step.text, encoding="utf-8")
+            continue
+        commands = ["python step.py"] if step.language == "python" else step.text.splitlines()
+        (tmp_path / "step.py").write_text(step.text, encoding="utf-8")
+        for command in commands if step.language in ("python", "sh") else ():
+            words = shlex.split(command)
+            if words[:2] != ["pip", "install"]:
+                started = {"python": (), "lightning-trt-windows": ("-m", "lightning_trt_windows")}[words[0]]
+                done = subprocess.run(
+                    [sys.executable, *started, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+                printed.append(done.stdout)
+    shown = "\n".join(printed)
+    assert ("(128, 64, 4)" in shown) and (tmp_path / "report.html").is_file()
+    assert "not checked here" in shown and re.search(r"^ *dim1 +8 +12 +20 ", shown, flags=re.M)
+    extract_bundle(tmp_path / "bundle.zip", tmp_path / "models")
+    readme = (tmp_path / "models" / "README.md").read_text(encoding="utf-8").splitlines()
+    python = f"py -{sys.version_info.major}.{sys.version_info.minor}"  # what exported it
+    on_the_pc = [
+        line.replace("py -3.11", python) for b in steps if b.language == "text" for line in b.text.splitlines()
+    ]
+    assert len(on_the_pc) == 5 and set(on_the_pc) <= set(readme)
+    (loaded,) = re.findall(r'load\("([^"]+)"\)', code[-1])
+    assert (tmp_path / "models" / loaded).is_file()
+    if not torch.cuda.is_available():
+        done = subprocess.run(
+            [sys.executable, "run.py"], cwd=tmp_path / "models", capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 3 and "cannot run here" in done.stderr, done.stderr
 
 
 def test_troubleshooting_quotes_real_messages() -> None:

@@ -114,6 +114,11 @@ class ArtifactPaths:
         return self._file("json.sig")
 
     @property
+    def openssf(self) -> Path:
+        """The signature of OpenSSF's model signing; optional."""
+        return self._file("sigstore.json")
+
+    @property
     def bench(self) -> Path:
         """What ``bench`` measured; optional, and no part of the artifact: figures are of one machine."""
         return self._file("bench.json")
@@ -148,7 +153,7 @@ class ArtifactPaths:
 
     def optional(self, engines: int) -> tuple[Path, ...]:
         """Name what an artifact with so many engines may have besides its ``.ep`` and its manifest."""
-        return self.golden, self.signature, *self.onnx_files(engines)
+        return self.golden, self.signature, self.openssf, *self.onnx_files(engines)
 
     @property
     def name(self) -> str:

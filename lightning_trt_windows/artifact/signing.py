@@ -1,62 +1,79 @@
 """Signatures of manifests: who made an artifact, which hashes do not say. Ed25519, by the package ``cryptography``.
 
 The signature stands in ``NAME.windows.json.sig`` and is over the bytes of the manifest, which holds the hashes of the
-``.ep``, of every engine and of the goldens: so it covers all of them.
+``.ep``, of every engine and of the goldens: so it covers all of them. A key of an elliptic curve of NIST's in the place
+of an Ed25519 key means a signature of OpenSSF's model signing: ``openssf``.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from lightning_trt_windows.artifact.artifact import (
     Artifact,
+    check_artifact,
     manifest_bytes,
     parse_manifest,
     read_artifact,
 )
 from lightning_trt_windows.artifact.files import atomic_file
+from lightning_trt_windows.artifact.openssf import check_model_signature, sign_model
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError
 
-__all__ = ["PublicKeyLike", "check_signature", "fingerprint", "make_key", "sign"]
+__all__ = ["KeyKind", "PublicKeyLike", "check_signature", "fingerprint", "make_key", "sign"]
 
 PublicKeyLike: TypeAlias = "str | os.PathLike[str] | bytes | Any"
-"""A PEM file with an Ed25519 public key, its content, or a key of ``cryptography``."""
+"""A PEM file with a public key, its content, or a key of ``cryptography``: Ed25519, or of one of NIST's curves."""
+
+KeyKind: TypeAlias = Literal["ed25519", "openssf"]
+"""What a key signs: this package's signatures, or those of OpenSSF's model signing (ECDSA over NIST P-256)."""
 
 _DOMAIN = b"lightning-trt-windows manifest signature 1\n"
 """Stands before the manifest in what is signed, so that a signature made for something else is none here."""
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+"""Curves that OpenSSF's model signing takes: P-256, P-384, P-521."""
 _LARGEST = 1 << 16
 """Bytes of a signature file or a key file; both have some hundred."""
 
 
-def make_key(path: str | os.PathLike[str], *, password: str | None = None) -> Path:
+def make_key(path: str | os.PathLike[str], *, password: str | None = None, kind: KeyKind = "ed25519") -> Path:
     """Write a new private key to ``path``, and the public key to ``path`` with ``.pub``.
 
     On Linux the private key can be read by its owner only. On Windows whoever may read its folder may read it; a
     warning says so where it has no password.
 
+    Args:
+        path: Where the private key goes; must not exist.
+        password: Encrypts the private key.
+        kind: What it will sign.
+
     Returns:
         The file with the public key, which goes to those who load.
 
     Raises:
-        ConfigurationError: ``path`` is there already.
+        ConfigurationError: ``path`` is there already, or there are no keys of this kind.
         OutputError: A file cannot be written.
     """
-    serialization, ed25519 = _cryptography()
+    serialization, ed25519, ec = _cryptography()
     target = Path(path)
     public = target.with_name(f"{target.name}.pub")
     if existing := [str(file) for file in (target, public) if file.exists()]:
         verb = "are" if existing[1:] else "is"
         raise ConfigurationError(f"{' and '.join(existing)} {verb} there already; a key is not overwritten")
-    key = ed25519.Ed25519PrivateKey.generate()
+    new = {"ed25519": ed25519.Ed25519PrivateKey.generate, "openssf": lambda: ec.generate_private_key(ec.SECP256R1())}
+    if kind not in new:
+        raise ConfigurationError(f"kind must be 'ed25519' or 'openssf', got {kind!r}")
+    key = new[kind]()
     encryption = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     with atomic_file(target, mode=0o600) as file:
@@ -77,20 +94,24 @@ def sign(path: str | os.PathLike[str], private_key: str | os.PathLike[str], *, p
 
     Args:
         path: Either of the two files.
-        private_key: PEM file with an Ed25519 private key.
+        private_key: PEM file with a private key: an Ed25519 key signs the manifest, one of NIST's curves makes a
+            signature of OpenSSF's model signing, of both files.
         password: Of the key, where it has one.
 
     Returns:
         The file with the signature.
 
     Raises:
-        ArtifactError: The manifest is missing or damaged.
-        ConfigurationError: The key cannot be read, or is not an Ed25519 key.
-        EnvironmentMismatchError: The package ``cryptography`` is not installed.
+        ArtifactError: The manifest is missing or damaged; with a key for OpenSSF, any file of the artifact.
+        ConfigurationError: The key cannot be read, or is of another kind.
+        EnvironmentMismatchError: The package ``cryptography``, or for OpenSSF ``model-signing``, is not installed.
         OutputError: The signature cannot be written.
     """
     artifact = read_artifact(path)
     key = _private_key(Path(private_key), password)
+    if not _is_ed25519(key.public_key()):
+        # a hash that was never compared would be vouched for
+        return sign_model(check_artifact(artifact), Path(private_key), password)
     data = manifest_bytes(artifact.paths)
     signed = {
         "algorithm": "Ed25519",
@@ -104,11 +125,12 @@ def sign(path: str | os.PathLike[str], private_key: str | os.PathLike[str], *, p
 
 
 def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -> str:
-    """Refuse an artifact whose manifest was not signed by one of ``trusted_keys``.
+    """Refuse an artifact that was not signed by one of ``trusted_keys``.
 
     Args:
         artifact: The artifact.
-        trusted_keys: Ed25519 public keys, or files with them.
+        trusted_keys: Public keys, or files with them: Ed25519 for the signature of the manifest, one of NIST's curves
+            for that of OpenSSF's model signing. One that fits is enough.
 
     Returns:
         The fingerprint of the key that signed it.
@@ -116,11 +138,23 @@ def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -
     Raises:
         ArtifactError: There is no signature, it is by another key, or the manifest was changed since.
         ConfigurationError: A key cannot be read, or ``trusted_keys`` is empty.
-        EnvironmentMismatchError: The package ``cryptography`` is not installed.
+        EnvironmentMismatchError: The package ``cryptography``, or for OpenSSF ``model-signing``, is not installed.
     """
     keys = {fingerprint(key): key for key in map(_public_key, trusted_keys)}
     if not keys:
         raise ConfigurationError("trusted_keys is empty: no signature could be accepted; name at least one public key")
+    own = {name: key for name, key in keys.items() if _is_ed25519(key)}
+    curves = [(name, _pem(key)) for name, key in keys.items() if name not in own]
+    if not curves:
+        return _check_own(artifact, own)
+    if own:
+        with contextlib.suppress(ArtifactError):  # what OpenSSF's signature lacks is what is said then
+            return _check_own(artifact, own)
+    return check_model_signature(artifact, curves)
+
+
+def _check_own(artifact: Artifact, keys: Mapping[str, Any]) -> str:
+    """Check the signature of the manifest."""
     from cryptography.exceptions import InvalidSignature
 
     path = artifact.paths.signature
@@ -149,8 +183,11 @@ def check_signature(artifact: Artifact, trusted_keys: Sequence[PublicKeyLike]) -
 
 def fingerprint(key: Any) -> str:
     """``SHA256:`` and the first 32 hexadecimal digits of the hash of a public key: what people compare."""
-    serialization, _ = _cryptography()
-    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    serialization, *_ = _cryptography()
+    if _is_ed25519(key):
+        raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    else:
+        raw = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return f"SHA256:{hashlib.sha256(raw).hexdigest()[:32]}"
 
 
@@ -173,8 +210,8 @@ def _read_signature(path: Path) -> tuple[str, bytes]:
 
 
 def _public_key(source: PublicKeyLike) -> Any:
-    serialization, ed25519 = _cryptography()
-    if isinstance(source, ed25519.Ed25519PublicKey):
+    serialization, ed25519, ec = _cryptography()
+    if isinstance(source, (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey)):
         return source
     if isinstance(source, str) and source.startswith("-----BEGIN"):
         source = source.encode()
@@ -183,20 +220,38 @@ def _public_key(source: PublicKeyLike) -> Any:
         key = serialization.load_pem_public_key(data)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{_called(source)} is not a public key in PEM form: {error}") from error
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise ConfigurationError(f"{_called(source)} is a key of another kind than Ed25519; make one with keygen")
+    return _known(key, _called(source))
+
+
+def _known(key: Any, name: str) -> Any:
+    """``key``, if it is of a kind that signs here: Ed25519, or a curve that OpenSSF's model signing takes.
+
+    Raises:
+        ConfigurationError: It is of another kind.
+    """
+    _, ed25519, ec = _cryptography()
+    curves = (ec.EllipticCurvePublicKey, ec.EllipticCurvePrivateKey)
+    known = isinstance(key, (ed25519.Ed25519PublicKey, ed25519.Ed25519PrivateKey))
+    if not known and not (isinstance(key, curves) and key.curve.name in _CURVES):
+        raise ConfigurationError(
+            f"{name} is a key of another kind than Ed25519 or a curve of NIST's ({', '.join(_CURVES)}); make one with "
+            "keygen"
+        )
     return key
 
 
+def _is_ed25519(key: Any) -> bool:
+    _, ed25519, _ = _cryptography()
+    return isinstance(key, ed25519.Ed25519PublicKey)
+
+
 def _private_key(path: Path, password: str | None) -> Any:
-    serialization, ed25519 = _cryptography()
+    serialization, *_ = _cryptography()
     try:
         key = serialization.load_pem_private_key(_read_key(path), password.encode() if password else None)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path} is not a private key that can be read: {error}") from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise ConfigurationError(f"{path} is a key of another kind than Ed25519; make one with keygen")
-    return key
+    return _known(key, str(path))
 
 
 def _read_key(path: Path) -> bytes:
@@ -212,18 +267,18 @@ def _called(source: PublicKeyLike) -> str:
 
 
 def _pem(key: Any) -> bytes:
-    serialization, _ = _cryptography()
+    serialization, *_ = _cryptography()
     data: bytes = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return data
 
 
-def _cryptography() -> tuple[Any, Any]:
+def _cryptography() -> tuple[Any, Any, Any]:
     try:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     except ImportError as error:
         raise EnvironmentMismatchError(
             "signatures need the package cryptography, which is not installed: "
             'pip install "lightning-trt-windows[sign]"'
         ) from error
-    return serialization, ed25519
+    return serialization, ed25519, ec

@@ -50,12 +50,23 @@ class Gathered:
         paths = self.artifact.paths
         golden = [paths.golden] if self.manifest.golden else []
         model = paths.onnx_files(len(self.manifest.engines))[: len(self.manifest.onnx)]
-        return (paths.ep, paths.manifest, *golden, *model, *([paths.signature] if self.signed else []))
+        return (paths.ep, paths.manifest, *golden, *model, *self.signatures)
+
+    @property
+    def signatures(self) -> tuple[Path, ...]:
+        """The signatures that lie beside it: this package's, and OpenSSF's."""
+        paths = self.artifact.paths
+        return tuple(path for path in (paths.signature, paths.openssf) if path.is_file())
 
     @property
     def signed(self) -> bool:
-        """Whether the manifest has a signature beside it."""
-        return self.artifact.paths.signature.is_file()
+        """Whether the manifest has a signature of this package beside it."""
+        return self.artifact.paths.signature in self.signatures
+
+    @property
+    def openssf_signed(self) -> bool:
+        """Whether the artifact has a signature of OpenSSF's model signing beside it."""
+        return self.artifact.paths.openssf in self.signatures
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """The layout of a model on the Hugging Face Hub, written locally: files, ``config.json`` and a model card.
 
-Nothing is uploaded. Standard library only.
+Nothing is uploaded here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,19 +16,18 @@ from lightning_trt_windows.artifact.files import atomic_file, output_errors, rea
 from lightning_trt_windows.bundle.engines import engine_members
 from lightning_trt_windows.bundle.gathering import Gathered, Which
 from lightning_trt_windows.bundle.layout import ARTIFACTS
+from lightning_trt_windows.bundle.model_card import BEGIN, CARD, END, LIBRARY, card_text
 from lightning_trt_windows.bundle.selection import RunDirectories, Selection, select, wheel_member
 from lightning_trt_windows.bundle.texts import code, gpus_of, interface, range_of
 from lightning_trt_windows.bundle.zipped import Member, text_member
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError
 
-__all__ = ["BEGIN", "END", "HubFolder", "collect_for_hub", "model_card_section", "with_section"]
+__all__ = ["HubFolder", "collect_for_hub", "model_card_section"]
 
-BEGIN = "<!-- lightning-trt-windows: begin -->"
-END = "<!-- lightning-trt-windows: end -->"
-"""Around our section of a model card; what stands between them is ours, all else is the user's."""
-
-_TAGS = ("pytorch-lightning", "windows")
-_CARD = "README.md"
+_WANTED = {
+    "license": "without which nobody may use the model; --license apache-2.0 or another one",
+    "pipeline_tag": "by which the Hub's search finds it; --pipeline-tag image-classification or another one",
+}
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,22 @@ class HubFolder:
     path: Path
     files: tuple[str, ...]
     left_out: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    """Keys of the card's front matter that the Hub asks for and nobody gave: ``license``, ``pipeline_tag``."""
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
-        return {"folder": self.path.name, "files": list(self.files), "left_out": list(self.left_out)}
+        return {
+            "folder": self.path.name,
+            "files": list(self.files),
+            "left_out": list(self.left_out),
+            "missing": list(self.missing),
+        }
 
     def __str__(self) -> str:
         lines = [f"{self.path}", *(f"  {name}" for name in self.files)]
-        return "\n".join([*lines, *(f"  left out: {reason}" for reason in self.left_out)])
+        lines += [f"  left out: {reason}" for reason in self.left_out]
+        return "\n".join([*lines, *(f"  not in the card: {key}, {_WANTED[key]}" for key in self.missing)])
 
 
 def collect_for_hub(
@@ -58,11 +63,13 @@ def collect_for_hub(
     engines: bool = False,
     skip_damaged: bool = False,
     wheel: str | os.PathLike[str] | None = None,
+    license: str | None = None,
+    pipeline_tag: str | None = None,
 ) -> HubFolder:
     """Lay the artifacts of a run out as a model on the Hugging Face Hub has its files; nothing is uploaded.
 
-    A ``README.md`` that is there already keeps all that is not between our two markers, also its front matter, which
-    gets what it lacks.
+    A ``README.md`` that is there already keeps all that is not between our two markers, also the values in its front
+    matter, which gets what it lacks.
 
     Args:
         run_dir: A directory with artifacts in or below it, or its URL, or several.
@@ -71,14 +78,18 @@ def collect_for_hub(
         engines: Add the raw engines.
         skip_damaged: Leave damaged artifacts out.
         wheel: As for ``lightning_trt_windows.collect``.
+        license: Of the model, as the Hub names licences: ``"apache-2.0"``. By default what the card says.
+        pipeline_tag: What the model does, as the Hub names tasks: ``"image-classification"``. By default what the card
+            says.
 
     Returns:
         The folder, and what was left out.
 
     Raises:
-        ConfigurationError: There is nothing to collect, ``out`` is not a folder, or the existing card has only one of
-            the markers.
+        ConfigurationError: There is nothing to collect, ``out`` is not a folder, the front matter of the existing card
+            cannot be read, or it has only one of the markers.
         ArtifactError: Artifacts are damaged; the error lists all that is wrong with them.
+        EnvironmentMismatchError: The package ``huggingface_hub`` is not installed.
         OutputError: The folder cannot be written.
     """
     folder = Path(out)
@@ -86,14 +97,17 @@ def collect_for_hub(
         raise ConfigurationError(f"with the layout of the Hub, out is a folder, got {str(out)!r}")
     selection = select(run_dir, which, skip_damaged=skip_damaged, leave_out=folder)
     members = list(_members(selection, engines=engines, wheel=wheel_member(wheel)))
-    card = folder / _CARD
+    card = folder / CARD
     with output_errors(card, 0):
         folder.mkdir(parents=True, exist_ok=True)
-        before = card.read_text(encoding="utf-8") if card.exists() else "# Model\n"
-    members.append(text_member(_CARD, with_section(_with_front_matter(before), model_card_section(selection.items))))
+        before = card.read_text(encoding="utf-8") if card.exists() else None
+    section = model_card_section(selection.items)
+    text, missing = card_text(before, section, license=license, pipeline_tag=pipeline_tag)
+    members.append(text_member(CARD, text))
     for member in members:
         _write(folder, member)
-    return HubFolder(folder, tuple(sorted(member.name for member in members)), selection.gathering.left_out)
+    names = tuple(sorted(member.name for member in members))
+    return HubFolder(folder, names, selection.gathering.left_out, missing)
 
 
 def _members(selection: Selection, *, engines: bool, wheel: Member | None) -> Iterator[Member]:
@@ -141,26 +155,8 @@ def _config(items: Sequence[tuple[Gathered, str]]) -> str:
         }
         for item, place in items
     ]
-    config = {"library_name": "lightning-trt-windows", "backend": first.backend.name, "artifacts": listed}
+    config = {"library_name": LIBRARY, "backend": first.backend.name, "artifacts": listed}
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-
-
-def _with_front_matter(card: str) -> str:
-    """``card`` with what the Hub needs in its front matter; what the user wrote there stays as it is."""
-    found = re.match(r"---\r?\n(.*?)\r?\n?---\r?\n", card, re.DOTALL)
-    matter = found[1] if found else ""
-    rest = card[found.end() :] if found else card
-    lines = [matter] if matter.strip() else []
-    if not re.search("^library_name:", matter, re.MULTILINE):
-        lines.append("library_name: lightning-trt-windows")
-    tags = re.search(r"^tags:(?=[ \t]*\n([ \t]*)- )", matter, re.MULTILINE)
-    missing = [tag for tag in _TAGS if not re.search(rf"^\s*-\s*{tag}\s*$", matter, re.MULTILINE)]
-    if missing and tags and lines:
-        at = tags.end()
-        lines[0] = matter[:at] + "".join(f"\n{tags[1]}- {tag}" for tag in missing) + matter[at:]
-    elif missing and not re.search("^tags:", matter, re.MULTILINE):
-        lines.append("\n".join(["tags:", *(f"- {tag}" for tag in missing)]))
-    return "---\n" + "\n".join(lines) + "\n---\n" + ("" if found else "\n") + rest
 
 
 def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
@@ -199,26 +195,3 @@ def model_card_section(items: Sequence[tuple[Gathered, str]]) -> str:
             "",
         ]
     )
-
-
-def with_section(card: str, section: str) -> str:
-    """``card`` with ``section`` in the place of the one that it has, or at its end.
-
-    Returns:
-        The text of the new card.
-
-    Raises:
-        ConfigurationError: A marker is there without the other, or they are in the wrong order.
-    """
-    begin, end = card.find(BEGIN), card.find(END)
-    if (begin < 0) != (end < 0) or end < begin or card.count(BEGIN) > 1 or card.count(END) > 1:
-        raise ConfigurationError(
-            f"the model card has the markers {BEGIN} and {END} not exactly once each, in this order; put them right, "
-            "or delete both and the section is added at the end"
-        )
-    if begin < 0:
-        return card.rstrip("\n") + "\n\n" + section if card.strip() else section
-    with contextlib.suppress(IndexError):
-        if card[end + len(END)] == "\n":
-            end += 1
-    return card[:begin] + section + card[end + len(END) :]

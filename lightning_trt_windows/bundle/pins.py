@@ -23,6 +23,9 @@ SAFETENSORS = "0.8.0"
 NUMPY = "2.2.6"
 """PyTorch warns at its import where it is missing; the newest with wheels for all of these versions of Python."""
 
+MODEL_SIGNING = ("model-signing>=1.1,<2", "pyopenssl>=24")
+"""What checks signatures of OpenSSF's model signing; it imports pyOpenSSL, and its metadata does not ask for it."""
+
 WHEELS: Mapping[str, tuple[str, ...]] = {
     "torch": ("2.12.0", "2.12.1", "2.13.0", "2.14.0", "2.14.1"),
     "tensorrt-rtx": ("1.4.0.76", "1.5.0.114", "1.6.1.120", "1.7.1.116"),
@@ -46,7 +49,12 @@ _WHEELS_OF = {"tensorrt-rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bind
 
 
 def requirements(
-    made_with: Sequence[tuple[str, Mapping[str, str]]], *, package: str, goldens: bool, signatures: bool
+    made_with: Sequence[tuple[str, Mapping[str, str]]],
+    *,
+    package: str,
+    goldens: bool,
+    signatures: bool,
+    openssf: bool = False,
 ) -> str:
     """The text of ``requirements-windows.txt``.
 
@@ -54,7 +62,8 @@ def requirements(
         made_with: Backend and versions of each artifact.
         package: This package, as a line of that file.
         goldens: Whether there are goldens to verify with.
-        signatures: Whether there are signatures to check.
+        signatures: Whether there are signatures of this package to check.
+        openssf: Whether there are signatures of OpenSSF's model signing to check.
 
     Returns:
         The text of the file.
@@ -71,6 +80,7 @@ def requirements(
             pins += [f"{name}=={version}" for name in _WHEELS_OF.get(distribution, (distribution,))]
     pins += [package, f"pybase64=={PYBASE64}", f"numpy=={NUMPY}"]
     pins += [f"safetensors=={SAFETENSORS}"] * goldens + ["cryptography>=43"] * signatures
+    pins += [*MODEL_SIGNING] * openssf
     build = _cuda_build(torch).partition("+")[2]
     python = _one("Python", (_minor(versions.get("python", "")) for _, versions in made_with), same=lambda _: "")
     lines = [

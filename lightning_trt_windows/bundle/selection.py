@@ -66,6 +66,7 @@ class Selection:
             package=f"./{wheel.name}" if wheel else f"lightning-trt-windows=={package_version()}",
             goldens=self.has_goldens,
             signatures=any(item.signed for item, _ in self.items),
+            openssf=any(item.openssf_signed for item, _ in self.items),
         )
 
 

@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, get_args
 
+from lightning_trt_windows.artifact.signing import KeyKind, make_key, sign
 from lightning_trt_windows.cli.console import print_json
 
 __all__ = ["add"]
@@ -21,9 +22,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
         "sign",
         parents=[common],
-        help="sign an artifact's manifest",
-        description="Write NAME.windows.json.sig: an Ed25519 signature of the manifest, which has the hashes of all "
-        f"files. The password of the key, where it has one, is taken from {_PASSWORD}.",
+        help="sign an artifact",
+        description="With an Ed25519 key write NAME.windows.json.sig: a signature of the manifest, which has the "
+        "hashes of all files. With a key of one of NIST's elliptic curves write NAME.windows.sigstore.json: a "
+        "signature of OpenSSF's model signing, of the .ep and the manifest. The password of the key, where it has one, "
+        f"is taken from {_PASSWORD}.",
     )
     parser.add_argument("file", metavar="FILE", help="the .windows.ep or the .windows.json")
     parser.add_argument("--key", required=True, metavar="KEY", help="private key, as keygen writes it")
@@ -37,13 +40,17 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         f"A password in {_PASSWORD} encrypts the private key.",
     )
     parser.add_argument("file", metavar="FILE", help="where the private key goes; must not exist")
+    parser.add_argument(
+        "--kind",
+        choices=get_args(KeyKind),
+        default="ed25519",
+        help="of what it signs: this package's signatures, or those of OpenSSF's model signing (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_keygen)
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    from lightning_trt_windows.artifact.signing import sign
-
     signature = sign(arguments.file, arguments.key, password=os.environ.get(_PASSWORD))
     if arguments.json:
         print_json({"signature": str(signature)})
@@ -53,11 +60,9 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 
 def _keygen(arguments: argparse.Namespace) -> int:
-    from lightning_trt_windows.artifact.signing import make_key
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        public = make_key(arguments.file, password=os.environ.get(_PASSWORD))
+        public = make_key(arguments.file, password=os.environ.get(_PASSWORD), kind=arguments.kind)
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     if arguments.json:

@@ -51,8 +51,9 @@ def load(
         kernel_specialization: When TensorRT-RTX compiles kernels for the shapes that it meets: ``"lazy"`` beside the
             calls, ``"eager"`` before the first call with a shape, ``"none"`` never. ``None`` is its own choice, lazy;
             on GPUs that NVIDIA does not support it on, none, because specialized kernels gave wrong numbers there.
-        trusted_keys: Ed25519 public keys, or files with them. The manifest must be signed by one of them; that is
-            checked before the ``.ep`` is opened. ``None`` asks for no signature, an empty list is an error.
+        trusted_keys: Public keys, or files with them: Ed25519 for the signature of the manifest, one of NIST's curves
+            for that of OpenSSF's model signing. One of them must have signed; that is checked before the ``.ep`` is
+            opened. ``None`` asks for no signature, an empty list is an error.
 
     Returns:
         The module: called as ``forward`` is, with tensors on ``device``.

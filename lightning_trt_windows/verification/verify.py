@@ -54,8 +54,9 @@ def verify(
             seen to amplify rounding when the goldens were recorded.
         device: The GPU.
         numbers: Whether to check the numbers where that can be done.
-        trusted_keys: Ed25519 public keys, or files with them; the manifest must be signed by one of them. ``None`` asks
-            for no signature, an empty list is an error.
+        trusted_keys: Public keys, or files with them: Ed25519 for the signature of the manifest, one of NIST's curves
+            for that of OpenSSF's model signing. One of them must have signed. ``None`` asks for no signature, an empty
+            list is an error.
         loaded: The artifact, loaded already: compares numbers without loading it again, on its device.
 
     Returns:
@@ -63,12 +64,15 @@ def verify(
 
     Raises:
         ArtifactError: The manifest is missing or damaged. Every other fault is in the result.
-        ConfigurationError: ``inputs`` are given without ``reference``, or a key cannot be read.
+        ConfigurationError: ``inputs`` are given without ``reference``, ``golden`` is not a file, or a key cannot be
+            read.
     """
     if inputs is not None and reference is None:
         raise ConfigurationError(
             "inputs are compared with what a reference gives for them: verify(..., reference=module)"
         )
+    if golden is not None and not Path(golden).is_file():  # also where nothing will be compared with them
+        raise ConfigurationError(f"there are no goldens at {golden}: name a file that an export with golden=True wrote")
     artifact = read_artifact(path)
     integrity, signed_by = _signature(artifact, trusted_keys)
     integrity += _integrity(artifact)

@@ -10,10 +10,10 @@ from support.artifacts import put
 
 from lightning_trt_windows import inspect
 from lightning_trt_windows.artifact.artifact import read_artifact
-from lightning_trt_windows.bundle.huggingface import BEGIN, END, collect_for_hub, with_section
+from lightning_trt_windows.bundle.huggingface import collect_for_hub
+from lightning_trt_windows.bundle.model_card import BEGIN, END
 from lightning_trt_windows.bundle.wheel import package_version
 from lightning_trt_windows.cli import main
-from lightning_trt_windows.errors import ConfigurationError
 
 hub = pytest.importorskip("huggingface_hub", reason="reads cards with the Hub's own library")
 
@@ -81,26 +81,6 @@ def test_a_card_of_the_user_s_keeps_what_is_hers(tmp_path: Path) -> None:
     assert second.count(BEGIN) == second.count(END) == 1
     assert "second.windows.ep" in second
     assert second.endswith(f"{END}\n\nWritten later.\n")
-
-
-@pytest.mark.parametrize("matter", ["tags: [vision]\n", "tags:\n  - vision\n", "", "license: mit\n"])
-def test_front_matter_in_any_style_stays_yaml(tmp_path: Path, matter: str) -> None:
-    """Lists on one line, indented, or none at all."""
-    put(tmp_path / "run", "best")
-    (tmp_path / "hub").mkdir()
-    (tmp_path / "hub/README.md").write_text(f"---\n{matter}---\nText\n", encoding="utf-8")
-    collect_for_hub(tmp_path / "run", tmp_path / "hub")
-    data = hub.ModelCard.load(tmp_path / "hub/README.md").data
-    assert data.library_name == "lightning-trt-windows"
-    assert ("vision" in (data.tags or [])) == ("vision" in matter)
-    assert "windows" in data.tags or matter == "tags: [vision]\n"
-
-
-@pytest.mark.parametrize("card", [f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_markers_that_make_no_sense(card: str) -> None:
-    """Nothing is guessed: a guess could delete what the user wrote."""
-    with pytest.raises(ConfigurationError, match="not exactly once each"):
-        with_section(card, "section")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,7 @@ TESTED_IN = {
     "loggers/record.py": "loggers/test_loggers.py",
     "loggers/tensorboard.py": "loggers/test_loggers.py",
     "loggers/wandb.py": "loggers/test_loggers.py",
+    "mlflow/predictor.py": "mlflow/test_flavor.py",
     "modules/dtypes.py": "capture/test_program.py",
     "modules/numbers.py": "verification/test_verify.py",
     "network/call.py": "network/test_layers.py",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import io
 import json
 import os
 import shutil
@@ -22,11 +25,18 @@ from torch import nn
 from lightning_trt_windows import DimRange, InputSpec, collect, verify
 from lightning_trt_windows._compat.bindings import import_failure
 from lightning_trt_windows.artifact import windows_names
-from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths, check_artifact, read_artifact
+from lightning_trt_windows.artifact.artifact import (
+    Artifact,
+    ArtifactPaths,
+    check_artifact,
+    read_artifact,
+    write_manifest,
+)
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.signing import check_signature, make_key, sign
 from lightning_trt_windows.bundle.layout import LONGEST
 from lightning_trt_windows.bundle.reading import extract_bundle
+from lightning_trt_windows.cli import main
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, EnvironmentMismatchError, OutputError
 from lightning_trt_windows.runtime import loading
 from lightning_trt_windows.runtime.program_reader import damage_as_artifact_error
@@ -58,17 +68,28 @@ except LightningTrtError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
-EACH = WITHOUT_TORCH.replace(
-    "sys.exit(main(sys.argv[1:]))",
-    """
+ONE_BY_ONE = """
 import json
 codes = []
 for command in json.loads(sys.argv[1]):
     codes.append(main(command))
     print(end="\\f", flush=True)
 print(json.dumps(codes))
-""",
-)
+"""
+EACH = WITHOUT_TORCH.replace("sys.exit(main(sys.argv[1:]))", ONE_BY_ONE)
+EACH_WITH_TORCH = "import sys; from lightning_trt_windows.cli import main" + ONE_BY_ONE
+NET = """
+import torch
+from lightning.pytorch import LightningModule
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+"""
 WITHOUT_LONG_PATHS = """
 import builtins, errno, io, os, sys
 def limited(call):
@@ -111,13 +132,13 @@ def run(code: str, *arguments: object, **options: Any) -> subprocess.CompletedPr
     return subprocess.run(command, check=False, **{"capture_output": True, **options})
 
 
-def each(commands: list[list[object]], **options: Any) -> tuple[list[int], list[bytes], bytes]:
-    """Run commands one after the other, without PyTorch, whose import takes seconds, in one process, as each takes one.
+def each(commands: list[list[object]], code: str = EACH, **options: Any) -> tuple[list[int], list[bytes], bytes]:
+    """Run commands one after the other in one process, as each takes one; without PyTorch, whose import takes seconds.
 
     Returns:
         The exit code of each and what it printed, and what all of them wrote to standard error.
     """
-    done = run(EACH, json.dumps([[str(word) for word in command] for command in commands]), **options)
+    done = run(code, json.dumps([[str(word) for word in command] for command in commands]), **options)
     *outputs, codes = done.stdout.split(b"\f")
     return json.loads(codes or b"[]"), outputs, done.stderr
 
@@ -137,6 +158,11 @@ class TestWithoutPyTorch:
         golden.write_bytes(golden.read_bytes()[:-1])
         done = run(WITHOUT_TORCH, "verify", copied)
         assert done.returncode == 7 and b"goldens: " in done.stdout and b"Traceback" not in done.stderr
+
+    def test_goldens_that_are_not_there_are_named(self, copied: Path) -> None:
+        """A mistyped ``--golden`` is no success, on a machine that compares nothing too."""
+        done = run(WITHOUT_TORCH, "verify", copied, "--golden", copied.with_name("none.safetensors"))
+        assert done.returncode == 2 and b"there are no goldens at" in done.stderr and not done.stdout, done
 
     def test_other_commands(self, copied: Path, tmp_path: Path) -> None:
         """Everything that needs no PyTorch works without."""
@@ -222,11 +248,61 @@ class TestOutput:
             ["keygen", key, "--json"],
             ["sign", file, "--key", key, "--json"],
         ]
+        if not importlib.util.find_spec("huggingface_hub"):  # which a PC has no need of
+            commands = [command for command in commands if "huggingface" not in command]
         codes, outputs, errors = each(commands, env=environment)
         assert len(codes) == len(commands), errors
         for command, output in zip(commands, outputs, strict=True):
             assert output.isascii(), command
             assert self.NAME in json.dumps(json.loads(output), ensure_ascii=False), (command, errors)
+
+    @pytest.mark.linux("exports")
+    def test_json_of_exports_is_ascii(self, tmp_path: Path) -> None:
+        """Of what was made and of what failed, and of the model for ONNX Runtime."""
+        from lightning.pytorch import Trainer
+
+        source, checkpoint = tmp_path / "net.py", tmp_path / f"{self.NAME}.ckpt"
+        source.write_text(NET, encoding="utf-8")
+        scope: dict[str, Any] = {}
+        exec(NET, scope)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.strategy.connect(scope["Net"]())
+        trainer.save_checkpoint(checkpoint)
+        torch.save({}, tmp_path / f"{self.NAME}-leer.ckpt")
+        export = ["export", checkpoint, "--module", f"{source}:Net", "--json"]
+        commands: list[list[object]] = [
+            [*export, "--input", "x=float32[batch:1..2..4,4]"],
+            [*export[:1], tmp_path / f"{self.NAME}-leer.ckpt", *export[2:], "--input", "x=float32[batch:1..2..4,4]"],
+            ["onnx", tmp_path / f"{self.NAME}.windows.ep", "--json"],
+            ["onnx", tmp_path / f"{self.NAME}.windows.ep", "--out", tmp_path / self.NAME, "--embed", "--json"],
+        ]
+        environment = {**os.environ, "PYTHONIOENCODING": "cp437", "PYTHONUTF8": "0"}
+        codes, outputs, errors = each(commands, EACH_WITH_TORCH, env=environment)
+        assert codes == [0, 9, 0, 0], errors.decode("cp437")
+        for command, output in zip(commands, outputs, strict=True):
+            assert output.isascii(), command
+            assert self.NAME in json.dumps(json.loads(output), ensure_ascii=False), (command, errors)
+        assert rb"\u6a21" in errors and b"Traceback" not in errors, errors
+
+    def test_json_of_figures_is_ascii(self, built: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of ``bench``, with partitions in the place of engines; without a GPU it says why there are none."""
+        for path in built.artifact.path.parent.iterdir():
+            shutil.copyfile(path, tmp_path / path.name.replace("m.", f"{self.NAME}.", 1))
+        paths = ArtifactPaths.of(tmp_path / f"{self.NAME}.windows.ep")
+        manifest = read_artifact(built.artifact.path).manifest
+        ep = dataclasses.replace(manifest.ep, file=paths.ep.name)
+        write_manifest(paths.manifest, dataclasses.replace(manifest, ep=ep, golden=None))
+        environment = {**os.environ, "PYTHONIOENCODING": "cp437", "PYTHONUTF8": "0", "CUDA_VISIBLE_DEVICES": ""}
+        done = run(MAIN, "bench", paths.ep, "--json", env=environment)
+        assert (done.returncode, done.stdout) == (3, b""), done
+        assert rb"\u6a21" in done.stderr and b"Traceback" not in done.stderr, done.stderr
+        stand_in = StandIn(read_artifact(paths.ep), built.partitions)
+        monkeypatch.setattr(loading, "load", lambda *_, **__: stand_in.load())
+        printed = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="cp437"))
+        assert main(["bench", str(paths.ep), "--calls", "2", "--batch", "2", "--json"]) == 0
+        assert printed.getvalue().isascii()
+        assert json.loads(printed.getvalue())["artifact"] == paths.ep.name
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
     def test_text_never_fails(self, tmp_path: Path, encoding: str) -> None:
