@@ -14,6 +14,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from lightning_trt_windows.progress.live import above_live
+
 __all__ = [
     "CALLBACK_MODULES",
     "Callback",
@@ -95,7 +97,17 @@ else:
     if not installed():
         raise ImportError("WindowsExport is a callback for Lightning, which is not installed: pip install lightning")
     # both of them log through this package, which is small and needs neither
-    from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+    from lightning_utilities.core import rank_zero
+
+    def rank_zero_info(message: str) -> None:
+        """Log ``message`` in the first process, above what is live in the terminal."""
+        with above_live(rank_zero.log):
+            rank_zero.rank_zero_info(message, stacklevel=5)
+
+    def rank_zero_warn(message: str) -> None:
+        """Warn of ``message`` in the first process, above what is live in the terminal."""
+        with above_live():
+            rank_zero.rank_zero_warn(message, stacklevel=5)
 
     class Callback:
         """A callback of the Lightning that is there, or of both."""

@@ -1,0 +1,48 @@
+"""Lines above what is live in a terminal: a bar that is drawn again and again must not be written into.
+
+A ``StreamHandler`` keeps the ``sys.stderr`` that was there when it was made, which is before any bar: what it writes
+lands in the bar's line, and the bar then erases the wrong one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+__all__ = ["above_live"]
+
+
+@contextlib.contextmanager
+def above_live(logger: logging.Logger | None = None) -> Iterator[None]:
+    """Let what is written to the standard streams in here stand above the bars of tqdm and the displays of rich.
+
+    Args:
+        logger: Its handlers, and those above it, write where ``sys.stderr`` and ``sys.stdout`` go now.
+    """
+    with contextlib.ExitStack() as stack:
+        _clear_tqdm(stack)
+        _go_through_rich(stack, logger)
+        yield
+
+
+def _clear_tqdm(stack: contextlib.ExitStack) -> None:
+    """Take the bars away meanwhile."""
+    if (tqdm := getattr(sys.modules.get("tqdm"), "tqdm", None)) is not None and getattr(tqdm, "_instances", ()):
+        stack.enter_context(tqdm.external_write_mode(file=sys.stderr))
+
+
+def _go_through_rich(stack: contextlib.ExitStack, logger: logging.Logger | None) -> None:
+    """While rich draws, it has put itself in the place of the standard streams; handlers do not know of that."""
+    if (proxy := getattr(sys.modules.get("rich.file_proxy"), "FileProxy", None)) is None:
+        return
+    hidden = {
+        id(stream.rich_proxied_file): stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, proxy)
+    }
+    while hidden and logger is not None:
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and (shown := hidden.get(id(handler.stream))) is not None:
+                stack.callback(handler.setStream, handler.stream)
+                handler.setStream(shown)
+        logger = logger.parent if logger.propagate else None
