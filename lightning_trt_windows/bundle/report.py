@@ -19,7 +19,7 @@ from lightning_trt_windows.bundle.charts import Line, line_figure
 from lightning_trt_windows.bundle.gathering import Gathered, Gathering, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import template
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.storage.remote_artifact import fetch_run
+from lightning_trt_windows.storage.remote_artifact import local_copy
 
 __all__ = ["report", "report_page"]
 
@@ -36,8 +36,8 @@ def report(
     """Write a page about artifacts, in the order given.
 
     Args:
-        run_dir: A directory with artifacts in or below it, or its URL; or a file, the ``.ep`` or the ``.json`` of an
-            artifact; or several of them.
+        run_dir: A directory with artifacts in or below it; or a file, the ``.ep`` or the ``.json`` of an artifact; or
+            several of them. Paths or URLs.
         out: The page.
         which: As for ``lightning_trt_windows.collect``; of directories.
         skip_damaged: Leave damaged artifacts out, rather than refuse. Content is not compared with the hashes here.
@@ -56,7 +56,7 @@ def report(
     items: list[Gathered] = []
     names: list[str] = []
     for number, place in enumerate(given):
-        path = fetch_run(place)
+        path = local_copy(place)
         if path.is_file():
             found = [Gathered(check_artifact(path), PurePosixPath(), number)]
         else:
