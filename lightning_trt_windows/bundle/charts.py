@@ -43,6 +43,8 @@ class Line:
     name: str
     points: Mapping[float, float]
     """Value by position; at least one."""
+    kind: str = "one"
+    """Its colour: ``one`` for engines, ``two`` for PyTorch, ``three`` for others, ``data`` for the training."""
 
 
 def error_figure(caption: str, errors: Sequence[Error], number: int) -> str:
@@ -85,7 +87,7 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
 
     Args:
         caption: HTML.
-        lines: At most three, in the order of their colours.
+        lines: Each of a colour of its own.
         number: Of the figure.
         across: What lies across.
         unit: Of the values.
@@ -112,8 +114,8 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
             f'<line class="rail" x1="{_LEFT}%" x2="{_RIGHT}%" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>'
             f'<text x="{_LEFT - 1}%" y="{y_at(value) + 4:.1f}" text-anchor="end">{_short(value)}</text>'
         )
-    for kind, line in zip(("one", "two", "three"), lines):
-        ordered = sorted(line.points.items())
+    for line in lines:
+        kind, ordered = line.kind, sorted(line.points.items())
         for (x1, y1), (x2, y2) in pairwise(ordered):
             parts.append(
                 f'<line class="{kind}-line" x1="{x_at(x1):.2f}%" x2="{x_at(x2):.2f}%" y1="{y_at(y1):.1f}" '
@@ -131,8 +133,7 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
         for position in shown
     ]
     legend = "".join(
-        f'<li><span class="key {kind}"></span>{escape(line.name)}</li>'
-        for kind, line in zip(("one", "two", "three"), lines)
+        f'<li><span class="key {line.kind}"></span>{escape(line.name)}</li>' for line in lines
     )
     return _figure(caption, number, _BOTTOM + 24, "".join(parts)) + f'<ul class="legend">{legend}</ul>'
 

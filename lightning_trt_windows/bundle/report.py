@@ -16,6 +16,7 @@ from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.artifact.files import atomic_file, readable_size
 from lightning_trt_windows.bundle.article import article, in_tensorrt, table, verdict
 from lightning_trt_windows.bundle.charts import Line, line_figure
+from lightning_trt_windows.bundle.comparison import side_by_side, worst_error
 from lightning_trt_windows.bundle.gathering import Gathered, Gathering, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import template
 from lightning_trt_windows.errors import ConfigurationError
@@ -84,6 +85,7 @@ def report_page(items: Sequence[Gathered], *, names: Sequence[str]) -> str:
     count = f"{len(items)} artifact{'' if len(items) == 1 else 's'}"
     total = readable_size(sum(item.artifact.size for item in items))
     figures = iter(range(1, 1 << 30))
+    beside = "".join(side_by_side(items, names, figures))
     scores = "".join(_scores(items, figures))
     named = enumerate(zip(items, names))
     articles = [article(item.artifact, name, item.roles, i, figures) for i, (item, name) in named]
@@ -91,7 +93,7 @@ def report_page(items: Sequence[Gathered], *, names: Sequence[str]) -> str:
         title="TensorRT artifacts for Windows",
         lead=escape(f"{count}, {total}"),
         style=template("report.css"),
-        main=_overview(items, names) + scores + "\n".join(articles),
+        main=_overview(items, names) + beside + scores + "\n".join(articles),
     )
 
 
@@ -122,8 +124,7 @@ def _checked(item: Gathered) -> str:
     """What is known of an artifact's numbers, in a few words."""
     made = item.manifest
     said = f"on a GPU: {verdict(made)}" if made.verification is not None else ""
-    if made.check and made.check.compared:
-        worst = max(max(sizes.lowered, sizes.engines) for sizes in made.check.compared)
+    if (worst := worst_error(made)) is not None:
         said = f"checked, error {worst:.1e}" + (f"; {said}" if said else "")
     return said or "not compared"
 
@@ -139,5 +140,5 @@ def _scores(items: Sequence[Gathered], figures: Iterator[int]) -> Iterator[str]:
     for monitor, points in found.items():
         if len(points) > 1:
             caption = f"<strong>{escape(monitor)}</strong> over the step of the checkpoint"
-            lines = [Line(monitor, points)]
+            lines = [Line(monitor, points, "data")]
             yield line_figure(caption, lines, next(figures), across="step", unit="", logarithmic=False)

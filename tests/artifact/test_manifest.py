@@ -16,7 +16,7 @@ from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, Manifest
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 
 FOLDER = DATA
-SAMPLE = (FOLDER / "manifest_v1_2.json").read_text(encoding="utf-8")
+SAMPLE = (FOLDER / "manifest_v1_3.json").read_text(encoding="utf-8")
 OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
 """Of version 1.0, frozen."""
 DATA: dict[str, Any] = json.loads(SAMPLE)
