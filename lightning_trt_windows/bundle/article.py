@@ -110,7 +110,7 @@ def _check(check: CheckRecord, figures: Iterator[int]) -> Iterator[str]:
             "engines' networks compute and what the module does"
         )
         yield error_figure(caption, errors, next(figures))
-    yield "".join(f"<p>{escape(sentence)}</p>" for sentence in check.not_checked)
+    yield "".join(f"<p>Not compared: {escape(sentence)}.</p>" for sentence in check.not_checked)
     if check.left_to_pytorch:
         rows = [[escape(left.operator), escape(left.line), escape(left.reason)] for left in check.left_to_pytorch]
         heads = ["Operator", "Line of the model", "What TensorRT would have computed"]

@@ -11,10 +11,11 @@ from itertools import groupby
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.artifact.outline import read_outline
 from lightning_trt_windows.errors import ArtifactError
 
-__all__ = ["Segment", "segments_of", "strip_figure"]
+__all__ = ["Segment", "segments_in", "segments_of", "strip_figure"]
 
 _MOST = 60
 """Segments that are drawn; of longer programs the middle is left out, and said to be."""
@@ -46,7 +47,15 @@ def segments_of(artifact: Artifact) -> list[Segment]:
         steps = read_outline(artifact).steps
     except (ArtifactError, OSError):
         return []
-    manifest = artifact.manifest
+    return segments_in(steps, artifact.manifest)
+
+
+def segments_in(steps: Sequence[int | str], manifest: Manifest) -> list[Segment]:
+    """Group ``steps``, numbers of engines and names of operators, into what is drawn.
+
+    Returns:
+        One for each engine call, and one for each run of operators between them.
+    """
     left = manifest.check.left_to_pytorch if manifest.check else ()
     noted = (found for note in manifest.notes if (found := _NOTE.match(note)))
     reasons = {**{found[1]: found[2] for found in noted}, **{item.operator: item.reason for item in left}}

@@ -228,6 +228,8 @@ def local_copy(file: str | os.PathLike[str]) -> Path:
             return fetch_run(place.url)
         target = temporary_directory() / windows_name(place.name)
         place.download(target)
+    except FileNotFoundError as error:
+        raise ArtifactError(place, ["does not exist"]) from error
     except OSError as error:
         raise ArtifactError(place, [f"cannot be copied to this machine: {error}"]) from error
     return target

@@ -23,7 +23,7 @@ def keys(value: Any) -> set[str]:
         return {key for item in value for key in keys(item)}
     if not isinstance(value, dict):
         return set()
-    free = {"extra", "verification", "versions", "options", "sizes"}
+    free = {"extra", "verification", "versions", "options", "sizes", "shapes"}
     return {key for name, item in value.items() for key in ({name} if name in free else {name, *keys(item)})}
 
 
