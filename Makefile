@@ -49,8 +49,8 @@ demo: $(INSTALLED_DEMO)
 
 # the picture in the README: the report of the demo, drawn by an installed Chromium
 picture: $(INSTALLED)
-	@runs=$$(mktemp -d) && $(VENV)/bin/python examples/digits.py --directory "$$runs" && \
-	$(IN_VENV) tools.report_picture "$$runs/digits" docs/images/report.png && rm -r "$$runs"
+	@runs=$$(mktemp -d) && $(VENV)/bin/python examples/segmentation.py --directory "$$runs" && \
+	$(IN_VENV) tools.report_picture "$$runs" docs/images/report.png && rm -r "$$runs"
 
 test: $(INSTALLED)
 	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)

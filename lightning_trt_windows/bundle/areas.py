@@ -91,7 +91,8 @@ def area_figure(area: Area, number: int, of: str) -> str:
     opt_x, opt_y = x_at(area.opt[1]), y_at(area.opt[0])
     cross = (
         f'<line class="opt" x1="{opt_x:.2f}%" x2="{opt_x:.2f}%" y1="{opt_y - 8:.1f}" y2="{opt_y + 8:.1f}"/>'
-        f'<svg x="{opt_x:.2f}%" y="{opt_y:.1f}" overflow="visible"><line class="opt" x1="-8" x2="8" y1="0" y2="0"/></svg>'
+        f'<svg x="{opt_x:.2f}%" y="{opt_y:.1f}" overflow="visible">'
+        '<line class="opt" x1="-8" x2="8" y1="0" y2="0"/></svg>'
     )
     down = "".join(
         f'<text x="{_LEFT - 1.5}%" y="{y_at(size) + 4:.1f}" text-anchor="end">{size}</text>' for size in set(ends[0])

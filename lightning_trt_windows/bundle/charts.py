@@ -132,9 +132,7 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
         f'<text x="{x_at(position):.2f}%" y="{_BOTTOM + 18}" text-anchor="middle">{position:g}</text>'
         for position in shown
     ]
-    legend = "".join(
-        f'<li><span class="key {line.kind}"></span>{escape(line.name)}</li>' for line in lines
-    )
+    legend = "".join(f'<li><span class="key {line.kind}"></span>{escape(line.name)}</li>' for line in lines)
     return _figure(caption, number, _BOTTOM + 24, "".join(parts)) + f'<ul class="legend">{legend}</ul>'
 
 

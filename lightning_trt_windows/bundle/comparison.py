@@ -27,7 +27,7 @@ def side_by_side(items: Sequence[Gathered], names: Sequence[str], figures: Itera
     """
     if len(items) < 2:
         return
-    named = list(zip(items, names, strict=True))
+    named = list(zip(items, _without_common_folders(names), strict=True))
     sizes = [Amount(name, i.manifest.ep.size, readable_size(i.manifest.ep.size), "grey") for i, name in named]
     errors = [Error(name, worst) for i, name in named if (worst := worst_error(i.manifest)) is not None]
     yield '<section aria-label="Side by side"><h2>Side by side</h2><div class="side">'
@@ -39,6 +39,13 @@ def side_by_side(items: Sequence[Gathered], names: Sequence[str], figures: Itera
         caption = "<strong>Latency</strong> median of <code>load</code> at the smallest batch that was measured"
         yield amounts_figure(caption, latencies, next(figures))
     yield "</div></section>"
+
+
+def _without_common_folders(names: Sequence[str]) -> list[str]:
+    """Leave out the folders that all names begin with."""
+    folders = [name.split("/")[:-1] for name in names]
+    common = next((i for i, parts in enumerate(zip(*folders)) if len(set(parts)) > 1), min(map(len, folders)))
+    return ["/".join(name.split("/")[common:]) for name in names]
 
 
 def worst_error(manifest: Manifest) -> float | None:

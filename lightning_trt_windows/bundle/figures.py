@@ -66,10 +66,7 @@ def amounts_figure(caption: str, amounts: Sequence[Amount], number: int) -> str:
         f'<span class="value">{escape(a.text)}</span></div>'
         for a in amounts
     )
-    return (
-        f'<figure><figcaption id="figure-{number}">{caption}</figcaption>'
-        f'<div class="amounts">{rows}</div></figure>'
-    )
+    return f'<figure><figcaption id="figure-{number}">{caption}</figcaption><div class="amounts">{rows}</div></figure>'
 
 
 def range_figure(dimension: Range, number: int) -> str:

@@ -21,6 +21,7 @@ _MOST = 60
 """Segments that are drawn; of longer programs the middle is left out, and said to be."""
 _NOTE = re.compile(r"One use of (\S+) falls back to PyTorch: (.*)", re.DOTALL)
 """What the compiler notes of an operator that it keeps out of engines."""
+_UNKNOWN = "TensorRT has no form of it, or what was left of the graph there was smaller than min_block_size"
 _ON_SIZES = ("_operator.", "torch.sym_", "torch.ops.aten.sym_", "math.")
 """Beginnings of operators that compute sizes, and take no time."""
 
@@ -67,7 +68,9 @@ def segments_in(steps: Sequence[int | str], manifest: Manifest) -> list[Segment]
         run = [step for _, step in group]
         if isinstance(run[0], int):
             engine = manifest.engines[run[0]]
-            segments.append(Segment(engine.name, f"{engine.name}: {readable_size(engine.size)}", 2 + 4 * engine.size / total))
+            segments.append(
+                Segment(engine.name, f"{engine.name}: {readable_size(engine.size)}", 2 + 4 * engine.size / total)
+            )
         else:
             segments.append(Segment("", "\n".join(_lines(run, reasons)), 1.0 + min(len(run), 12) / 4))
     return segments
@@ -77,7 +80,7 @@ def _lines(run: Sequence[int | str], reasons: Mapping[str, str]) -> Iterator[str
     """Operators of a run, with the reason why each is not in an engine."""
     for name, count in Counter(str(step).removeprefix("torch.ops.") for step in run).items():
         times = f" ({count} times)" if count > 1 else ""
-        yield f"{name}{times}: {reasons.get(name, 'TensorRT has no form of it, or what was left of the graph there was smaller than min_block_size')}"
+        yield f"{name}{times}: {reasons.get(name, _UNKNOWN)}"
 
 
 def strip_figure(segments: Sequence[Segment], number: int) -> str:

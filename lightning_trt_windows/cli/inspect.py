@@ -37,8 +37,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt; a path or a URL, of which a "
-        "copy is made for it",
+        help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt; a path, or a URL, of "
+        "which a copy is made",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="read all of it and compare it with its hashes")

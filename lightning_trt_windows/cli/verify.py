@@ -29,8 +29,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="the .windows.ep or the .windows.json, or a directory for all in and below it; a path or a URL, of which a "
-        "copy is made for it",
+        help="the .windows.ep or the .windows.json, or a directory for all in and below it; a path, or a URL, of which "
+        "a copy is made",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--no-numbers", action="store_true", help="leave the numbers out")

@@ -40,7 +40,8 @@ def _handlers(logger: logging.Logger | None) -> Iterator[logging.Handler]:
 
 def _clear_tqdm(stack: contextlib.ExitStack) -> None:
     """Take the bars away meanwhile."""
-    if (tqdm := getattr(sys.modules.get("tqdm"), "tqdm", None)) is not None and getattr(tqdm, "_instances", ()):
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    if tqdm is not None and getattr(tqdm, "_instances", None):
         stack.enter_context(tqdm.external_write_mode(file=sys.stderr))
 
 

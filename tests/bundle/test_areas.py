@@ -14,9 +14,7 @@ RECORD = InputRecord(
     opt=(4, 3, 56, 64),
     max=(8, 3, 104, 96),
     symbols=("batch", None, "height", "width"),
-    source=Source(
-        kind="observed", reason="", shapes={"4x3x40x48": 3, "2x3x40x48": 2, "4x3x200x48": 1}
-    ),
+    source=Source(kind="observed", reason="", shapes={"4x3x40x48": 3, "2x3x40x48": 2, "4x3x200x48": 1}),
 )
 
 

@@ -34,6 +34,14 @@ def test_one_artifact_is_not_compared(tmp_path: Path) -> None:
     assert list(side_by_side(items(tmp_path, [1e-6]), ["a"], itertools.count(1))) == []  # type: ignore[arg-type]
 
 
+def test_folders_that_all_have_are_left_out(tmp_path: Path) -> None:
+    """They say nothing of what is compared; what differs stays."""
+    names = ["run/v0/best.windows.ep", "run/v0/last.windows.ep", "run/v0/more/last.windows.ep"]
+    page = "".join(side_by_side(items(tmp_path, [1e-6, 1e-6, 1e-6]), names, itertools.count(1)))  # type: ignore[arg-type]
+    assert "run/v0" not in page
+    assert ">more/last.windows.ep<" in page
+
+
 def test_each_quantity_that_two_have_is_drawn(tmp_path: Path) -> None:
     """Sizes of all; errors where two were checked; latencies where two were measured."""
     several = items(tmp_path, [1e-6, None, 1e-4])

@@ -234,7 +234,7 @@ class TestInABrowser:
         assert "CONSOLE" not in done.stderr, done.stderr
 
     def test_what_is_drawn_is_what_the_manifest_says(self, tmp_path: Path, chromium: str) -> None:
-        """Shapes and their range to a pixel, the parts of the program in their order, bars as long as they should be."""
+        """Shapes and their range to a pixel, the parts of the program in their order, bars as long as they should."""
         shapes = {"8x3x40x40": 9, "8x3x40x80": 4, "4x3x64x48": 1, "2x3x120x56": 1}
         record = InputRecord(
             name="picture",

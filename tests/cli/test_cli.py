@@ -254,7 +254,7 @@ def test_nothing_in_a_pipe_has_escape_codes_or_tracebacks(tiny: Path, command: l
     """Whatever the environment says of colours; a traceback is there where ``--traceback`` asks for it."""
     shutil.copy(tiny, tiny.with_name("damaged.windows.ep"))
     tiny.with_name("damaged.windows.json").write_text("{", encoding="utf-8")
-    colours = {name: "1" for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "TTY_COMPATIBLE")}
+    colours = dict.fromkeys(("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "TTY_COMPATIBLE"), "1")
     done = subprocess.run(
         [sys.executable, "-m", "lightning_trt_windows", *command],
         capture_output=True, check=False, cwd=tiny.parent, env={**os.environ, **colours}, timeout=200,

@@ -1,8 +1,8 @@
 """Make ``manifest_v1_3.json`` beside this file: the frozen sample with what versions 1.1 to 1.3 of the format added.
 
 ``tiny.windows.ep``, its manifest and ``manifest_v1.json`` are of version 1.0, ``manifest_v1_1.json`` and
-``manifest_v1_2.json`` of 1.1 and 1.2. They are not made again: every later reader of major version 1 must read them. The
-``.ep`` is a real artifact with a real TensorRT-RTX engine.
+``manifest_v1_2.json`` of 1.1 and 1.2. They are not made again: every later reader of major version 1 must read them.
+The ``.ep`` is a real artifact with a real TensorRT-RTX engine.
 """
 
 from __future__ import annotations
