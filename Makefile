@@ -20,7 +20,7 @@ IN_VENV := $(VENV)/bin/python -m
 help: ## say what there is
 	@echo "make demo    train on handwritten digits and export for Windows, into demo_runs/ (about a minute)"
 	@echo "make test    run the tests; ARGS='-k manifest' chooses some"
-	@echo "make picture  draw the README's picture from the report of the demo (needs chromium)"
+	@echo "make picture  draw the README's picture, the report of an example (needs chromium)"
 	@echo "make quick   run the tests of what needs no engine (under a minute)"
 	@echo "make versions  the same for every supported PyTorch, an environment of 6 GB each; ARGS='-s cpu' chooses one"
 	@echo "make zoo     export over 100 architectures and write docs/zoo.md (a quarter of an hour)"
@@ -48,10 +48,10 @@ help: ## say what there is
 demo: $(INSTALLED_DEMO)
 	@$(VENV)/bin/python examples/digits.py $(ARGS)
 
-# the picture in the README: the report of the demo, drawn by an installed Chromium
+# the picture in the README: the report of the example with images of any size, drawn by an installed Chromium
 picture: $(INSTALLED)
-	@runs=$$(mktemp -d) && $(VENV)/bin/python examples/digits.py --directory "$$runs" && \
-	$(IN_VENV) tools.report_picture "$$runs/digits" docs/images/report.png && rm -r "$$runs"
+	@runs=$$(mktemp -d) && $(VENV)/bin/python examples/segmentation.py --directory "$$runs" && \
+	$(IN_VENV) tools.report_picture "$$runs" docs/images/report.png && rm -r "$$runs"
 
 test: $(INSTALLED)
 	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)

@@ -167,7 +167,8 @@ def compared(options: argparse.Namespace, module: str) -> float:
                 line += (
                     f", the first checkpoint cost {measured['first']:.2f} s more than the others, a later one takes "
                     f"{statistics.median(ahead):.0f} ms before it is written (at most {max(ahead):.0f}) and "
-                    f"{statistics.median(blocked):.0f} after it (at most {max(blocked):.0f}); {measured['made']} artifacts, "
+                    f"{statistics.median(blocked):.0f} after it (at most {max(blocked):.0f}); "
+                    f"{measured['made']} artifacts, "
                     f"{measured['after']:.0f} s after the last step"
                 )
             print(line, flush=True)

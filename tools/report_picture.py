@@ -1,6 +1,6 @@
 """``python -m tools.report_picture RUN OUT.png``: the report of a run as a picture, for the README.
 
-Draws it with a Chromium that is installed; ``make picture`` runs the demo first.
+Draws it with a Chromium that is installed; ``make picture`` trains the example with images of any size first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lightning_trt_windows import report
 
-WIDTH, HEIGHT = 1000, 980
+WIDTH, HEIGHT = 1000, 1040
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     if chromium is None:
         parser.error("there is no chromium on this machine: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
-        page = report(arguments.run, Path(folder) / "report.html")
+        page = report(arguments.run, Path(folder) / "report.html", which="best")
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         command += [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}"]

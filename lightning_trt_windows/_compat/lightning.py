@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from unittest import mock
 
+from lightning_trt_windows.progress.live import above_live
+
 __all__ = [
     "CALLBACK_MODULES",
     "Callback",
@@ -138,7 +140,17 @@ else:
     if not installed():
         raise ImportError("WindowsExport is a callback for Lightning, which is not installed: pip install lightning")
     # both of them log through this package, which is small and needs neither
-    from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+    from lightning_utilities.core import rank_zero
+
+    def rank_zero_info(message: str) -> None:
+        """Log ``message`` in the first process, above what is live in the terminal."""
+        with above_live(rank_zero.log):
+            rank_zero.rank_zero_info(message, stacklevel=5)
+
+    def rank_zero_warn(message: str) -> None:
+        """Warn of ``message`` in the first process, above what is live in the terminal."""
+        with above_live():
+            rank_zero.rank_zero_warn(message, stacklevel=5)
 
     class Callback:
         """A callback of the Lightning that is there, or of both."""

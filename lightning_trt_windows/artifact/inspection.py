@@ -25,7 +25,7 @@ _CALL = f'"target": "{ENGINE}"'.encode()
 """How the graph in the archive calls an engine."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What is known about an artifact, and what is wrong with it. ``str()`` is the report."""
 
@@ -79,6 +79,10 @@ class Inspection:
 
     def __str__(self) -> str:
         return as_text(self.description())
+
+    def __repr__(self) -> str:
+        wrong = f"{len(self.issues)} issue{'' if len(self.issues) == 1 else 's'}" if self.issues else "no issues"
+        return f"<Inspection of {self.artifact}: {wrong}; print() shows all of it>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

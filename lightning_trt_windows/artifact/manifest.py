@@ -53,7 +53,7 @@ __all__ = [
 TWIN = "twin"
 """Key in ``backend.options``: the engines are for the Linux machine that built them, to be compared there."""
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 """MAJOR.MINOR of the format, apart from the version of the package. A new minor only adds keys and choices."""
 _MINOR = int(FORMAT_VERSION.partition(".")[2])
 
@@ -118,11 +118,15 @@ class Source(_Record):
     """One sentence per axis, or none at all."""
     sizes: tuple[Mapping[str, int], ...] = field(default=(), hash=False, metadata={schema.SINCE: 1})
     """Sizes that were seen of each axis, as decimal numbers, and how often; empty where none were."""
+    shapes: Mapping[str, int] = field(default_factory=dict, hash=False, metadata={schema.SINCE: 3})
+    """Whole shapes that were seen, such as ``4x3x480x640``, and how often; empty where none were."""
 
     def issues(self) -> Iterator[str]:
         """What does not fit together."""
         wrong = (size for sizes in self.sizes for size in sizes if not re.fullmatch("[0-9]{1,19}", size))
         yield from (f"sizes: {schema.shown(size)} is not a size" for size in wrong)
+        unread = (shape for shape in self.shapes if not re.fullmatch("[0-9]{1,19}(x[0-9]{1,19})*", shape))
+        yield from (f"shapes: {schema.shown(shape)} is not a shape" for shape in unread)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +155,9 @@ class InputRecord(_Record):
         if any(len(values) != len(self.min) for values in per_axis):
             yield "min, opt, max, symbols, multiple_of and source's lists must have one entry per axis, all of them"
             return
+        for shape in self.source.shapes:
+            if shape.count("x") + 1 != len(self.min):
+                yield f"source.shapes: {schema.shown(shape)} has another number of axes than min"
         for axis, (low, opt, high, symbol) in enumerate(zip(self.min, self.opt, self.max, self.symbols)):
             if not low <= opt <= high:
                 yield f"axis {axis}: expected min <= opt <= max, got {low}, {opt}, {high}"

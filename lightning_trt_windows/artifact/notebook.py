@@ -19,7 +19,8 @@ def as_html(description: Description) -> str:
     Returns:
         HTML without styles of its own but for alignment: the notebook's light or dark theme holds.
     """
-    return f"<b>{_text(description.title)}</b>" + "".join(map(_table, description.sections))
+    title = f"<b>{_text(description.title)}</b>" if description.title else ""
+    return title + "".join(map(_table, description.sections))
 
 
 def _table(section: Section) -> str:

@@ -95,6 +95,8 @@ class Outline:
     """Operators that PyTorch runs, each as often as it is called."""
     values: Mapping[str, Origin] = field(default_factory=dict)
     """What the saved program calls its inputs and what engines give, and which of them it is."""
+    steps: tuple[int | str, ...] = ()
+    """The whole program in its order: the number of an engine, or the operator that PyTorch runs."""
 
     @property
     def engines_only(self) -> bool:
@@ -177,7 +179,7 @@ class _Reader:
         graph = self._program["graph"]
         self._inputs(graph["inputs"], self._program["signature"]["input_specs"])
         calls: list[EngineCall] = []
-        operators: list[str] = []
+        steps: list[int | str] = []
         for node in graph["nodes"]:
             if node["target"] == ENGINE:
                 results = _names(node["outputs"])
@@ -186,17 +188,19 @@ class _Reader:
                 shapes = tuple(tuple(size.get("as_int") for size in shape) for shape in sizes)
                 call = self._call(node["inputs"], types, shapes)
                 calls.append(call)
+                steps.append(call.engine)
                 for number, name in enumerate(results):
                     self._origins[name] = Origin("engine", call.engine, number)
             else:
-                operators.append(node["target"])
+                steps.append(node["target"])
                 for name in _names(node["outputs"]):
                     self._origins[name] = Origin("operator", name=node["target"], value=name)
         outputs = tuple(self._origin(output) for output in graph["outputs"])
         if len(outputs) != len(self._manifest.outputs):
             raise ValueError(f"it has {len(outputs)} outputs, the manifest {len(self._manifest.outputs)}")
         values = {name: origin for name, origin in self._origins.items() if origin.kind in ("input", "engine")}
-        return Outline(tuple(calls), outputs, tuple(operators), values)
+        operators = tuple(step for step in steps if isinstance(step, str))
+        return Outline(tuple(calls), outputs, operators, values, tuple(steps))
 
     def _inputs(self, given: Sequence[Mapping[str, Any]], specs: Sequence[Mapping[str, Any]]) -> None:
         tensors = 0

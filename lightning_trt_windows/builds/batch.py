@@ -24,6 +24,7 @@ from lightning_trt_windows.export.checkpoint_source import CheckpointSource
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.onnx_format import warned_without_onnx
 from lightning_trt_windows.export.reuse import existing
+from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.verification.at_export import raise_if_failed
@@ -157,6 +158,7 @@ def export_all(
     try:
         work.run(places)
     finally:
+        stage("closing")
         work.close()
         if is_own:
             executor.shutdown(wait=True, cancel_futures=True)

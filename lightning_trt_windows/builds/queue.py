@@ -82,6 +82,11 @@ class Builds:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running)
 
+    @property
+    def wanted(self) -> int:
+        """How many there are without those that were given up and have not ended yet."""
+        return len(self._waiting) + sum(future not in self._unwanted for future in self._running)
+
     def add(self, checkpoint: Path, job: Job) -> None:
         """Build ``job``; an older build for the same checkpoint file is given up."""
         self.drop(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -11,9 +12,11 @@ from lightning_trt_windows.artifact.description import source_text, value_texts
 from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.manifest import CheckRecord, InputRecord, Manifest
 from lightning_trt_windows.artifact.shapes import shape_text
+from lightning_trt_windows.bundle.areas import area_figure, area_of
 from lightning_trt_windows.bundle.bench_file import read_bench
 from lightning_trt_windows.bundle.charts import Error, Line, error_figure, line_figure
-from lightning_trt_windows.bundle.figures import Range, range_figure, shares
+from lightning_trt_windows.bundle.figures import Amount, Range, amounts_figure, range_figure, shares
+from lightning_trt_windows.bundle.strip import segments_of, strip_figure
 from lightning_trt_windows.bundle.texts import gpus_of, range_of
 
 __all__ = ["article", "in_tensorrt", "table", "verdict"]
@@ -21,14 +24,14 @@ __all__ = ["article", "in_tensorrt", "table", "verdict"]
 _RANGE_KEY = (
     '<ul class="legend"><li><span class="key band-key"></span>the range</li>'
     '<li><span class="key opt-key"></span>the size it is tuned for</li>'
-    '<li><span class="key one"></span>a size that was seen; the higher the more often</li></ul>'
+    '<li><span class="key seen-key"></span>sizes that were seen: the higher or larger, the more often</li></ul>'
 )
 _ERROR_KEY = (
     '<ul class="legend"><li><span class="key one"></span>error</li>'
     '<li><span class="key bad-key"></span>allowed, where the manifest says; a red dot is beyond it</li></ul>'
 )
-_SIDES = {"load": "load", "eager": "PyTorch", "onnxruntime": "ONNX Runtime"}
-"""Who ran a model, in the order of their colours."""
+_SIDES = {"load": ("load", "one"), "eager": ("PyTorch", "two"), "onnxruntime": ("ONNX Runtime", "three")}
+"""Who ran a model, with the name that is shown and the colour."""
 
 
 def article(artifact: Artifact, name: str, roles: Sequence[str], number: int, figures: Iterator[int]) -> str:
@@ -50,7 +53,7 @@ def article(artifact: Artifact, name: str, roles: Sequence[str], number: int, fi
         *_numbers(manifest, figures),
         *_speed(artifact, figures),
         *_inputs(manifest, figures),
-        *_program(manifest),
+        *_program(artifact, figures),
         *_times(manifest),
         *_rest(manifest),
         *_about(manifest, roles),
@@ -107,7 +110,7 @@ def _check(check: CheckRecord, figures: Iterator[int]) -> Iterator[str]:
             "engines' networks compute and what the module does"
         )
         yield error_figure(caption, errors, next(figures))
-    yield "".join(f"<p>{escape(sentence)}</p>" for sentence in check.not_checked)
+    yield "".join(f"<p>Not compared: {escape(sentence)}.</p>" for sentence in check.not_checked)
     if check.left_to_pytorch:
         rows = [[escape(left.operator), escape(left.line), escape(left.reason)] for left in check.left_to_pytorch]
         heads = ["Operator", "Line of the model", "What TensorRT would have computed"]
@@ -137,7 +140,7 @@ def _speed(artifact: Artifact, figures: Iterator[int]) -> Iterator[str]:
         ("Latency", "ms", found.latency),
         ("Throughput", "samples a second", found.throughput),
     ):
-        lines = [Line(shown, values[key]) for key, shown in _SIDES.items() if key in values]
+        lines = [Line(shown, values[key], kind) for key, (shown, kind) in _SIDES.items() if key in values]
         caption = f"<strong>{what}</strong> {'median, ' if unit == 'ms' else ''}{unit}, over the batch"
         if lines:
             yield line_figure(caption, lines, next(figures), across="batch", unit=unit, logarithmic=True)
@@ -147,6 +150,9 @@ def _inputs(manifest: Manifest, figures: Iterator[int]) -> Iterator[str]:
     yield "<h3>Inputs</h3>"
     if ranges := list(_ranges_of(manifest.inputs)):
         yield _RANGE_KEY
+        for record in manifest.inputs:
+            if area := area_of(record):
+                yield area_figure(area, next(figures), record.name)
         yield from (range_figure(dimension, next(figures)) for dimension in ranges)
     yield table(
         "What the program takes",
@@ -184,8 +190,11 @@ def _ranges_of(inputs: Iterable[InputRecord]) -> Iterator[Range]:
     yield from found.values()
 
 
-def _program(manifest: Manifest) -> Iterator[str]:
+def _program(artifact: Artifact, figures: Iterator[int]) -> Iterator[str]:
+    manifest = artifact.manifest
     yield "<h3>Program</h3>"
+    if segments := segments_of(artifact):
+        yield strip_figure(segments, next(figures))
     if counts := manifest.operators:
         total = counts.tensorrt + counts.pytorch
         parts = [
@@ -198,15 +207,36 @@ def _program(manifest: Manifest) -> Iterator[str]:
         yield f"<p>In PyTorch, between the engines: {names}.</p>"
     else:
         yield "<p>All operators run in TensorRT.</p>"
-    engines = sum(engine.size for engine in manifest.engines)
-    others = max(manifest.ep.size - sum(engine.location.length for engine in manifest.engines), 0)
-    sizes = [(name, float(size), readable_size(size)) for name, size in (("engines", engines), ("the rest", others))]
-    yield shares("Size before base64", sizes, ("one", "grey"))
+    yield amounts_figure(
+        "<strong>Sizes</strong> engines as they are, and all of the <code>.ep</code>, in which they are base64 text",
+        list(_sizes(artifact)),
+        next(figures),
+    )
     rows = [
         [escape(e.name), readable_size(e.size), escape(", ".join(e.inputs)), escape(", ".join(e.outputs))]
         for e in manifest.engines
     ]
     yield table("Engines", ["Engine", "Size", "Inputs", "Outputs"], rows, numbers=(1,))
+
+
+_MOST_ENGINES = 8
+"""Bars of engines; the smaller ones share one."""
+
+
+def _sizes(artifact: Artifact) -> Iterator[Amount]:
+    """The checkpoint where it is beside the artifact, the ``.ep``, and each engine."""
+    manifest = artifact.manifest
+    if manifest.checkpoint:
+        with contextlib.suppress(OSError):
+            size = (artifact.path.parent / manifest.checkpoint.file).stat().st_size
+            yield Amount(manifest.checkpoint.file, size, readable_size(size), "seen-key")
+    yield Amount(artifact.path.name, manifest.ep.size, readable_size(manifest.ep.size), "grey")
+    engines = sorted(manifest.engines, key=lambda engine: -engine.size)
+    for engine in engines[:_MOST_ENGINES]:
+        yield Amount(engine.name, engine.size, readable_size(engine.size), "one")
+    if others := engines[_MOST_ENGINES:]:
+        rest = sum(engine.size for engine in others)
+        yield Amount(f"{len(others)} smaller engines", rest, readable_size(rest), "one")
 
 
 def _times(manifest: Manifest) -> Iterator[str]:

@@ -20,8 +20,8 @@ _TOP, _BOTTOM = 12, 150
 """Pixels between which lines are drawn."""
 _EXACT = 1e-9
 """Errors below are drawn as this one, zero too."""
-_ROW = 30
-"""Pixels of an error's row."""
+_ROW = 40
+"""Pixels of an error's row: its name, and below it the line with the dot."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class Line:
     name: str
     points: Mapping[float, float]
     """Value by position; at least one."""
+    kind: str = "one"
+    """Its colour: ``one`` for engines, ``two`` for PyTorch, ``three`` for others, ``data`` for the training."""
 
 
 def error_figure(caption: str, errors: Sequence[Error], number: int) -> str:
     """A dot for each error on a logarithmic scale, with a mark where the tolerance is."""
     largest = max(1.0, *(max(e.value, e.allowed or 0.0) for e in errors if math.isfinite(e.value)))
     low, high = math.log10(_EXACT), math.ceil(math.log10(largest))
-    start = 34.0
+    start = 3.0
 
     def at(value: float) -> str:
         value = math.inf if math.isnan(value) else value
@@ -59,7 +61,7 @@ def error_figure(caption: str, errors: Sequence[Error], number: int) -> str:
     height = len(errors) * _ROW + 24
     parts = []
     for row, error in enumerate(errors):
-        y = row * _ROW + _ROW / 2
+        y = row * _ROW + _ROW - 12
         failed = error.allowed is not None and not error.value <= error.allowed
         said = f"{error.name}: relative error {error.value:.2g}"
         if error.allowed is not None:
@@ -69,7 +71,7 @@ def error_figure(caption: str, errors: Sequence[Error], number: int) -> str:
             )
         parts.append(
             f'<line class="rail" x1="{start}%" x2="{_RIGHT}%" y1="{y}" y2="{y}"/>'
-            f'<text x="0" y="{y + 4}">{escape(error.name)}</text>'
+            f'<text x="0" y="{y - 12}">{escape(_cut(error.name))}</text>'
             f'<circle class="{"outside" if failed else "dot"}" cx="{at(error.value)}" cy="{y}" r="5">'
             f"<title>{escape(said)}</title></circle>"
         )
@@ -85,7 +87,7 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
 
     Args:
         caption: HTML.
-        lines: At most three, in the order of their colours.
+        lines: Each of a colour of its own.
         number: Of the figure.
         across: What lies across.
         unit: Of the values.
@@ -112,8 +114,8 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
             f'<line class="rail" x1="{_LEFT}%" x2="{_RIGHT}%" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>'
             f'<text x="{_LEFT - 1}%" y="{y_at(value) + 4:.1f}" text-anchor="end">{_short(value)}</text>'
         )
-    for kind, line in zip(("one", "two", "three"), lines):
-        ordered = sorted(line.points.items())
+    for line in lines:
+        kind, ordered = line.kind, sorted(line.points.items())
         for (x1, y1), (x2, y2) in pairwise(ordered):
             parts.append(
                 f'<line class="{kind}-line" x1="{x_at(x1):.2f}%" x2="{x_at(x2):.2f}%" y1="{y_at(y1):.1f}" '
@@ -130,10 +132,7 @@ def line_figure(caption: str, lines: Sequence[Line], number: int, *, across: str
         f'<text x="{x_at(position):.2f}%" y="{_BOTTOM + 18}" text-anchor="middle">{position:g}</text>'
         for position in shown
     ]
-    legend = "".join(
-        f'<li><span class="key {kind}"></span>{escape(line.name)}</li>'
-        for kind, line in zip(("one", "two", "three"), lines)
-    )
+    legend = "".join(f'<li><span class="key {line.kind}"></span>{escape(line.name)}</li>' for line in lines)
     return _figure(caption, number, _BOTTOM + 24, "".join(parts)) + f'<ul class="legend">{legend}</ul>'
 
 
@@ -141,8 +140,17 @@ _MOST_TICKS = 9
 """Numbers below a chart that do not run into each other on a phone."""
 
 
+_LONGEST = 46
+"""Characters of a name that fit on a phone; a drawing's text does not break into lines."""
+
+
+def _cut(name: str) -> str:
+    """The end of a long name, which says more than its beginning: folders come first."""
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+
+
 def _short(value: float) -> str:
-    return f"{value / 1000:.3g}k" if abs(value) >= 10_000 else f"{value:.3g}"
+    return f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _round(least: float, most: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Range", "range_figure", "shares"]
+__all__ = ["Amount", "Range", "amounts_figure", "range_figure", "shares"]
 
 _LEFT, _RIGHT = 2.0, 98.0
 """Percent of the width between which sizes are drawn."""
@@ -34,6 +34,39 @@ class Range:
     """The export's sentence about it."""
     sizes: Mapping[int, int]
     """How often each size was seen; empty where nothing was."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One bar."""
+
+    name: str
+    amount: float
+    text: str
+    """The amount with its unit."""
+    kind: str = "one"
+    """Its colour, as a class of the style sheet."""
+
+
+def amounts_figure(caption: str, amounts: Sequence[Amount], number: int) -> str:
+    """A bar for each amount, the longest over the whole width.
+
+    Args:
+        caption: HTML.
+        amounts: At least one.
+        number: Of the figure.
+
+    Returns:
+        The HTML.
+    """
+    most = max(amount.amount for amount in amounts) or 1.0
+    rows = "".join(
+        f'<div class="amount"><span class="name">{escape(a.name)}</span><span class="rail-bar">'
+        f'<span class="bar {a.kind}" style="width:{max(100 * a.amount / most, 0.3):.2f}%"></span></span>'
+        f'<span class="value">{escape(a.text)}</span></div>'
+        for a in amounts
+    )
+    return f'<figure><figcaption id="figure-{number}">{caption}</figcaption><div class="amounts">{rows}</div></figure>'
 
 
 def range_figure(dimension: Range, number: int) -> str:

@@ -16,10 +16,11 @@ from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.artifact.files import atomic_file, readable_size
 from lightning_trt_windows.bundle.article import article, in_tensorrt, table, verdict
 from lightning_trt_windows.bundle.charts import Line, line_figure
+from lightning_trt_windows.bundle.comparison import side_by_side, worst_error
 from lightning_trt_windows.bundle.gathering import Gathered, Gathering, Which, chosen, gather
 from lightning_trt_windows.bundle.texts import template
 from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.storage.remote_artifact import fetch_run
+from lightning_trt_windows.storage.remote_artifact import local_copy
 
 __all__ = ["report", "report_page"]
 
@@ -36,8 +37,8 @@ def report(
     """Write a page about artifacts, in the order given.
 
     Args:
-        run_dir: A directory with artifacts in or below it, or its URL; or a file, the ``.ep`` or the ``.json`` of an
-            artifact; or several of them.
+        run_dir: A directory with artifacts in or below it; or a file, the ``.ep`` or the ``.json`` of an artifact; or
+            several of them. Paths or URLs.
         out: The page.
         which: As for ``lightning_trt_windows.collect``; of directories.
         skip_damaged: Leave damaged artifacts out, rather than refuse. Content is not compared with the hashes here.
@@ -56,7 +57,7 @@ def report(
     items: list[Gathered] = []
     names: list[str] = []
     for number, place in enumerate(given):
-        path = fetch_run(place)
+        path = local_copy(place)
         if path.is_file():
             found = [Gathered(check_artifact(path), PurePosixPath(), number)]
         else:
@@ -84,6 +85,7 @@ def report_page(items: Sequence[Gathered], *, names: Sequence[str]) -> str:
     count = f"{len(items)} artifact{'' if len(items) == 1 else 's'}"
     total = readable_size(sum(item.artifact.size for item in items))
     figures = iter(range(1, 1 << 30))
+    beside = "".join(side_by_side(items, names, figures))
     scores = "".join(_scores(items, figures))
     named = enumerate(zip(items, names))
     articles = [article(item.artifact, name, item.roles, i, figures) for i, (item, name) in named]
@@ -91,7 +93,7 @@ def report_page(items: Sequence[Gathered], *, names: Sequence[str]) -> str:
         title="TensorRT artifacts for Windows",
         lead=escape(f"{count}, {total}"),
         style=template("report.css"),
-        main=_overview(items, names) + scores + "\n".join(articles),
+        main=_overview(items, names) + beside + scores + "\n".join(articles),
     )
 
 
@@ -122,8 +124,7 @@ def _checked(item: Gathered) -> str:
     """What is known of an artifact's numbers, in a few words."""
     made = item.manifest
     said = f"on a GPU: {verdict(made)}" if made.verification is not None else ""
-    if made.check and made.check.compared:
-        worst = max(max(sizes.lowered, sizes.engines) for sizes in made.check.compared)
+    if (worst := worst_error(made)) is not None:
         said = f"checked, error {worst:.1e}" + (f"; {said}" if said else "")
     return said or "not compared"
 
@@ -139,5 +140,5 @@ def _scores(items: Sequence[Gathered], figures: Iterator[int]) -> Iterator[str]:
     for monitor, points in found.items():
         if len(points) > 1:
             caption = f"<strong>{escape(monitor)}</strong> over the step of the checkpoint"
-            lines = [Line(monitor, points)]
+            lines = [Line(monitor, points, "data")]
             yield line_figure(caption, lines, next(figures), across="step", unit="", logarithmic=False)

@@ -41,6 +41,8 @@ class Metadata:
     """State of each callback, by its key."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """What the module, and the datamodule, are rebuilt with."""
+    lightning_version: str | None = None
+    """Version of the Lightning that wrote it."""
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
@@ -77,6 +79,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         global_step=_integer(content.get("global_step")),
         callbacks=callbacks if isinstance(callbacks, dict) else {},
         hyperparameters={key: content[key] for key in HYPERPARAMETERS if key in content},
+        lightning_version=version if isinstance(version := content.get("pytorch-lightning_version"), str) else None,
     )
 
 

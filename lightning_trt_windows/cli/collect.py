@@ -56,7 +56,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         description="Write a page about the artifacts in and below each PATH that loads nothing from elsewhere.",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="directory with artifacts in or below it, its URL, or an .ep"
+        "paths", nargs="+", metavar="PATH", help="directory with artifacts in or below it, or an .ep; a path or a URL"
     )
     parser.add_argument("--out", default="report.html", metavar="FILE", help="default: %(default)s")
     parser.add_argument("--which", choices=get_args(Which), default="all", help="default: %(default)s")

@@ -17,6 +17,7 @@ from lightning_trt_windows.bundle.reading import inspect_bundle
 from lightning_trt_windows.cli.carried import checkpoint_described
 from lightning_trt_windows.cli.console import print_json, show
 from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.storage.remote_artifact import local_copy
 
 __all__ = ["add"]
 
@@ -34,7 +35,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "or show the shapes that a checkpoint carries. Needs neither PyTorch nor a GPU, and runs nothing.",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt"
+        "file",
+        metavar="FILE",
+        help="the .windows.ep or the .windows.json, a bundle (.zip), a directory, or a .ckpt; a path, or a URL, of "
+        "which a copy is made",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="read all of it and compare it with its hashes")
@@ -42,15 +46,15 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    path = Path(arguments.file)
+    path = local_copy(arguments.file)
     if path.is_dir():
-        said, description, issues = _directory(path, arguments.check)
+        said, description, issues = _directory(path, arguments.check, str(arguments.file))
     elif path.suffix.lower() == ".ckpt":
         (said, description), issues = checkpoint_described(path), []
     elif path.suffix.lower() == ".zip":
         said, description, issues = _bundle(path, arguments.check)
     else:
-        inspection = inspect(arguments.file, check=arguments.check)
+        inspection = inspect(path, check=arguments.check)
         said, description, issues = inspection.to_dict(), inspection.description(), list(inspection.issues)
     if arguments.json:
         print_json(said)
@@ -59,7 +63,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return ArtifactError.exit_code if issues else 0
 
 
-def _directory(path: Path, check: bool) -> tuple[dict[str, Any], Description, list[str]]:
+def _directory(path: Path, check: bool, title: str) -> tuple[dict[str, Any], Description, list[str]]:
     found = gather([path], content=check, skip_damaged=True, needs_some=False)
     named = [(str(item.folder / item.artifact.path.name), item.roles, item.manifest) for item in found.artifacts]
     said = {
@@ -70,7 +74,7 @@ def _directory(path: Path, check: bool) -> tuple[dict[str, Any], Description, li
         "artifacts": [{"file": name, "roles": list(r), "manifest": m.to_dict()} for name, r, m in named],
     }
     more = [Section("Not finished", tuple((line,) for line in found.unfinished))] if found.unfinished else []
-    description = _overview(str(path), named, found.damaged, check, more)
+    description = _overview(title, named, found.damaged, check, more)
     return said, description, list(found.damaged)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from lightning_trt_windows.bundle.gathering import gather
 from lightning_trt_windows.cli.console import print_json
-from lightning_trt_windows.errors import ArtifactError
+from lightning_trt_windows.errors import ArtifactError, ConfigurationError
+from lightning_trt_windows.storage.remote_artifact import local_copy
+from lightning_trt_windows.storage.remote_file import is_remote
 
 __all__ = ["add"]
 
@@ -25,7 +27,10 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         "else; 0 also if the numbers were not checked, which the output says.",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="the .windows.ep or the .windows.json, or a directory for all in and below it"
+        "file",
+        metavar="FILE",
+        help="the .windows.ep or the .windows.json, or a directory for all in and below it; a path, or a URL, of which "
+        "a copy is made",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--no-numbers", action="store_true", help="leave the numbers out")
@@ -45,15 +50,21 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    if not Path(arguments.file).is_dir():
-        return _one(arguments, arguments.file, None)
-    found = gather([Path(arguments.file)], content=False, skip_damaged=True, needs_some=True)
+    if arguments.write and is_remote(arguments.file):
+        raise ConfigurationError(
+            f"--write writes into the manifest of an artifact on this machine, and {arguments.file} is elsewhere: copy "
+            "it here (lightning_trt_windows.fetch), verify the copy with --write, and copy its manifest back"
+        )
+    path = local_copy(arguments.file)
+    if not path.is_dir():
+        return _one(arguments, path, None)
+    found = gather([path], content=False, skip_damaged=True, needs_some=True)
     said: list[Any] = []
     codes = [_one(arguments, item.artifact.path, said) for item in found.artifacts]
     for issue in found.damaged:
         print(f"error: {issue}", file=sys.stderr)
     if arguments.json:
-        print_json({"directory": Path(arguments.file).name, "issues": list(found.damaged), "artifacts": said})
+        print_json({"directory": path.name, "issues": list(found.damaged), "artifacts": said})
     if found.damaged:
         return ArtifactError.exit_code
     return next((code for code in codes if code), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from lightning_trt_windows.artifact.shapes import DTYPES, DimRange, InputSpec
 from lightning_trt_windows.discovery.axes import Axis, Sample
 from lightning_trt_windows.discovery.observations import SeenConstant, SeenObject, SeenTensor, same_constant
 from lightning_trt_windows.discovery.options import RangeOptions
-from lightning_trt_windows.discovery.ranges import Ranges, counted, derive_ranges
+from lightning_trt_windows.discovery.ranges import MOST_SIZES, Ranges, counted, derive_ranges
 from lightning_trt_windows.errors import ShapeDiscoveryError
 from lightning_trt_windows.modules.containers import dotted, join, leaves, map_leaves, split
 from lightning_trt_windows.modules.registration import registration_code
@@ -110,11 +111,21 @@ def derive(
             reason=reason,
             dims=tuple(group.reason for group in groups),
             sizes=tuple(counted(group.seen) for group in groups),
+            shapes=_shapes(name, samples),
         )
         return InputSpec(tuple(group.range for group in groups), seen.dtype, _values(name, calls))
 
     inputs = {name: map_leaves(tree, spec, name) for name, tree in model.arguments.items()}
     return Derived(inputs, sources, ranges, (*notes, *(ranges.notes if ranges else ())))
+
+
+def _shapes(name: str, samples: Sequence[Sample]) -> dict[str, int]:
+    """Whole shapes of a tensor that were seen, the most frequent first; none of a number."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    for sample in samples:
+        if (tensor := sample.tensors.get(name)) is not None and tensor.shape:
+            seen[tuple(tensor.shape)] += sample.count
+    return {"x".join(map(str, shape)): count for shape, count in seen.most_common(MOST_SIZES)}
 
 
 def _is_given(name: str, given: Collection[str]) -> bool:

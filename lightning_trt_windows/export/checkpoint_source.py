@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +97,36 @@ def _rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
     try:
         with mapped_checkpoints():
             return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)
-    except TypeError as error:
-        raise CheckpointError(
-            f"{cls.__name__} cannot be built from the hyperparameters in {checkpoint.name}: {error}. "
-            "self.save_hyperparameters() in its constructor puts them there"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise in_need_of_trust(checkpoint, error) from error
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {checkpoint.name} do not fit {cls.__name__}: {error}") from error
+    except Exception as error:
+        if _fails_in_migration(error):
+            raise CheckpointError(_not_migrated(checkpoint, error)) from error
+        if isinstance(error, TypeError):
+            raise CheckpointError(
+                f"{cls.__name__} cannot be built from the hyperparameters in {checkpoint.name}: {error}. "
+                "self.save_hyperparameters() in its constructor puts them there"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise in_need_of_trust(checkpoint, error) from error
+        if isinstance(error, RuntimeError):
+            raise CheckpointError(f"the weights in {checkpoint.name} do not fit {cls.__name__}: {error}") from error
+        raise
+
+
+def _fails_in_migration(error: Exception) -> bool:
+    """Whether Lightning failed while it brought an old checkpoint up to date, and not in the user's module."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(".utilities.migration" in frame.f_globals.get("__name__", "") for frame in frames)
+
+
+def _not_migrated(checkpoint: Path, error: Exception) -> str:
+    try:
+        version = read_metadata(checkpoint).lightning_version
+    except CheckpointError:  # of before PyTorch 1.6
+        version = None
+    written = f"was written by Lightning {version}" if version else "does not say which Lightning wrote it"
+    return (
+        f"{checkpoint.name} {written}, and the Lightning that is installed cannot bring it up to date: "
+        f"{type(error).__name__}: {error}. Make the module, give it the file's weights "
+        f"(module.load_state_dict(torch.load({checkpoint.name!r}, weights_only=True)['state_dict'])) and call "
+        "export_module; or load and save the checkpoint with the Lightning that wrote it"
+    )

@@ -1,7 +1,8 @@
 """What people see while artifacts are made: a line with stage and time, and a table when all is done.
 
 The line looks as the Trainer's own progress bar does: rich, tqdm, or nothing where that is switched off. In a file or a
-pipe neither draws anything; a command that exports many checkpoints writes a line there every now and then.
+pipe neither draws anything; a command that exports many checkpoints writes a line there every now and then. In a
+notebook it is one output, which is drawn anew and ends as the table.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from typing import Any, Protocol, TextIO
 
 from lightning_trt_windows.artifact.artifact import Artifact
+from lightning_trt_windows.artifact.description import Description, Section
 from lightning_trt_windows.artifact.files import readable_size
+from lightning_trt_windows.artifact.notebook import as_html
 from lightning_trt_windows.progress.events import listening
 
 __all__ = [
     "Display",
     "Lines",
+    "NotebookDisplay",
     "Progress",
     "RichDisplay",
     "Silent",
     "TqdmDisplay",
     "display_like",
     "first_words",
+    "in_notebook",
     "summary_row",
     "table",
 ]
@@ -41,10 +47,10 @@ class Display(Protocol):
     """Something that shows how far things are."""
 
     def show(self, done: int, total: int, doing: str) -> None:
-        """Show it, from now on; starts the display where there is none yet."""
+        """Show it, from now on; starts the display where there is none yet, with the time since the first start."""
 
     def close(self) -> None:
-        """Take the display away."""
+        """Take the display away; it can be shown again."""
 
     def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
         """Print a table of what was made, and a line for each failure."""
@@ -120,6 +126,7 @@ class RichDisplay:
         self.console = console or rich.get_console()
         self._progress: Any = None
         self._task: Any = None
+        self._started: float | None = None
 
     def show(self, done: int, total: int, doing: str) -> None:
         """See ``Display``."""
@@ -130,6 +137,8 @@ class RichDisplay:
             doing_column = TextColumn("{task.fields[doing]}", markup=False)
             self._progress = Progress(*columns, TimeElapsedColumn(), doing_column, console=self.console, transient=True)
             self._task = self._progress.add_task(_TITLE, total=total, doing=doing)
+            self._started = self._started or self._progress.get_time()
+            self._progress.tasks[0].start_time = self._started
             self._progress.start()
         self._progress.update(self._task, completed=done, total=total, doing=doing)
 
@@ -161,10 +170,11 @@ class TqdmDisplay:
     def __init__(self) -> None:
         self._bar: Any = None
         self._closed = threading.Event()
+        self._started: float | None = None
 
     def show(self, done: int, total: int, doing: str) -> None:
         """See ``Display``."""
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         if self._bar is None:
             form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -172,6 +182,7 @@ class TqdmDisplay:
             self._bar = tqdm(
                 total=total, desc=_TITLE, leave=False, bar_format=form, file=sys.stdout, dynamic_ncols=True
             )
+            self._started = self._bar.start_t = self._started or self._bar.start_t
             self._closed = threading.Event()
             threading.Thread(target=self._keep_time, args=(self._bar, self._closed), daemon=True).start()
         self._bar.total, self._bar.n = total, done
@@ -191,7 +202,53 @@ class TqdmDisplay:
 
     def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
         """See ``Display``."""
-        print(*([table(HEADER, rows)] if rows else []), *failed, sep="\n", flush=True)
+        from tqdm.auto import tqdm
+
+        tqdm.write("\n".join([*([table(HEADER, rows)] if rows else []), *failed]), file=sys.stdout)
+        sys.stdout.flush()
+
+
+class NotebookDisplay:
+    """One output of a notebook, with or without ipywidgets."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._shown = ""
+
+    def show(self, done: int, total: int, doing: str) -> None:
+        """See ``Display``."""
+        text = f"{_TITLE}: {done}/{total}" + (f", {doing}" if doing else "")
+        if text != self._shown:
+            self._shown = text
+            self._draw(text, f"<progress value='{done}' max='{total}'></progress> {escape(text)}")
+
+    def close(self) -> None:
+        """See ``Display``."""
+        if self._shown:
+            self._shown = ""
+            self._draw("", "")
+
+    def summary(self, rows: Sequence[Sequence[str]], failed: Sequence[str]) -> None:
+        """See ``Display``."""
+        made = [Section("", tuple(map(tuple, rows)), heads=HEADER, numbers=(1, 2, 3, 4))] if rows else []
+        missing = [Section("Failures", tuple((line,) for line in failed), bad=True)] if failed else []
+        text = "\n".join([_TITLE, *([table(HEADER, rows)] if rows else []), *failed])
+        self._draw(text, as_html(Description(_TITLE, (*made, *missing))))
+
+    def _draw(self, text: str, html: str) -> None:
+        from IPython.display import display
+
+        bundle = {"text/plain": text, "text/html": html}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose outputs are drawn elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def display_like(trainer: Any) -> Display:
@@ -200,6 +257,8 @@ def display_like(trainer: Any) -> Display:
     if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
         return Silent()
     names = {cls.__name__ for cls in type(bar).__mro__}
+    if names & {"RichProgressBar", "TQDMProgressBar"} and in_notebook():
+        return NotebookDisplay()
     if "RichProgressBar" in names:
         # rich before 14.1 draws one thing at a time, and the training's line is done with
         if getattr(bar, "progress", None) is not None:
@@ -216,7 +275,7 @@ class Progress:
     """
 
     def __init__(self, display: Display) -> None:
-        self._display = display
+        self.display = display
         self._done = self._total = 0
         self._doing = ""
 
@@ -227,16 +286,19 @@ class Progress:
             try:
                 yield
             finally:
-                self._display.close()
+                self.display.close()
 
     def update(self, done: int, total: int, doing: str = "") -> None:
         """So much is done of so much, and this is being done."""
         self._done, self._total = done, total
         self._doing = doing or self._doing
-        self._display.show(done, total, self._doing)
+        self.display.show(self._done, self._total, self._doing)
 
     def _stage(self, name: str, of: str) -> None:
-        self.update(self._done, max(self._total, self._done + 1), f"{of}: {name}" if of else name)
+        if of:
+            self.update(self._done, max(self._total, self._done + 1), f"{of}: {name}")
+        elif self._total:  # it is about all of them, and they are done
+            self.update(self._done, self._total, name)
 
 
 def summary_row(artifact: Artifact) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_trt_windows.artifact.artifact import Artifact, ArtifactPaths
-from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.errors import LightningTrtError, OutputError
 from lightning_trt_windows.storage.remote_artifact import RemoteArtifact
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of, temporary_directory
 from lightning_trt_windows.storage.run_index import RunIndex
@@ -42,11 +42,17 @@ class Destination:
 
         Returns:
             The destination.
+
+        Raises:
+            OutputError: ``output`` is a file, or a directory that cannot be made.
         """
         directory = None if output is None else place_of(output)
         place: Path | RemoteFile = checkpoint
         if isinstance(directory, Path):
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(_cannot_be_made(directory, error)) from error
             place = directory / checkpoint.name
         elif isinstance(directory, RemoteFile):
             place = directory.child(checkpoint.name)
@@ -71,3 +77,17 @@ class Destination:
         with contextlib.suppress(LightningTrtError):  # no index, or none of ours
             RunIndex.read(directory).with_artifact(artifact, artifact.manifest_path.read_bytes()).write(directory)
         return artifact
+
+
+def _cannot_be_made(directory: Path, error: OSError) -> str:
+    """Say what stands in the way of ``directory``, and where artifacts go without it."""
+    there = next((path for path in (directory, *directory.parents) if path.exists()), None)
+    what = (
+        f"{there} is a file"
+        if there is not None and not there.is_dir()
+        else f"{there or directory}: {error.strerror or error}"
+    )
+    return (
+        f"the directory {directory} for artifacts cannot be made: {what}. Name another one, or leave output away: the "
+        "artifact then goes beside its checkpoint"
+    )

@@ -13,7 +13,7 @@ from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.errors import ArtifactError, ConfigurationError, OutputError
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of, temporary_directory
 
-__all__ = ["RemoteArtifact", "fetch", "fetch_run"]
+__all__ = ["RemoteArtifact", "fetch", "fetch_run", "local_copy"]
 
 
 @dataclass(frozen=True)
@@ -201,4 +201,35 @@ def fetch_run(url: str | os.PathLike[str], directory: str | os.PathLike[str] | N
         count += 1
     if not count:
         raise ArtifactError(place, ["there is no artifact in it or below it"])
+    return target
+
+
+def local_copy(file: str | os.PathLike[str]) -> Path:
+    """Copy what a command names to this machine, if it is a URL: an artifact, all of a directory, or any other file.
+
+    Args:
+        file: A path, which need not exist, or the URL of an artifact's ``.ep`` or ``.json``, of a bundle, a checkpoint
+            or a directory.
+
+    Returns:
+        A path of this machine, of the same name; a path is given back as it is.
+
+    Raises:
+        ArtifactError: There is nothing at the URL, or the artifact there is damaged.
+        ConfigurationError: No installed package knows the protocol of the URL.
+    """
+    place = place_of(file)
+    if isinstance(place, Path):
+        return place
+    if place.name.lower().endswith((".ep", ".json")):
+        return fetch(place.url)
+    try:
+        if place.is_directory():
+            return fetch_run(place.url)
+        target = temporary_directory() / windows_name(place.name)
+        place.download(target)
+    except FileNotFoundError as error:
+        raise ArtifactError(place, ["does not exist"]) from error
+    except OSError as error:
+        raise ArtifactError(place, [f"cannot be copied to this machine: {error}"]) from error
     return target

@@ -191,6 +191,9 @@ class WindowsExport(Callback):
         self._outbox.collect()
         return self._outcomes.failures
 
+    def __repr__(self) -> str:
+        return f"<WindowsExport, when={self.when!r}: {len(self.artifacts)} artifacts, {len(self.failures)} failures>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         self._outbox.collect()

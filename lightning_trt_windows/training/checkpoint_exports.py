@@ -25,6 +25,7 @@ from lightning_trt_windows.errors import CheckpointError, CompileError, Lightnin
 from lightning_trt_windows.export.job import SavedProgram
 from lightning_trt_windows.export.pipeline import build, prepare
 from lightning_trt_windows.export.reuse import existing
+from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.storage.destination import Destination
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
 from lightning_trt_windows.training.events import Listener
@@ -177,7 +178,7 @@ class CheckpointExports:
     @property
     def unfinished(self) -> int:
         """How many artifacts are being made or wait for it."""
-        return len(self._builds) + len(self._staging)
+        return self._builds.wanted + len(self._staging)
 
     def doing(self) -> str:
         """What is under way, for people to see."""
@@ -196,9 +197,11 @@ class CheckpointExports:
                 look()
                 time.sleep(0.05)
             self._report_replaced()
+            look()
         except BaseException:
             self.cancel()
             raise
+        stage("closing")
         self._close()
 
     def cancel(self) -> None:

@@ -69,8 +69,10 @@ class Session:
         """Directories that several processes have written; one file is made of each when training has ended."""
         self._left = 0
         """Checkpoints that are there and not looked at yet."""
+        self._written_again = 0
+        """Checkpoints that are there, and are looked at once they have been written again."""
         self._shows_progress = options.progress
-        self._progress = Progress(Silent())
+        self._progress: Progress | None = None
         self._ahead: tuple[Any, Snapshot] | None = None
         """What was put into the checkpoint that is about to be written, and what the module was like then."""
         self._watch = CheckpointWatch(guard, self.moment, self.look, self._end_after_exception)
@@ -140,12 +142,15 @@ class Session:
         inline = self.options.executor == "inline"
         if self._watch.writes_later or (inline and self.trainer.world_size > 1):
             return
-        written_again = [last_of(callback) for callback in self.trainer.checkpoint_callbacks] if inline else []
+        last = [last_of(callback) for callback in self.trainer.checkpoint_callbacks] if inline else []
         with self._guard("starting exports"), self._waiting(summary=False), self.unobserved():
+            paths = self._paths()
+            early = [path for path in paths if path not in last and not _in_parts(path)]
+            self._written_again = sum(path in last for path in paths)
             # other callbacks and the module itself may make it ready after us, in on_train_end
-            early = (path for path in self._paths() if path not in written_again and not _in_parts(path))
             self._add_best_and_last(early, is_early=True)
             self._exports.collect()
+        self._written_again = 0
 
     def end(self) -> None:
         """Fit has ended and every checkpoint is on disk: wait for the artifacts."""
@@ -199,19 +204,22 @@ class Session:
     @contextlib.contextmanager
     def _waiting(self, *, summary: bool = True) -> Iterator[None]:
         """While training waits for artifacts, people see what for; then a summary."""
-        display: Display = Silent()
-        with self._guard("showing the progress"):
-            display = display_like(self.trainer) if self._shows_progress else display
-        self._progress = Progress(display)
+        if self._progress is None:
+            display: Display = Silent()
+            with self._guard("showing the progress"):
+                display = display_like(self.trainer) if self._shows_progress else display
+            self._progress = Progress(display)
         with self._progress.shown():
             yield
         with self._guard("showing the summary"):
             if summary:
-                self._outcomes.summarise(display)
+                self._outcomes.summarise(self._progress.display)
 
     def _tell_progress(self) -> None:
-        if self._exports is not None and (to_do := self._exports.unfinished + self._left):
-            done = self._outcomes.count
+        if self._exports is None or self._progress is None:
+            return
+        done, to_do = self._outcomes.count, self._exports.unfinished + self._left + self._written_again
+        if done + to_do:
             self._progress.update(done, done + to_do, self._exports.doing())
 
     def _add_what_is_there(self) -> None:
@@ -231,7 +239,7 @@ class Session:
             )
             self._exports.add_final(place_of(self.trainer.default_root_dir))
         elif self.every:
-            for path in self._counted(self._exports.fetched(paths)):
+            for path in self._counted(self._exports.fetched(p for p in paths if not self._exports.has_seen(p))):
                 self._exports.add_existing(path, -1)
         else:
             self._add_best_and_last(paths)

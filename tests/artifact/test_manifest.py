@@ -16,7 +16,7 @@ from lightning_trt_windows.artifact.manifest import FORMAT_VERSION, Manifest
 from lightning_trt_windows.errors import ArtifactError, UnsupportedFormatError
 
 FOLDER = DATA
-SAMPLE = (FOLDER / "manifest_v1_2.json").read_text(encoding="utf-8")
+SAMPLE = (FOLDER / "manifest_v1_3.json").read_text(encoding="utf-8")
 OLDER = (FOLDER / "manifest_v1.json").read_text(encoding="utf-8")
 """Of version 1.0, frozen."""
 DATA: dict[str, Any] = json.loads(SAMPLE)
@@ -109,7 +109,7 @@ def test_a_manifest_can_be_a_key() -> None:
 @pytest.mark.parametrize("path", [p for p in all_paths(DATA) if isinstance(p[-1], str) and not is_free(p)], ids=dotted)
 def test_every_key_is_required(path: tuple[str | int, ...]) -> None:
     """All but those the user or a distribution chose, and the sizes that happened to be seen."""
-    if (path[0] == "versions" and len(path) > 1) or "sizes" in path[:-1]:
+    if (path[0] == "versions" and len(path) > 1) or {"sizes", "shapes"} & set(path[:-1]):
         return
     data = copy.deepcopy(DATA)
     target: Any = data
@@ -386,6 +386,14 @@ def test_sizes_that_were_seen_are_numbers() -> None:
     """JSON's keys are texts; another writer's may be any."""
     found = issues_of(broken("inputs", 0, "source", "sizes", value=[{"4": 1, "four": 2}, {}]))
     assert found == ("inputs[0].source: sizes: 'four' is not a size",)
+
+
+def test_shapes_that_were_seen_have_the_axes_of_their_input() -> None:
+    """``4x4``; neither words nor another number of sizes."""
+    found = issues_of(broken("inputs", 0, "source", "shapes", value={"4x4": 1, "4xfour": 2}))
+    assert found == ("inputs[0].source: shapes: '4xfour' is not a shape",)
+    found = issues_of(broken("inputs", 0, "source", "shapes", value={"4x4x4": 1}))
+    assert found == ("inputs[0]: source.shapes: '4x4x4' has another number of axes than min",)
 
 
 @pytest.mark.parametrize("value", [float("1e309"), "0.5", None, True])

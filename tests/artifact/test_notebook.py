@@ -58,6 +58,7 @@ def test_an_inspection_shows_what_it_prints() -> None:
     text = str(found)
     assert all(word in text for word in read.words)
     assert "Inputs" in read.words
+    assert repr(found) == f"<Inspection of {found.artifact}: no issues; print() shows all of it>"
 
 
 @pytest.mark.linux("the callback is Lightning's")
@@ -68,6 +69,7 @@ def test_the_callback_and_its_list() -> None:
 
     export = WindowsExport()
     assert export._repr_html_() == "<b>WindowsExport: no artifacts yet</b>"
+    assert repr(export) == "<WindowsExport, when='train_end': 0 artifacts, 0 failures>"
     assert (repr(export.artifacts), export.artifacts._repr_html_()) == ("[]", "no artifacts")  # type: ignore[attr-defined]
     artifact = read_artifact(TINY)
     export._outcomes.artifacts += [artifact, replace(artifact)]

@@ -43,6 +43,7 @@ def test_operators_in_pytorch_are_named(several: StandIn) -> None:
     """What an operator gives is neither an engine's nor an input's."""
     outline = read_outline(several.artifact)
     assert outline.operators == ("torch.ops.aten.special_airy_ai.default",)
+    assert outline.steps == (0, "torch.ops.aten.special_airy_ai.default")
     assert [origin.kind for origin in outline.outputs] == ["engine", "input", "constant", "engine", "operator"]
     assert outline.outputs[1] == Origin("input", 0)
     assert not outline.engines_only

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.artifacts import put
 
 from lightning_trt_windows import report
 from lightning_trt_windows.artifact.artifact import read_artifact
+from lightning_trt_windows.artifact.files import readable_size
 from lightning_trt_windows.artifact.manifest import InputRecord, OperatorCounts, Source
 from lightning_trt_windows.bundle.figures import Range, range_figure
 from lightning_trt_windows.cli import main
@@ -230,6 +232,65 @@ class TestInABrowser:
         assert scrolled <= width
         assert right <= width
         assert "CONSOLE" not in done.stderr, done.stderr
+
+    def test_what_is_drawn_is_what_the_manifest_says(self, tmp_path: Path, chromium: str) -> None:
+        """Shapes and their range to a pixel, the parts of the program in their order, bars as long as they should."""
+        shapes = {"8x3x40x40": 9, "8x3x40x80": 4, "4x3x64x48": 1, "2x3x120x56": 1}
+        record = InputRecord(
+            name="picture",
+            dtype="float32",
+            min=(1, 3, 24, 32),
+            opt=(8, 3, 56, 56),
+            max=(8, 3, 104, 96),
+            symbols=("batch", None, "height", "width"),
+            multiple_of=(1, 1, 8, 8),
+            source=Source(kind="observed", reason="", shapes=shapes),
+        )
+        ep = put(tmp_path / "run", inputs=(record,))
+        (tmp_path / "run" / "tiny.ckpt").write_bytes(bytes(3 * ep.stat().st_size))
+        page = report([ep], tmp_path / "r.html").read_text(encoding="utf-8")
+        measure = (
+            "const seen = frame.contentDocument, box = e => { const r = e.getBoundingClientRect();"
+            " return [r.left, r.top, r.right, r.bottom].map(x => Math.round(x * 10) / 10) },"
+            " all = (what, more) => [...seen.querySelectorAll(what)].map(e => [...box(e), more(e)]),"
+            " words = e => e.querySelector('title').textContent;"
+            " document.title = JSON.stringify({dots: all('.plane circle', words), frame: all('.plane .frame', e => ''),"
+            " band: all('.plane .band', e => ''), strip: all('.strip span', e => e.title + '|' + e.className),"
+            " bars: all('.amount', e => e.innerText), lengths: all('.bar', e => '')})"
+        )
+        frame = tmp_path / "frame.html"
+        frame.write_text(
+            f'<title></title><iframe id="frame" srcdoc="{escape(page)}" onload="{measure}" scrolling="no" '
+            'style="width: 1000px; height: 3000px; border: 0"></iframe>',
+            encoding="utf-8",
+        )
+        found = re.search(r"<title>(.+?)</title>", self.look(chromium, frame, 1400, "--dump-dom").stdout, re.DOTALL)
+        assert found
+        drawn = json.loads(unescape(found[1]))
+        ((left, top, right, bottom, _),) = drawn["frame"]
+        # across from the smallest width to the largest, upwards from the smallest height to the largest
+        x = lambda width: left + (width - 32) / (96 - 32) * (right - left)  # noqa: E731
+        y = lambda height: bottom - (height - 24) / (120 - 24) * (bottom - top)  # noqa: E731
+        ((*band, _),) = drawn["band"]
+        assert band == pytest.approx([x(32), y(104), x(96), y(24)], abs=1.5)
+        dots = {words: ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1) for x1, y1, x2, y2, words in drawn["dots"]}
+        assert len(dots) == len(shapes)
+        for shape, count in shapes.items():
+            height, width = map(int, shape.split("x")[2:])
+            times = f"{height} \N{MULTIPLICATION SIGN} {width}: seen {count} time{'' if count == 1 else 's'}"
+            assert dots[times][:2] == pytest.approx((x(width), y(height)), abs=1.5)
+        across = {words: size for words, (_, _, size) in dots.items()}
+        sizes = [across[words] for words in sorted(across, key=lambda words: int(words.split()[-2]))]
+        assert sizes == sorted(sizes)
+        manifest = read_artifact(ep).manifest
+        assert [words for *_, words in drawn["strip"]] == [
+            f"{engine.name}: {readable_size(engine.size)}|one" for engine in manifest.engines
+        ]
+        lengths = [x2 - x1 for x1, _, x2, *_ in drawn["lengths"]]
+        amounts = [3 * ep.stat().st_size, manifest.ep.size, *(engine.size for engine in manifest.engines)]
+        assert [length / lengths[0] for length in lengths] == pytest.approx([a / amounts[0] for a in amounts], abs=0.01)
+        for (*_, text), amount in zip(drawn["bars"], amounts, strict=True):
+            assert text.endswith(readable_size(amount))
 
     def test_it_looks_like_something(self, run: Path, tmp_path: Path, chromium: str) -> None:
         """In light and in dark, with the colours of drawings in it, and nothing that bites has bitten."""

@@ -174,6 +174,97 @@ def test_a_directory_is_verified_whole(tiny: Path, tmp_path: Path, capsys: pytes
     assert main(["verify", str(run), "--no-numbers"]) == 7
 
 
+class TestUrls:
+    """``memory://`` stands for every file system that fsspec knows: nothing of it is on this machine."""
+
+    @pytest.fixture
+    def url(self, tiny: Path) -> Iterator[str]:
+        """A directory with the sample, a bundle and another file."""
+        system = pytest.importorskip("fsspec").filesystem("memory")
+        for name in ("tiny.windows.ep", "tiny.windows.json"):
+            system.pipe(f"/run/checkpoints/{name}", (tiny.parent / name).read_bytes())
+        assert main(["collect", str(tiny.parent), "--out", str(tiny.parent / "b.zip")]) == 0
+        system.pipe("/run/b.zip", (tiny.parent / "b.zip").read_bytes())
+        yield "memory://run"
+        system.rm("/run", recursive=True)
+
+    def test_inspect(self, url: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """An artifact as it is said of one here, a directory by its URL, a bundle."""
+        capsys.readouterr()
+        assert main(["inspect", str(tiny)]) == 0
+        here = capsys.readouterr().out
+        for name in ("tiny.windows.ep", "tiny.windows.json"):
+            assert main(["inspect", f"{url}/checkpoints/{name}"]) == 0
+            assert capsys.readouterr().out == here
+        assert main(["inspect", url]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"{url}\n")
+        assert "checkpoints/tiny.windows.ep" in out
+        assert main(["inspect", f"{url}/b.zip", "--check"]) == 0
+        assert "tiny.windows.ep" in capsys.readouterr().out
+
+    def test_verify(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Also all of a directory; a verdict cannot be written into what is only a copy."""
+        capsys.readouterr()
+        for place in (url, f"{url}/checkpoints/tiny.windows.ep"):
+            assert main(["verify", "--no-numbers", "--json", place]) == 0
+            assert '"tiny.windows.ep"' in capsys.readouterr().out
+        assert "--write writes into the manifest of an artifact on this machine" in failure(
+            capsys, "verify", "--write", url
+        )
+
+    def test_report(self, url: str, tiny: Path, tmp_path: Path) -> None:
+        """Several places, of which some are elsewhere."""
+        out = tmp_path / "r.html"
+        assert main(["report", url, f"{url}/checkpoints/tiny.windows.ep", str(tiny), "--out", str(out)]) == 0
+        assert out.read_text(encoding="utf-8").count("<article") == 3
+
+    def test_what_is_not_there(self, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """A line with the URL, and the code of artifacts; for a protocol that nobody knows, that of wrong usage."""
+        capsys.readouterr()
+        for command in ("inspect", "verify"):
+            for place in ("memory://nowhere", f"{url}/other.windows.ep", f"{url}/other.zip"):
+                assert main([command, place]) == 7
+                (line,) = capsys.readouterr().err.splitlines()
+                assert line.startswith("error: memory://")
+                assert line.endswith("does not exist")
+            assert "Protocol not known: nosuch" in failure(capsys, command, "nosuch://a/b.windows.ep")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "."],
+        ["inspect", "tiny.windows.ep", "--check"],
+        ["verify", "tiny.windows.ep"],
+        ["verify", "damaged.windows.ep"],
+        ["report", "."],
+        ["index", "."],
+        ["doctor"],
+        ["doctor", "tiny.windows.ep"],
+        ["--help"],
+        ["export", "--help"],
+        ["inspect", "nothing.windows.ep"],
+        ["export", "x.ckpt", "--module", "nothing:Net"],
+        ["mistyped"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_in_a_pipe_has_escape_codes_or_tracebacks(tiny: Path, command: list[str]) -> None:
+    """Whatever the environment says of colours; a traceback is there where ``--traceback`` asks for it."""
+    shutil.copy(tiny, tiny.with_name("damaged.windows.ep"))
+    tiny.with_name("damaged.windows.json").write_text("{", encoding="utf-8")
+    colours = dict.fromkeys(("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "TTY_COMPATIBLE"), "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_trt_windows", *command],
+        capture_output=True, check=False, cwd=tiny.parent, env={**os.environ, **colours}, timeout=200,
+    )  # fmt: skip
+    for stream in (done.stdout, done.stderr):
+        assert b"\x1b" not in stream
+        assert b"Traceback" not in stream
+    assert done.stdout or done.stderr
+
+
 def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     """One source of truth."""
     from importlib.metadata import version
@@ -360,3 +451,38 @@ def test_export_of_a_missing_checkpoint_says_so(trained: Path, capsys: pytest.Ca
     """With the code of checkpoints."""
     assert main(["export", "epoch=1.ckpt", "--module", "src/user_net.py:Net"]) == 9
     assert "epoch=1.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.linux("exports")
+@pytest.mark.parametrize("output", ["file", "file/below", "/proc/none/below"])
+def test_output_that_cannot_be_made_is_named(trained: Path, capsys: pytest.CaptureFixture[str], output: str) -> None:
+    """With the code of output, what stands in the way, and where the artifact would go without it."""
+    (trained / "file").write_text("", encoding="utf-8")
+    command = ["export", "epoch=0.ckpt", "--module", "src/user_net.py:Net", "--input", "x=float32[1..4..8,4]"]
+    assert main([*command, "--output", output]) == 10
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: the directory {output} for artifacts cannot be made: ")
+    assert ("file is a file" in err) == output.startswith("file")
+    assert "goes beside its checkpoint" in err
+
+
+@pytest.mark.linux("exports")
+def test_a_checkpoint_that_lightning_cannot_migrate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a Lightning long ago: its version is named, and the way that the message names works."""
+    import torch
+
+    from lightning_trt_windows import InputSpec, export_module
+
+    content = torch.load(trained / "epoch=0.ckpt", weights_only=False)
+    torch.save({**content, "pytorch-lightning_version": "0.6.0"}, trained / "old.ckpt")
+    command = ["export", "old.ckpt", "--module", "src/user_net.py:Net", "--input", "x=float32[1..4..8,4]"]
+    assert main(command) == 9
+    err = capsys.readouterr().err
+    assert err.startswith("error: old.ckpt was written by Lightning 0.6.0, and the Lightning that is installed cannot")
+    assert "call export_module" in err
+    sys.path.insert(0, "src")
+    import user_net  # type: ignore[import-not-found]
+
+    module = user_net.Net(4)
+    module.load_state_dict(torch.load("old.ckpt", weights_only=True)["state_dict"])
+    assert export_module(module, {"x": InputSpec((4, 4))}, "old.windows.ep").path.exists()

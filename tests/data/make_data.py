@@ -1,8 +1,8 @@
-"""Make ``manifest_v1_2.json`` beside this file: the frozen sample with what versions 1.1 and 1.2 of the format added.
+"""Make ``manifest_v1_3.json`` beside this file: the frozen sample with what versions 1.1 to 1.3 of the format added.
 
-``tiny.windows.ep``, its manifest and ``manifest_v1.json`` are of version 1.0, ``manifest_v1_1.json`` of version 1.1.
-They are not made again: every later reader of major version 1 must read them. The ``.ep`` is a real artifact with a
-real TensorRT-RTX engine.
+``tiny.windows.ep``, its manifest and ``manifest_v1.json`` are of version 1.0, ``manifest_v1_1.json`` and
+``manifest_v1_2.json`` of 1.1 and 1.2. They are not made again: every later reader of major version 1 must read them.
+The ``.ep`` is a real artifact with a real TensorRT-RTX engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     first = Manifest.from_json((HERE / "manifest_v1.json").read_text(encoding="utf-8"), "manifest_v1.json")
     (x,) = first.inputs
     assert first.checkpoint is not None
-    source = dataclasses.replace(x.source, sizes=({"4": 20, "1": 2}, {"4": 22}))
+    source = dataclasses.replace(x.source, sizes=({"4": 20, "1": 2}, {"4": 22}), shapes={"4x4": 20, "1x4": 2})
     newer = dataclasses.replace(
         first,
         golden=FileRecord(file="tiny.windows.golden.safetensors", size=1234, sha256="d" * 64),
@@ -46,7 +46,7 @@ def main() -> None:
             left_to_pytorch=(LeftToPyTorch(operator="aten.topk.default", line="model.py:3: x.topk(2)", reason="-"),),
         ),
     )
-    (HERE / "manifest_v1_2.json").write_text(newer.to_json(), encoding="utf-8", newline="\n")
+    (HERE / "manifest_v1_3.json").write_text(newer.to_json(), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

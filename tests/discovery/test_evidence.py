@@ -56,6 +56,19 @@ def test_batch_is_one_to_the_largest_tuned_for_the_usual() -> None:
     )
 
 
+def test_whole_shapes_are_counted() -> None:
+    """Of all stages but the sanity check's repetition, the most frequent first; a number has none."""
+    calls = [
+        Call("train", 3, 1, {"x": tensor(8, 3, 64, 48), "t": tensor()}),
+        Call("train", 5, 2, {"x": tensor(8, 3, 32, 48), "t": tensor()}),
+        Call("val", 1, 1, {"x": tensor(8, 3, 64, 48), "t": tensor()}),
+        Call("sanity", 2, 1, {"x": tensor(8, 3, 64, 48), "t": tensor()}),
+    ]
+    sources = derived(calls).sources
+    assert list(sources["x"].shapes.items()) == [("8x3x32x48", 5), ("8x3x64x48", 4)]
+    assert sources["t"].shapes == {}
+
+
 def test_validation_with_larger_batches_raises_the_largest_not_the_usual() -> None:
     """All loaders count."""
     calls = [Call("train", 9, 1, {"x": tensor(16, 3)}), Call("val", 2, 1, {"x": tensor(100, 3)})]

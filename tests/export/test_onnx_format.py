@@ -76,7 +76,7 @@ class TestWhatIsWritten:
         assert names(tmp_path) == ALL
         check_model(artifact)
         assert read_artifact(artifact.path).manifest == artifact.manifest
-        assert artifact.manifest.format_version == "1.2"
+        assert artifact.manifest.format_version == "1.3"
         assert "a.windows.onnx" in str(inspect(artifact.path))
         assert why_no_onnx(artifact) == ""
 
