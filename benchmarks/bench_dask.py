@@ -81,7 +81,7 @@ def side(workers: int, model: str, count: int) -> float:
         write_checkpoints(Path(directory) / "run", model, count)
         write_checkpoints(Path(directory) / "first", model, 2 * workers)
         cluster = distributed.LocalCluster(
-            workers, threads_per_worker=1, dashboard_address=None, local_directory=directory
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, local_directory=directory
         )
         with cluster:
             exported(f"{directory}/first/*.ckpt", cluster.scheduler_address)

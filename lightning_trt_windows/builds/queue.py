@@ -124,22 +124,25 @@ class Builds:
         """What is being built, how far it is, and how many builds there are besides, for people to see."""
         wanted = [f for f in self._running if f not in self._unwanted and not f.done()]
         # Dask's futures do not say that they run: as many do as there are workers
-        running = [f for f in wanted if f.running()] or wanted[: self._workers()]
+        running = [f for f in wanted if f.running()]
+        workers = 0 if running else self._workers()
+        running = running or wanted[: max(1, workers)]
         if not running:
             return ""
         first = running[0]
-        text = f"{self._running[first].job.paths.ep.name}: {_stage(first)}"
+        text = f"{self._running[first].job.paths.ep.name}: {'build' if workers else _stage(first)}"
         queued = len(wanted) - len(running) + len(self._waiting)
         more = [f"{len(running) - 1} more at work"] if len(running) > 1 else []
         more += [f"{queued} queued"] if queued else []
         return f"{text} ({', '.join(more)})" if more else text
 
     def _workers(self) -> int:
+        """How many workers the executor has at this moment, if its futures do not say that they run; else 0."""
         try:
-            return max(1, int(getattr(self.executor, "workers", 1)))
+            return 0 if getattr(self.executor, "tells_running", True) else int(self.executor.workers)  # type: ignore[attr-defined]
         # whatever a scheduler that has gone makes of it: this is for people to see, and no more
         except Exception:
-            return 1
+            return 0
 
     def finish(self, report: Callable[[Outcome], None], look: Callable[[], None] = lambda: None) -> None:
         """Wait for everything, report each outcome as it comes, and ``look`` every now and then."""

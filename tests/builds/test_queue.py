@@ -161,3 +161,24 @@ def test_what_is_being_done(tmp_path: Path, executor: ByHand) -> None:
     executor.submitted["b"].doing = "compile"  # type: ignore[attr-defined]
     executor.begin("c")
     assert builds.doing() == "b.windows.ep: compile (1 more at work, 4 queued)"
+
+
+def test_executors_whose_futures_do_not_say_that_they_run(tmp_path: Path, executor: ByHand) -> None:
+    """As many do as there are workers; a scheduler that does not answer is taken for one."""
+
+    class Remote(ByHand):
+        tells_running = False
+        answers = True
+
+        @property
+        def workers(self) -> int:
+            if not self.answers:
+                raise OSError("it has gone")
+            return 3
+
+    remote = Remote()
+    builds = Builds(remote, most=16, replace_queued=False)
+    add(builds, tmp_path, "a", "b", "c", "d", "e")
+    assert builds.doing() == "a.windows.ep: build (2 more at work, 2 queued)"
+    remote.answers = False
+    assert builds.doing() == "a.windows.ep: waits (4 queued)"

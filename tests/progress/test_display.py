@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from support.lightning_models import Data, Regression, Untraceable
 
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.builds.executors.process import BuildProcess
-from lightning_trt_windows.progress.display import Progress, RichDisplay, Silent, TqdmDisplay, display_like
+from lightning_trt_windows.cli import exported
+from lightning_trt_windows.progress.display import Lines, Progress, RichDisplay, Silent, TqdmDisplay, display_like
 from lightning_trt_windows.progress.events import listening, stage
 
 
@@ -121,3 +123,29 @@ def test_stages_of_another_process(tmp_path: Path) -> None:
     future.cancel()
     executor.shutdown()
     assert future.doing == ""
+
+
+class TestLines:
+    """Where nobody looks while it happens: in a file."""
+
+    def test_how_far(self) -> None:
+        """A line every 20 s, with the time that the rest takes at this rate."""
+        now, written = [0.0], io.StringIO()
+        lines = Lines(written, clock=lambda: now[0])
+        for second, done in ((0, 0), (5, 0), (19, 1), (20, 1), (30, 3), (41, 4), (5000, 299), (9000, 300)):
+            now[0] = float(second)
+            lines.show(done, 300, "a.windows.ep: build" if done < 300 else "")
+        lines.close()
+        assert written.getvalue().splitlines() == [
+            "1 of 300 done, about 1.7 h left; a.windows.ep: build",
+            "4 of 300 done, about 51 min left; a.windows.ep: build",
+            "299 of 300 done, about 17 s left; a.windows.ep: build",
+            "300 of 300 done",
+        ]
+
+    def test_of_a_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of several checkpoints, and not where somebody has asked for quiet."""
+        assert not sys.stderr.isatty()
+        assert isinstance(exported.display(quiet=False, several=True), Lines)
+        assert isinstance(exported.display(quiet=False), Silent)
+        assert isinstance(exported.display(quiet=True, several=True), Silent)

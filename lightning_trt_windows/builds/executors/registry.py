@@ -59,6 +59,9 @@ _PACKAGES = {
 class _DaskExecutor(Executor):
     """The executor of a client of our own, which closes with it."""
 
+    tells_running = False
+    """Whether futures say that they run."""
+
     def __init__(self, client: Any) -> None:
         self._client = client
         self._executor = client.get_executor(pure=False)
