@@ -27,6 +27,7 @@ from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
 from lightning_trt_windows.backends.decomposed import decomposed_otherwise
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
+from lightning_trt_windows.backends.lost_dimensions import refuse_lost_dimensions
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
@@ -45,7 +46,6 @@ from lightning_trt_windows.backends.unsupported import (
     refuse_changed_outputs,
     refuse_cpu_operators,
     refuse_dtypes,
-    refuse_lost_dimensions,
     refuse_mutations,
 )
 from lightning_trt_windows.errors import CompileError
@@ -122,7 +122,7 @@ def compile_program(
             if samples is not None:
                 samples.run(program)
                 check = NumberCheck(samples)
-            lowered, table = _lower(blocks, program, settings, precision)
+            lowered, table = _lower(blocks, program, settings, precision, names)
             if check is not None:
                 check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
@@ -171,7 +171,7 @@ def compile_program(
 
 
 def _lower(
-    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None
+    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None, names: ProgramNames | None
 ) -> tuple[GraphModule, dict[Any, Any]]:
     """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
@@ -184,7 +184,7 @@ def _lower(
     with _failures_explained(decomposed), recurrent_nets_kept_whole():
         lowered: GraphModule = lower(blocks, decomposed, settings)
         rewrite(lowered)
-    refuse_lost_dimensions(program, lowered)
+    refuse_lost_dimensions(program, lowered, None if names is None else names.inputs, table)
     refuse_changed_outputs(program, lowered)
     return lowered, table
 
