@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV = .venv
 EXTRAS = rtx,dev
 ARGS =
+# of trainers and builders, by make processes
+KILLS = 2
 # processes that share the files of tests; 0 for one that can be stopped in a debugger
 WORKERS = 2
 
@@ -28,7 +30,7 @@ help: ## say what there is
 	@echo "make conformance  PyTorch's operator and module databases; writes docs/conformance.md (within two hours)"
 	@echo "make conformance-sample  a fixed part of them, everyday operators first (within three minutes)"
 	@echo "make examples run the other examples on small data: segmentation, text, LightningCLI, Dask (some minutes)"
-	@echo "make processes  train in several processes, kill them, build with Dask and loky (some minutes)"
+	@echo "make processes  let every function fail, train in several processes, kill them (an hour or two; KILLS=200: one more)"
 	@echo "make classic  check the backend tensorrt against NVIDIA's own packages (downloads them; needs cc; a minute)"
 	@echo "make fuzz    read 100,000 damaged artifacts, bundles and indexes; EXAMPLES=1000 for fewer (an hour or two)"
 	@echo "make image   do what examples/docker/Dockerfile does, without Docker (downloads 500 MB; some minutes)"
@@ -87,7 +89,7 @@ examples: $(INSTALLED)
 	@$(IN_VENV) pytest tests/test_examples.py -m "examples or not examples" $(ARGS)
 
 processes: $(INSTALLED)
-	@$(IN_VENV) pytest tests -m processes $(ARGS)
+	@KILLS=$(KILLS) $(IN_VENV) pytest tests -m processes $(ARGS)
 
 FUZZ = tests/artifact/test_fuzz.py tests/bundle/test_reading.py tests/storage/test_index_fuzz.py
 fuzz: $(INSTALLED)

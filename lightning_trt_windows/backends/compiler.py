@@ -30,6 +30,7 @@ from lightning_trt_windows.backends.decomposed import decomposed_otherwise
 from lightning_trt_windows.backends.decompositions import decomposed as decompositions_of
 from lightning_trt_windows.backends.decompositions import forget
 from lightning_trt_windows.backends.engine import Configure, ConverterError, Engine, build_engine
+from lightning_trt_windows.backends.lost_dimensions import refuse_lost_dimensions
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
@@ -48,7 +49,6 @@ from lightning_trt_windows.backends.unsupported import (
     refuse_changed_outputs,
     refuse_cpu_operators,
     refuse_dtypes,
-    refuse_lost_dimensions,
     refuse_mutations,
 )
 from lightning_trt_windows.errors import CompileError
@@ -130,7 +130,7 @@ def compile_program(
             if samples is not None:
                 samples.run(program)
                 check = NumberCheck(samples)
-            lowered, table = _lower(blocks, program, settings, precision, same)
+            lowered, table = _lower(blocks, program, settings, precision, names, same)
             if check is not None:
                 check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)
@@ -179,7 +179,12 @@ def compile_program(
 
 
 def _lower(
-    blocks: Upstream, program: ExportedProgram, settings: Any, precision: Precision | None, same: str | None
+    blocks: Upstream,
+    program: ExportedProgram,
+    settings: Any,
+    precision: Precision | None,
+    names: ProgramNames | None,
+    same: str | None,
 ) -> tuple[GraphModule, dict[Any, Any]]:
     """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
@@ -196,7 +201,7 @@ def _lower(
         finally:
             forget(decomposed)
         rewrite(lowered)
-    refuse_lost_dimensions(program, lowered)
+    refuse_lost_dimensions(program, lowered, None if names is None else names.inputs, table)
     refuse_changed_outputs(program, lowered)
     return lowered, table
 

@@ -22,7 +22,7 @@ from lightning_trt_windows.backends.samples import GraphRun, arguments_of
 from lightning_trt_windows.modules.numbers import relative_norm
 from lightning_trt_windows.modules.state import exact_float32
 
-__all__ = ["decomposed_otherwise"]
+__all__ = ["InOtherWords", "decomposed_otherwise"]
 
 _MOST = {torch.float16: 1e-2, torch.bfloat16: 3e-2}
 """Relative norm by which one operator may differ; 1e-3 in every other type."""
@@ -57,7 +57,9 @@ class _FoundError(Exception):
         self.error = error
 
 
-class _InOtherWords(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+class InOtherWords(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+    """Runs operators in the words that they are decomposed into."""
+
     def __init__(self, table: Mapping[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._table = table
@@ -75,7 +77,7 @@ class _InOtherWords(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 class _BothWays(GraphRun):
     def __init__(self, program: ExportedProgram, table: Mapping[Any, Any]) -> None:
         super().__init__(program.graph_module)
-        self._mode = _InOtherWords(table)
+        self._mode = InOtherWords(table)
         self._until = time.monotonic() + _SECONDS
 
     def run_node(self, n: Node) -> Any:

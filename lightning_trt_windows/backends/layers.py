@@ -93,6 +93,10 @@ class Layers:
         position = self.tensor(torch.tensor(index, dtype=torch.int64))
         return self.named(self.network.add_gather(x, position, 0), "row")
 
+    def first(self, x: Any, axis: int) -> Any:
+        """The first of one axis, which stays."""
+        return self.named(self.network.add_gather(x, self.integers(0), axis), "first")
+
     def concatenate(self, tensors: Sequence[Any], axis: int) -> Any:
         """One tensor of several; a single one as it is."""
         if len(tensors) == 1:

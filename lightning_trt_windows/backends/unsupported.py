@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
-from lightning_trt_windows.artifact.shapes import range_text
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.errors import CompileError
 
@@ -23,7 +21,6 @@ __all__ = [
     "refuse_changed_outputs",
     "refuse_cpu_operators",
     "refuse_dtypes",
-    "refuse_lost_dimensions",
     "refuse_mutations",
 ]
 
@@ -69,57 +66,6 @@ def refuse_dtypes(blocks: Upstream, program: ExportedProgram, *, takes_double: b
             raise CompileError(
                 f"{node.name} is float64, and TensorRT has no float64. Convert the module and its inputs to float32 "
                 "(module.float()), or compute in float32 inside (precision='32')"
-            )
-
-
-def refuse_lost_dimensions(source: ExportedProgram, lowered: GraphModule) -> None:
-    """Compare every input's dynamic dimensions before and after lowering.
-
-    BatchNorm in train mode, for one, decomposes on a CPU into something that fixes the batch at the traced size.
-
-    Raises:
-        CompileError: A dimension that was dynamic is static.
-    """
-    trains = any(_trains(node) for node in source.graph.nodes)
-    names = {spec.arg.name for spec in source.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
-    before = {n.name: n.meta.get("val") for n in source.graph.nodes if n.op == "placeholder" and n.name in names}
-    after = [n.meta.get("val") for n in lowered.graph.nodes if n.op == "placeholder"]
-    for (name, wanted), found in zip(before.items(), after, strict=True):
-        if not isinstance(wanted, torch.Tensor):
-            continue
-        for axis, (size, left) in enumerate(zip(wanted.shape, found.shape, strict=True)):
-            # a symbol that a guard has tied to a number is still a SymInt
-            if isinstance(size, torch.SymInt) and not (isinstance(left, torch.SymInt) and left.node.expr.free_symbols):
-                cause = (
-                    "A BatchNorm in train mode does that: call eval() on it"
-                    if trains
-                    else "An operator decomposes into one that computes with the traced size. Fix this dimension "
-                    f'(RangeOptions(static=["{name}.{axis}"]), or {left} in its InputSpec), or write the operator '
-                    "differently"
-                )
-                raise CompileError(
-                    f"lowering fixed the dynamic dimension {axis} of input {name} at {left}; the engine would take no "
-                    f"other size. {cause}"
-                )
-            if isinstance(left, torch.SymInt):
-                _refuse_narrowed_range(source, name, axis, left)
-
-
-def _trains(node: Node) -> bool:
-    """Whether it is a BatchNorm that computes statistics of the batch: its sixth argument says so."""
-    return node.op == "call_function" and "batch_norm" in str(node.target) and True in node.args[5:6]
-
-
-def _refuse_narrowed_range(source: ExportedProgram, name: str, axis: int, size: torch.SymInt) -> None:
-    """Compare the range of a dimension, which becomes TensorRT's profile, with the one that was captured."""
-    for symbol in size.node.expr.free_symbols:
-        environment: Any = size.node.shape_env
-        wanted, left = source.range_constraints.get(symbol), environment.var_to_range.get(symbol)
-        # tracing always raises a lower bound of 1 to 2, and the profile lowers it again
-        if wanted is not None and left is not None and (left.lower > max(wanted.lower, 2) or left.upper < wanted.upper):
-            raise CompileError(
-                f"lowering narrowed dimension {axis} of input {name} from {range_text(wanted.lower, wanted.upper)} to "
-                f"{range_text(left.lower, left.upper)}; the engine would refuse the rest. Please report the model"
             )
 
 

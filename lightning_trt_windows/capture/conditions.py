@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -43,6 +43,8 @@ class Condition:
     """Names of the dimensions."""
     sizes: tuple[Mapping[str, int], ...]
     """Where it fails, by symbol: the first, the last, and some between them."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """By symbol, what multiples it holds at and at no other size; empty where that is not so."""
 
 
 def failing(
@@ -76,14 +78,16 @@ def failing(
         if not symbols or any(symbol not in names for symbol in symbols):
             continue  # of sizes that only data decides
         own = [names[symbol] for symbol in symbols]
-        sizes = _failures(expression, symbols, [ranges[name] for name, _ in own], [step for _, step in own])
+        choices = [range(-(-ranges[name].min // step) * step, ranges[name].max + 1, step) for name, step in own]
+        sizes = _failures(expression, symbols, choices, [step for _, step in own])
         if sizes:
             count = min(most, len(sizes))
             kept = [sizes[number * (len(sizes) - 1) // max(count - 1, 1)] for number in range(count)]
             labels = {s: sympy.Symbol(n) / step for s, (n, step) in zip(symbols, own)}
             text = PythonPrinter().doprint(expression.subs(labels) if len(str(expression)) < 200 else expression)
             axes = tuple(name for name, _ in own)
-            found.append(Condition(text, axes, tuple(dict(zip(axes, at)) for at in kept)))
+            multiples = dict(zip(axes, _steps(choices, sizes)))
+            found.append(Condition(text, axes, tuple(dict(zip(axes, at)) for at in kept), multiples))
     return found
 
 
@@ -119,13 +123,24 @@ def _symbol_and_step(size: torch.SymInt) -> tuple[sympy.Symbol, int] | None:
     return (symbol, int(step)) if step.is_Integer else None
 
 
+def _steps(choices: Sequence[range], failures: Sequence[tuple[int, ...]]) -> list[int]:
+    """Steps of which all combinations of multiples hold, and nothing else; none where there are no such steps."""
+    if math.prod(map(len, choices)) > _MOST_TRIED:
+        return []
+    holding = set(itertools.product(*choices)) - set(failures)
+    steps = [math.gcd(*(sizes[axis] for sizes in holding)) for axis in range(len(choices))]
+    if not all(steps) or len(holding) < 2:
+        return []
+    multiples = ([size for size in sizes if size % step == 0] for sizes, step in zip(choices, steps))
+    return steps if set(itertools.product(*multiples)) == holding else []
+
+
 def _failures(
-    expression: Any, symbols: Sequence[sympy.Symbol], ranges: Sequence[DimRange], steps: Sequence[int]
+    expression: Any, symbols: Sequence[sympy.Symbol], choices: Sequence[range], steps: Sequence[int]
 ) -> list[tuple[int, ...]]:
     holds = _compiled(expression, symbols)
     if holds is None:
         return []
-    choices = [range(-(-dim.min // step) * step, dim.max + 1, step) for dim, step in zip(ranges, steps)]
     failed = []
     for sizes in _combinations(choices):
         try:

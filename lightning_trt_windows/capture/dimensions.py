@@ -97,7 +97,7 @@ def trace_size(dim: DimRange) -> int:
     """The size to trace at: ``opt``, which TensorRT tunes for, but never 1, which torch.export takes for a constant."""
     if dim.is_static:
         return dim.opt
-    return max(dim.opt, 2 if dim.multiple_of == 1 else dim.multiple_of)
+    return max(dim.opt, 2 * dim.multiple_of)
 
 
 def _random(spec: InputSpec, shape: tuple[int, ...]) -> torch.Tensor:

@@ -26,7 +26,7 @@ from lightning_trt_windows._compat.torch import (
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.capture.calling import Calling, Method, caches_off
-from lightning_trt_windows.capture.conditions import failing, input_sizes, without_checks
+from lightning_trt_windows.capture.conditions import Condition, failing, input_sizes, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
 from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
@@ -201,11 +201,7 @@ class _Attempt:
         return all(self._agrees_at(module, sizes) for sizes in (*ends, *({**ends[-1], **other} for other in others)))
 
     def _agrees_at(self, program: nn.Module, sizes: Mapping[str, int]) -> bool:
-        def tensor(name: str, leaf: Any) -> Any:
-            return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
-
-        trees = {name: map_leaves(tree, tensor, name) for name, tree in self._inputs.items()}
-        args, kwargs = self._calling.program_arguments(trees)
+        args, kwargs = self._arguments_at(sizes)
         try:
             with self._calling.adapted(self._target):
                 wanted = _run(self._target, args, kwargs)
@@ -223,10 +219,12 @@ class _Attempt:
         """Compare the program with the module at sizes at which something fails that the trace took for granted.
 
         Raises:
-            DimensionError: The program differs from the module: ``forward`` takes another branch there.
+            DimensionError: The program differs from the module: ``forward`` takes another branch there. Or the module
+                takes multiples only, as attention over windows does.
         """
         module: nn.Module | None = None
         for condition in failing(program, self._symbols(), self.ranges):
+            self._refuse_sizes_that_fail(condition)
             module = module or without_checks(program)
             for sizes in condition.sizes:
                 if not self._agrees_at(module, sizes):
@@ -237,6 +235,33 @@ class _Attempt:
                         "; a trace holds one branch",
                         tuple(Suggestion(symbol, static=size) for symbol, size in fixed.items()),
                     )
+
+    def _refuse_sizes_that_fail(self, condition: Condition) -> None:
+        finer = {s: step for s, step in condition.steps.items() if step > self.ranges[s].multiple_of}
+        if not finer or any(self._takes(sizes) for sizes in condition.sizes):
+            return
+        at = ", ".join(f"{symbol}={size}" for symbol, size in condition.sizes[0].items())
+        only = ", ".join(f"{symbol} in multiples of {step}" for symbol, step in finer.items())
+        raise DimensionError(
+            f"{_owner(self._target)} fails where {condition.text} does not hold, as at {at}: it takes {only}",
+            tuple(Suggestion(symbol, multiple_of=step) for symbol, step in finer.items()),
+        )
+
+    def _takes(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the module itself runs at ``sizes``."""
+        args, kwargs = self._arguments_at(sizes)
+        try:
+            with self._calling.adapted(self._target):
+                _run(self._target, args, kwargs)
+        except Exception:
+            return False
+        return True
+
+    def _arguments_at(self, sizes: Mapping[str, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def tensor(name: str, leaf: Any) -> Any:
+            return self._dims.tensor(name, leaf, sizes) if isinstance(leaf, InputSpec) else leaf
+
+        return self._calling.program_arguments({n: map_leaves(tree, tensor, n) for n, tree in self._inputs.items()})
 
     def _refuse_other_shapes(self, program: ExportedProgram, lows: Mapping[str, int]) -> None:
         """Compare the shapes in the program with those that it has at a size of 1, which PyTorch takes for 2 and more.

@@ -236,8 +236,9 @@ class NotebookDisplay:
         self._draw(text, as_html(Description(_TITLE, (*made, *missing))))
 
     def _draw(self, text: str, html: str) -> None:
-        from IPython.display import display
+        import IPython.display
 
+        display: Any = IPython.display.display
         bundle = {"text/plain": text, "text/html": html}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)

@@ -123,7 +123,18 @@ def test_a_single_step(tmp_path: Path) -> None:
 
 def test_without_a_batch(tmp_path: Path) -> None:
     """One sequence, of two dimensions."""
-    export(Whole(rnn("gru", bidirectional=True)), {"x": InputSpec((STEPS, 4))}, tmp_path)
+    artifact = export(Whole(rnn("gru", bidirectional=True)), {"x": InputSpec((STEPS, 4))}, tmp_path)
+    assert artifact.path.stat().st_size < 10_000_000, "TensorRT-RTX makes 540 MB of a row of five numbers"
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_batch_of_one_row(tmp_path: Path, batch_first: bool) -> None:
+    """Likewise, with states to begin with that differ, and a projection."""
+    net = rnn("lstm", num_layers=2, batch_first=batch_first, proj_size=3)
+    shape = (1, STEPS, 4) if batch_first else (STEPS, 1, 4)
+    inputs = {"x": InputSpec(shape), "h": InputSpec((2, 1, 3)), "c": InputSpec((2, 1, 5))}
+    artifact = export(WithStates(net), inputs, tmp_path)
+    assert artifact.path.stat().st_size < 10_000_000
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

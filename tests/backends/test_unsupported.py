@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-from lightning_trt_windows.backends.unsupported import refuse_lost_dimensions
 from lightning_trt_windows.errors import CompileError
 
 BATCH = DimRange(1, 4, 8, "batch")
@@ -35,31 +33,6 @@ def test_dynamic_sizes_that_upstream_fixes(module: nn.Module, tmp_path: Path) ->
     artifact = export_module(module, {"x": SPEC}, tmp_path / "m.windows.ep")
     (record,) = artifact.manifest.inputs
     assert (record.min, record.max) == ((1, 2, 6), (8, 9, 6))
-
-
-class TestLostDimensions:
-    """Programs whose lowering fixed a size."""
-
-    def programs(self, module: nn.Module) -> tuple[Any, Any]:
-        """One with a dynamic batch, and a graph in which it is 4."""
-        x = torch.rand(4, 3)
-        free = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=8)},))
-        return free, torch.export.export(module, (x,)).module(check_guards=False)
-
-    def test_batch_norm_in_train_mode(self) -> None:
-        """It is to blame where there is one."""
-        free, fixed = self.programs(nn.BatchNorm1d(3).train())
-        with pytest.raises(CompileError, match=r"A BatchNorm in train mode does that: call eval\(\) on it"):
-            refuse_lost_dimensions(free, fixed)
-
-    def test_without_batch_norm(self) -> None:
-        """And nowhere else; the option that is named fixes this dimension."""
-        free, fixed = self.programs(nn.Linear(3, 2))
-        with pytest.raises(
-            CompileError, match=r'RangeOptions\(static=\["input\.0"\]\), or 4 in its InputSpec'
-        ) as caught:
-            refuse_lost_dimensions(free, fixed)
-        assert "BatchNorm" not in str(caught.value)
 
 
 class TestComplexOutputs:

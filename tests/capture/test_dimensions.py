@@ -18,10 +18,10 @@ WIDTH = DimRange(32, 64, 128, multiple_of=32)
 
 @pytest.mark.parametrize(
     ("dim", "size"),
-    [(TIME, 5), (DimRange(1, 1, 8), 2), (DimRange(1, 1, 1), 1), (WIDTH, 64), (DimRange(8, 8, 64, multiple_of=8), 8)],
+    [(TIME, 5), (DimRange(1, 1, 8), 2), (DimRange(1, 1, 1), 1), (WIDTH, 64), (DimRange(8, 8, 64, multiple_of=8), 16)],
 )
 def test_the_usual_size_to_trace_at(dim: DimRange, size: int) -> None:
-    """The one it is tuned for, but not 1."""
+    """The one it is tuned for, but not 1, and not a single step."""
     assert trace_size(dim) == size
 
 

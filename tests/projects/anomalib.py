@@ -31,12 +31,17 @@ def _images(folder: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def _fit(module: Any, callbacks: list[Any], folder: Path, batch: int = 4, **more: Any) -> nn.Module:
+def _fit(
+    module: Any, callbacks: list[Any], folder: Path, batch: int = 4, good_ones: str | None = None, **more: Any
+) -> nn.Module:
+    """Fit on folders of images; those for tests among the good ones are from a folder ``good_ones`` of their own."""
     _images(folder / "data" / "good", 8, 1)
     _images(folder / "data" / "bad", 4, 2)
+    if good_ones:
+        _images(folder / "data" / good_ones, 8, 4)
     data = Folder(
-        "generated", normal_dir="good", abnormal_dir="bad", root=folder / "data", train_batch_size=batch,
-        eval_batch_size=batch, num_workers=0,
+        "generated", normal_dir="good", abnormal_dir="bad", normal_test_dir=good_ones, root=folder / "data",
+        train_batch_size=batch, eval_batch_size=batch, num_workers=0,
     )  # fmt: skip
     Engine(**{**options(callbacks, folder / "results"), "max_epochs": 1, **more}).fit(module, datamodule=data)
     return module
@@ -86,4 +91,5 @@ def efficient_ad(callbacks: list[Any], folder: Path) -> nn.Module:
         made = EfficientAd(
             imagenet_dir=folder / "imagenette", pre_processor=EfficientAd.configure_pre_processor((256, 256))
         )
-        return _fit(made, callbacks, folder, batch=1)
+        # its quantiles are those of good images among the ones for validation, which are half of those for tests
+        return _fit(made, callbacks, folder, batch=1, good_ones="good_too")

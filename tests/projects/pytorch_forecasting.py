@@ -13,6 +13,7 @@ from pytorch_forecasting.data import NaNLabelEncoder
 from pytorch_forecasting.metrics import NormalDistributionLoss, QuantileLoss
 from torch import nn
 
+from lightning_trt_windows import DimRange, InputSpec
 from projects.model import model, options
 
 REQUIREMENTS = ("pytorch-forecasting==1.8.0", "pandas==3.0.6")
@@ -81,7 +82,20 @@ def temporal_fusion_transformer(callbacks: list[Any], folder: Path) -> nn.Module
     return _fit(made, data, callbacks, folder)
 
 
-@model()
+_BATCH = DimRange(1, 16, 16, "batch")
+
+
+@model(
+    way_on={
+        # all but the encoder, which packs its sequences
+        "method": "decode_all",
+        "inputs": {
+            "x": InputSpec((_BATCH, 6, 5)),
+            "hidden_state": [InputSpec((2, _BATCH, 8)), InputSpec((2, _BATCH, 8))],
+            "lengths": None,
+        },
+    }
+)
 def deepar(callbacks: list[Any], folder: Path) -> nn.Module:
     """DeepAR with an LSTM."""
     data = _data(static_categoricals=["series"], time_varying_known_reals=["price"])

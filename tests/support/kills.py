@@ -1,7 +1,7 @@
-"""SIGKILL at random moments, of trainers and of their builders: ``python tests/support/kills.py [COUNT]``.
+"""SIGKILL at random moments, of trainers and of their builders, which stay for the next build.
 
-After each kill nothing half stands under a final name. A run is killed ten times, resumed in between, and then left
-alone: it completes what is missing. The suite does one kill of each kind; a release wants 200, which take an hour.
+After each kill nothing half stands under a final name. A run is killed some times, resumed in between, and then left
+alone: it completes what is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -143,22 +142,3 @@ def complete(directory: Path, epochs: int) -> None:
         record = check_artifact(checkpoint.with_suffix(".windows.ep")).manifest.checkpoint
         assert record is not None
         assert record.sha256 == sha256_of(checkpoint), checkpoint
-
-
-def main() -> None:
-    """Kill as often as the first argument says."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    done = 0
-    while done < count:
-        kills = min(10, count - done)
-        kill = (kill_trainer, kill_builder)[seed % 2]
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as directory:
-            kill(Path(directory), random.Random(seed), kills)
-        done, seed = done + kills, seed + 1
-        print(f"{done} kills: {kill.__name__}, complete after {time.monotonic() - started:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,6 +30,8 @@ TESTED_IN = {
     "backends/profiles.py": "backends/test_compiler.py",
     "backends/recurrent_cells.py": "backends/test_recurrent.py",
     "backends/samples.py": "backends/test_number_check.py",
+    "backends/shapes_at.py": "capture/test_smallest.py",
+    "backends/specialized.py": "backends/test_lost_dimensions.py",
     "backends/tensorrt_rtx.py": "backends/test_compiler.py",
     "backends/timing_cache.py": "backends/test_tensorrt.py",
     "backends/windows_builder.py": "backends/test_tensorrt.py",

@@ -129,7 +129,7 @@ def test_spawned(tmp_path: Path, strategy: str) -> None:
     """Two processes train, the one that started them has the artifacts."""
     script = tmp_path / "train.py"
     script.write_text(SPAWNED.format(tests=str(TESTS), directory=str(tmp_path / "run"), strategy=strategy))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'run' / 'a.windows.ep'} []" in done.stdout
     check_artifact(tmp_path / "run" / "a.windows.json")
