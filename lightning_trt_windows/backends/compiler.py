@@ -44,6 +44,7 @@ from lightning_trt_windows.backends.rewrites import (
     rewrite,
 )
 from lightning_trt_windows.backends.samples import Samples
+from lightning_trt_windows.backends.unbounded import takes_unbounded
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
     refuse_changed_outputs,
@@ -250,6 +251,9 @@ def _build_all(
         if recurrent == "auto" and not slower.keys().isdisjoint(kept_in_torch) and not _works_on_tensors(parted):
             # slower in an engine, but there would be none that is worth it
             kept_in_torch = {name: why for name, why in kept_in_torch.items() if name not in slower}
+            continue
+        if unbounded := {name: why for name, why in takes_unbounded(parted).items() if name not in kept_in_torch}:
+            kept_in_torch |= unbounded
             continue
         if check is not None:
             check.run_partitions(parted)

@@ -50,9 +50,11 @@ def numpy_dtype(name: str) -> Any:
     import numpy
 
     try:
-        return numpy.dtype(name)
+        dtype = numpy.dtype(name)
     except TypeError:
         return numpy.dtype("float32")
+    # other packages (ml_dtypes) register theirs, which MLflow does not take
+    return dtype if dtype.isbuiltin == 1 else numpy.dtype("float32")
 
 
 def mlflow_library() -> ModuleType:

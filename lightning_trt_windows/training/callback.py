@@ -25,7 +25,7 @@ from lightning_trt_windows.settings import BackendName, ExportSettings, Format, 
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
 from lightning_trt_windows.training.events import Events
-from lightning_trt_windows.training.guard import Guard, hook
+from lightning_trt_windows.training.guard import Guard, hook, never_raises
 from lightning_trt_windows.training.options import Options
 from lightning_trt_windows.training.outbox import Outbox
 from lightning_trt_windows.training.outcomes import Outcomes
@@ -191,7 +191,8 @@ class WindowsExport(Callback):
         self._outbox.collect()
         return self._outcomes.failures
 
-    def __repr__(self) -> str:
+    @never_raises
+    def __repr__(self) -> str:  # the Trainer's constructor asks for it
         return f"<WindowsExport, when={self.when!r}: {len(self.artifacts)} artifacts, {len(self.failures)} failures>"
 
     def _repr_html_(self) -> str:

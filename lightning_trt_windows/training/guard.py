@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from lightning_trt_windows.storage.remote_file import RemoteFile, is_remote
 
-__all__ = ["LOG_NAME", "Guard", "hook"]
+__all__ = ["LOG_NAME", "Guard", "hook", "never_raises"]
 
 LOG_NAME = "lightning-trt-windows.log"
 """File in the Trainer's root directory with the tracebacks of what failed in hooks."""
@@ -103,6 +103,22 @@ def hook(*, raises: bool = False) -> Callable[[_T], _T]:
         return cast("_T", guarded)
 
     return decorate
+
+
+def never_raises(describe: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Make a ``__repr__`` that gives what every object gives where it fails.
+
+    The constructor of the Trainer describes all of its arguments, for a log that hardly anybody reads.
+    """
+
+    @functools.wraps(describe)
+    def described(self: Any) -> str:
+        try:
+            return describe(self)
+        except Exception:  # as above
+            return object.__repr__(self)
+
+    return described
 
 
 def _is_to_raise(callback: Any) -> bool:

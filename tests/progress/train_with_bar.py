@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from support.lightning_models import Data, Regression
 
 from lightning_trt_windows import WindowsExport
