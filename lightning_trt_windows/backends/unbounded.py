@@ -49,7 +49,7 @@ def _unbounded(node: Node) -> set[Any]:
     value = node.meta.get("val")
     tensors = value if isinstance(value, (list, tuple)) else (value,)
     shapes: list[Any] = [t.shape for t in tensors if isinstance(t, torch.Tensor)]
-    sizes = [size for shape in shapes for size in shape if isinstance(size, torch.SymInt)]
+    sizes: list[Any] = [size for shape in shapes for size in shape if isinstance(size, torch.SymInt)]
     return {
         symbol
         for size in sizes
