@@ -95,3 +95,10 @@ def test_torch_is_really_refused_there() -> None:
     done = python(NO_TORCH.format(heavy=HEAVY) + "import lightning_trt_windows.export.pipeline")
     assert done.returncode == 1
     assert "torch is refused here" in done.stderr
+
+
+def test_plain_modules_need_no_lightning() -> None:
+    """``export_module`` and ``load`` are for any module; only the callback is for Lightning."""
+    refused = NO_TORCH.format(heavy=("lightning", "pytorch_lightning"))
+    done = python(f"{refused}\nfrom lightning_trt_windows import export_module, export_checkpoint, load")
+    assert done.returncode == 0, done.stderr

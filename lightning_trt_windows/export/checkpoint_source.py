@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows._compat.lightning import mapped_checkpoints
 from lightning_trt_windows.checkpoints.metadata import SHAPES, read_metadata
 from lightning_trt_windows.checkpoints.reader import in_need_of_trust, read_checkpoint
 from lightning_trt_windows.discovery.carried import observer_of
@@ -95,6 +94,9 @@ def _rebuilt(cls: type, checkpoint: Path, trusted: bool) -> Any:
             "For a plain module, load the weights yourself and call export_module"
         )
     try:
+        # plain modules are exported where there is no Lightning
+        from lightning_trt_windows._compat.lightning import mapped_checkpoints
+
         with mapped_checkpoints():
             return cls.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=not trusted)
     except Exception as error:
