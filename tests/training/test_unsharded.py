@@ -234,6 +234,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of one, which is gone afterwards."""
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
+    if torch.distributed.is_initialized():  # Lightning leaves that of a training in this process as it is
+        torch.distributed.destroy_process_group()
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
