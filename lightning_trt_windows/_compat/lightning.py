@@ -33,6 +33,7 @@ __all__ = [
     "rank_zero_info",
     "rank_zero_warn",
     "resolve",
+    "set_method",
     "written_class",
 ]
 
@@ -61,16 +62,41 @@ def checkpoint_io_base(checkpoint_io: Any) -> type[Any]:
     return next(named, object)
 
 
-def before_setup(strategy: Any, action: Callable[[], None]) -> None:
-    """Call ``action`` when ``strategy`` next sets up its model: after ``configure_model``, where there is no hook."""
+def before_setup(strategy: Any, action: Callable[[], None]) -> Callable[[], None]:
+    """Call ``action`` when ``strategy`` next sets up its model: after ``configure_model``, where there is no hook.
+
+    Returns:
+        Calls it off.
+    """
     real = strategy.setup
 
     def setup(trainer: Any) -> None:
-        del strategy.setup
+        put_back()
         action()
         real(trainer)
 
-    strategy.setup = setup
+    put_back = set_method(strategy, "setup", setup)
+    return put_back
+
+
+def set_method(owner: Any, name: str, method: Callable[..., Any]) -> Callable[[], None]:
+    """Put ``method`` on one object, in the place of that of its class or of what somebody else has put there.
+
+    Returns:
+        Puts back what was there, unless somebody has replaced ``method`` meanwhile; may be called again.
+    """
+    before = vars(owner).get(name)
+
+    def put_back() -> None:
+        if vars(owner).get(name) is not method:
+            return
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+    setattr(owner, name, method)
+    return put_back
 
 
 @contextlib.contextmanager

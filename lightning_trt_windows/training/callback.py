@@ -156,6 +156,7 @@ class WindowsExport(Callback):
         self._session: Session | None = None
         self._switched_off = False
         self._unsharded: Unsharded | None = None
+        self._forget_setup: Callable[[], None] = lambda: None
         self._module: Callable[[], Any] | None = None
         """Gives what is captured."""
         self._preflight = Preflight(False)
@@ -241,7 +242,7 @@ class WindowsExport(Callback):
         self._unsharded = None
         if not self._switched_off and trainer.is_global_zero and is_sharding(trainer.strategy):
             self._unsharded = Unsharded(trainer, pl_module)
-            before_setup(trainer.strategy, self._before_sharding)
+            self._forget_setup = before_setup(trainer.strategy, self._before_sharding)
 
     @override
     @hook(raises=True)
@@ -378,6 +379,7 @@ class WindowsExport(Callback):
         """Called at the very end. Leaves nothing on the module and the Trainer."""
         self._carried = None
         self._unsharded = None
+        self._forget_setup()
         self._observer.detach()
         if self._session is not None:
             self._session.detach()

@@ -249,8 +249,10 @@ class CheckpointExports:
             else:
                 self.failed(checkpoint, error)
             return
-        # never in this process: what is written to a file in use must not end a training
-        self._builds.add(checkpoint, replace(job, is_mapped=self.options.executor != "inline"))
+        # never in this process, where an executor of the user's may run its threads: what is written to a file in use
+        # must not end a training
+        elsewhere = isinstance(self.options.executor, str) and self.options.executor != "inline"
+        self._builds.add(checkpoint, replace(job, is_mapped=elsewhere))
 
     def _sweep(self, directory: Path) -> None:
         if directory not in self._swept:

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from lightning_trt_windows._compat.lightning import checkpoint_io_base
+from lightning_trt_windows._compat.lightning import checkpoint_io_base, set_method
 from lightning_trt_windows.builds.snapshot import Snapshot
 from lightning_trt_windows.checkpoints.reader import is_sharded
 from lightning_trt_windows.storage.remote_file import RemoteFile, place_of
@@ -54,6 +54,8 @@ class CheckpointWatch:
         self._lock = threading.Lock()
         self._strategy: Any = None
         self._wrapper: Any = None
+        self._save: _WatchedSave | None = None
+        self._put_back_save: Callable[[], None] = lambda: None
 
     def attach(self, strategy: Any) -> None:
         """Wrap the ``CheckpointIO`` of ``strategy`` until ``detach``."""
@@ -62,7 +64,8 @@ class CheckpointWatch:
         self._wrapper = _wrapper_class(checkpoint_io_base(inner))(inner, self)
         self._strategy, strategy.checkpoint_io = strategy, self._wrapper
         if is_sharding(strategy):
-            strategy.save_checkpoint = _WatchedSave(strategy.save_checkpoint, self)
+            self._save = _WatchedSave(strategy.save_checkpoint, self)
+            self._put_back_save = set_method(strategy, "save_checkpoint", self._save)
 
     def detach(self) -> None:
         """Give the strategy its own ``CheckpointIO`` back; where another one wraps ours by now, ours only passes on."""
@@ -70,8 +73,10 @@ class CheckpointWatch:
         if wrapper is None:
             return
         wrapper.watch = None
-        if isinstance(save := vars(strategy).get("save_checkpoint"), _WatchedSave) and save.watch is self:
-            del strategy.save_checkpoint
+        if self._save is not None:
+            self._save.watch = None
+            self._save = None
+            self._put_back_save()
         if strategy.checkpoint_io is wrapper:
             strategy.checkpoint_io = _without_past(wrapper.inner)
 
@@ -130,12 +135,13 @@ class _WatchedSave:
 
     def __init__(self, save: Callable[..., None], watch: CheckpointWatch) -> None:
         self._save = save
-        self.watch = watch
+        self.watch: CheckpointWatch | None = watch
 
     def __call__(self, checkpoint: dict[str, Any], filepath: Any, *args: Any, **kwargs: Any) -> None:
         self._save(checkpoint, filepath, *args, **kwargs)
         with contextlib.suppress(Exception):  # the watch has its guard, and the checkpoint is there
-            self.watch.saved_in_parts(filepath, checkpoint)
+            if self.watch is not None:
+                self.watch.saved_in_parts(filepath, checkpoint)
 
 
 def _without_past(checkpoint_io: Any) -> Any:

@@ -25,6 +25,7 @@ from lightning_trt_windows import WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.builds import queue as pending
+from lightning_trt_windows.builds.executors.process import Inline
 from lightning_trt_windows.errors import CompileError, ConfigurationError
 
 
@@ -340,3 +341,16 @@ def test_threads_are_refused() -> None:
     """Builds in threads would draw from the training's random numbers."""
     with pytest.raises(ConfigurationError, match="random numbers"):
         WindowsExport(executor=ThreadPoolExecutor(1))
+
+
+@pytest.mark.parametrize("executor", ["process", "inline", Inline()], ids=["process", "inline", "object"])
+def test_weights_stay_in_the_file_in_other_processes_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Any
+) -> None:
+    """Whoever writes into a mapped file ends the process that reads it, and this one trains."""
+    mapped: list[bool] = []
+    monkeypatch.setattr(pending.Builds, "add", lambda self, checkpoint, job: mapped.append(job.is_mapped))
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    export = WindowsExport(when="checkpoint", executor=executor)
+    trainer(tmp_path, saver, export, max_epochs=1).fit(Regression(), datamodule=Data())
+    assert mapped == [executor == "process"]

@@ -196,6 +196,27 @@ def test_before_setup() -> None:
     assert not vars(strategy)
 
 
+def test_before_setup_again() -> None:
+    """A fit that failed before it set its strategy up leaves the action there; so may somebody else's method be."""
+    order: list[str] = []
+
+    class Strategy:
+        def setup(self, trainer: Any) -> None:
+            order.append(f"setup {trainer}")
+
+    strategy = Strategy()
+    before_setup(strategy, lambda: order.append("first"))
+    before_setup(strategy, lambda: order.append("second"))
+    strategy.setup(1)
+    assert order == ["second", "first", "setup 1"]
+    assert not vars(strategy)
+    strategy.setup = lambda trainer: order.append("foreign")  # type: ignore[method-assign]
+    before_setup(strategy, lambda: order.append("third"))
+    strategy.setup(2)
+    strategy.setup(3)
+    assert order[3:] == ["third", "foreign", "foreign"]
+
+
 def test_which_strategies_spread() -> None:
     """Classes that derive from them as well."""
 
