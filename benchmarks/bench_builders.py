@@ -16,22 +16,17 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 from torch import nn
 
-from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.builds.executors.memory_limit import memory_taken
 from lightning_trt_windows.builds.executors.process import BuildProcess
-from lightning_trt_windows.discovery.discover import discover
-from lightning_trt_windows.export.job import Job, SavedProgram
-from lightning_trt_windows.export.options import ExportOptions
-from lightning_trt_windows.export.pipeline import build, prepare
+from lightning_trt_windows.export.job import Job
+from lightning_trt_windows.export.pipeline import build
 
 __all__ = ["main"]
 
@@ -47,27 +42,6 @@ def model_of(name: str) -> tuple[nn.Module, InputSpec]:
     import torchvision
 
     return getattr(torchvision.models, name)(), InputSpec((batch, 3, 224, 224))
-
-
-def jobs_of(name: str, directory: Path, count: int) -> list[Job]:
-    """Builds of ``count`` checkpoints of one run."""
-    module, spec = model_of(name)
-    module.eval()
-    argument = "x" if name != "mlp" else "input"
-    found = discover(module, inputs={argument: spec})
-    jobs: list[Job] = []
-    for number in range(count):
-        checkpoint = directory / f"{number}.ckpt"
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.02)
-        torch.save({"state_dict": module.state_dict(), "epoch": number, "global_step": number}, checkpoint)
-        if not jobs:
-            first = prepare(module, found, ArtifactPaths.beside(checkpoint), ExportOptions())
-            jobs.append(first.saved(directory / "program.pt2", weights=checkpoint))
-            continue
-        program = SavedProgram(directory / "program.pt2", checkpoint)
-        jobs.append(replace(jobs[0], program=program, paths=ArtifactPaths.beside(checkpoint)))
-    return jobs
 
 
 def built(executor: BuildProcess, job: Job) -> tuple[float, float, Any]:
@@ -95,7 +69,12 @@ def main() -> int:
     fresh: list[tuple[float, float]] = []
     held: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
-        jobs = jobs_of(arguments.model, Path(directory), arguments.builds)
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        from support.jobs import jobs_of
+
+        module, spec = model_of(arguments.model)
+        argument = "input" if arguments.model == "mlp" else "x"
+        jobs = jobs_of(module, spec, Path(directory), arguments.builds, argument=argument, std=0.02)
         stays = BuildProcess(niceness=arguments.niceness, workers=1)
         print(f"{arguments.model}, seconds a build, and of the processor")
         print(f"{'build':>6}{'stays':>8}{'cpu':>8}{'fresh':>8}{'cpu':>8}{'held after, GB':>16}")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from support.paths import REPOSITORY
+from support.small_module import NET
 
 from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.bundle.reading import inspect_bundle
@@ -27,18 +28,6 @@ DOCKERFILE = REPOSITORY / "examples" / "docker" / "Dockerfile"
 WORKFLOW = REPOSITORY / "examples" / "github-action" / "export-on-release.yml"
 WORKFLOWS = [WORKFLOW, *sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))]
 INPUT = "x=float32[batch:1..8..32,4]"
-NET = """
-    import torch
-    from lightning.pytorch import LightningModule
-
-    class Net(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.layer(x)
-"""
 CHECKPOINT = """
     from lightning.pytorch import Trainer
     from net import Net
@@ -81,7 +70,7 @@ def instructions() -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A user's repository, and a checkpoint of its module as Lightning writes it."""
-    (tmp_path / "net.py").write_text(textwrap.dedent(NET), encoding="utf-8")
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
     subprocess.run([sys.executable, "-c", textwrap.dedent(CHECKPOINT)], cwd=tmp_path, capture_output=True, check=True)
     return tmp_path
 

@@ -28,7 +28,7 @@ _FEW_UNITS = 8
 """Units below which one row is computed twice. Of states of three to six numbers TensorRT-RTX (1.6.1) makes engines of
 26 MB to 540 MB, in up to three minutes; of two such rows, or of seven numbers, 2 MB in two seconds."""
 _LONG = 32
-"""Steps from which cuDNN is faster, as measured on an H200 (docs/recurrent.md)."""
+"""Steps from which cuDNN is faster, as measured on an H100 (docs/recurrent.md)."""
 _WIDE_GRU = 256
 """Units from which a GRU in an engine is as fast as cuDNN's at every length that was measured."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.jobs import jobs_of
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -17,7 +18,6 @@ from lightning_trt_windows.artifact.artifact import ArtifactPaths
 from lightning_trt_windows.backends import decompositions
 from lightning_trt_windows.backends import engine as engine_module
 from lightning_trt_windows.discovery.discover import discover
-from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import build, prepare
 
@@ -88,26 +88,6 @@ def decomposed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ExportedProgram, "run_decompositions", run)
     return seen
-
-
-def jobs_of(module: nn.Module, spec: InputSpec, folder: Path, count: int) -> list[Job]:
-    """Builds of one program with weights that differ."""
-    torch.manual_seed(0)
-    module.eval()
-    jobs: list[Job] = []
-    for number in range(count):
-        checkpoint = folder / f"{number}.ckpt"
-        for parameter in module.parameters():
-            nn.init.normal_(parameter, std=0.1)
-        torch.save({"state_dict": module.state_dict(), "epoch": 0, "global_step": number}, checkpoint)
-        if not jobs:
-            found = discover(module, inputs={"x": spec})
-            first = prepare(module, found, ArtifactPaths.beside(checkpoint), ExportOptions())
-            jobs.append(first.saved(folder / "program.pt2", weights=checkpoint))
-            continue
-        program = SavedProgram(folder / "program.pt2", checkpoint)
-        jobs.append(replace(jobs[0], program=program, paths=ArtifactPaths.beside(checkpoint)))
-    return jobs
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 import torch
 from support.artifacts import put
 from support.paths import DATA
+from support.small_module import NET
 from support.stand_in import StandIn, export_for_test
 from torch import nn
 
@@ -78,18 +79,6 @@ print(json.dumps(codes))
 """
 EACH = WITHOUT_TORCH.replace("sys.exit(main(sys.argv[1:]))", ONE_BY_ONE)
 EACH_WITH_TORCH = "import sys; from lightning_trt_windows.cli import main" + ONE_BY_ONE
-NET = """
-import torch
-from lightning.pytorch import LightningModule
-
-class Net(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.layer(x)
-"""
 WITHOUT_LONG_PATHS = """
 import builtins, errno, io, os, sys
 def limited(call):
