@@ -27,7 +27,7 @@ from lightning_trt_windows.errors import CompileError
 __all__ = ["refuse_lost_dimensions"]
 
 _MOST_TRIED = 8
-"""Sizes of a dimension at which shapes are looked at, of those that lowering left out."""
+"""Sizes of a dimension at which shapes are looked at, of those that lowering left out: the smallest, and the largest."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def _refuse_narrowed(
             continue
         if left.upper >= wanted.upper:
             sizes = range(int(wanted.lower), int(lower))
-            reason = next(filter(None, (_what_changes(lowered, symbol, n) for n in sizes[:_MOST_TRIED])), "")
+            tried = sorted({*sizes[: _MOST_TRIED - 1], sizes[-1]})
+            reason = next(filter(None, (_what_changes(lowered, symbol, n) for n in tried)), "")
             if not reason:
                 continue
         else:
