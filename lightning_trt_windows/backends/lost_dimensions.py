@@ -27,7 +27,7 @@ from lightning_trt_windows.errors import CompileError
 __all__ = ["refuse_lost_dimensions"]
 
 _MOST_TRIED = 8
-"""Sizes of a dimension at which shapes are looked at, of those that lowering left out: the smallest, and the largest."""
+"""Sizes of a dimension at which shapes are looked at, of those that lowering left out: the smallest and the largest."""
 
 
 @dataclass(frozen=True)
