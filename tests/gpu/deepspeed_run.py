@@ -24,92 +24,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from support.lightning_models import Data, Regression, trainer
+from support.deepspeed_training import Parts, strategy_class
+from support.lightning_models import Data, trainer
 
 ON_CPU = not torch.cuda.is_available()
 DEVICES = 2 if ON_CPU else min(2, torch.cuda.device_count())
-ON_CPU_OFFLOADED: dict[str, Any] = {"device": "cpu"}
+_TO_CPU: dict[str, Any] = {"device": "cpu"}
 CASES: dict[str, dict[str, Any]] = {
     "stage1": {"stage": 1},
     "stage2": {"stage": 2},
     "stage3": {"stage": 3},
-    "stage3_bf16": {"stage": 3, "precision": "bf16-mixed"},
+    "stage3_late": {"stage": 3, "made": "late"},
+    "stage3_bf16": {"stage": 3, "precision": "bf16-mixed", "made": "early"},
+    "stage3_bf16_late": {"stage": 3, "precision": "bf16-true", "made": "late"},
     "stage2_bf16": {"stage": 2, "precision": "bf16-true"},
     "stage1_fp16": {"stage": 1, "precision": "16-mixed"},
-    "stage2_offload": {"stage": 2, "offload_optimizer": ON_CPU_OFFLOADED},
-    "stage3_offload": {"stage": 3, "offload_optimizer": ON_CPU_OFFLOADED, "offload_param": ON_CPU_OFFLOADED},
+    "stage2_offload": {"stage": 2, "offload_optimizer": _TO_CPU},
+    "stage3_offload": {"stage": 3, "offload_optimizer": _TO_CPU, "offload_param": _TO_CPU},
     "off": {"stage": 0},
 }
 WHEN = (None, "train_end", "checkpoint")
 EPOCHS = 2
 
 
-class Parts(Regression):
-    """Parameters that are frozen, tied and made late; buffers of several types, one of them in no checkpoint."""
-
-    def __init__(self, width: int = 8, lr: float = 0.01, layer_norm: bool = False) -> None:
-        super().__init__(width, lr)
-        self.save_hyperparameters()
-        if layer_norm:
-            self.net[1] = nn.LayerNorm(width)
-        self.frozen = nn.Linear(4, 4)
-        self.frozen.requires_grad_(False)
-        self.tied = nn.Linear(4, width, bias=False)
-        self.tied.weight = self.net[0].weight
-        self.register_buffer("count", torch.arange(3))
-        self.register_buffer("scale", torch.linspace(0.1, 0.4, 4))
-        self.register_buffer("shift", torch.tensor([1 / 3]), persistent=False)
-        self.late: Any = None
-
-    def configure_model(self) -> None:
-        if self.late is None:
-            self.late = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.late(self.frozen(x)) * self.scale.to(x.dtype)
-        return self.net(x) + self.tied(x).mean(1, keepdim=True) + self.shift.to(x.dtype)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.hparams["lr"])
-
-
 def strategy_of(case: dict[str, Any]) -> Any:
-    """Lightning's, or one for processors: DeepSpeed itself takes them."""
-    from lightning.fabric.utilities.seed import reset_seed
-    from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
-
-    class OnCPU(DeepSpeedStrategy):
-        def setup_environment(self) -> None:
-            DDPStrategy.setup_environment(self)
-
-        def setup_distributed(self) -> None:
-            reset_seed()
-            self.set_world_ranks()
-            self._init_deepspeed_distributed()
-
-        def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> Any:
-            import deepspeed
-
-            made = deepspeed.initialize(
-                args=argparse.Namespace(device_rank=self.local_rank),  # Lightning gives the index of its device
-                config=self.config,
-                model=model,
-                model_parameters=(p for p in model.parameters() if p.requires_grad),
-                optimizer=optimizer,
-                lr_scheduler=lr_scheduler,
-                dist_init_required=False,
-            )
-            return made[0], made[1]
-
-    cls = OnCPU if ON_CPU else DeepSpeedStrategy
+    """The strategy of a case, with PyTorch's optimizers when offloading too: nothing has to be compiled."""
+    cls = strategy_class(on_cpu=ON_CPU)
     backend = "gloo" if ON_CPU else "nccl"
     if not case["stage"]:
         return cls(zero_optimization=False, process_group_backend=backend)
-    zero = {key: value for key, value in case.items() if key != "precision"}
-    # as Lightning's own, but PyTorch's optimizers when offloading: nothing has to be compiled
+    zero = {key: value for key, value in case.items() if key not in ("precision", "made")}
     config = {
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -141,8 +87,7 @@ def train(folder: Path, name: str) -> None:
         run = trainer(
             folder, saver, *exports, strategy=strategy_of(case), max_epochs=EPOCHS, devices=DEVICES, **options
         )
-        # DeepSpeed leaves float32 to buffers, which not every BatchNorm takes
-        module = Parts(layer_norm="precision" in case)
+        module = Parts(layer_norm="precision" in case, made=case.get("made", "both"))
         run.fit(module, datamodule=Data())
         _keep_live(folder / f"{when}-live.pt", module, is_first=run.is_global_zero)
         entry: dict[str, Any] = {
@@ -203,7 +148,7 @@ def export_again(folder: Path, name: str) -> dict[str, Any]:
 
 def _in_time(arguments: list[str], limit: float) -> tuple[int | None, str]:
     """Run this file again; ``None`` where it was ended, and the end of what it said."""
-    log = Path(arguments[0]) / f"{'-'.join(arguments[1:])}.log"
+    log = Path(arguments[0]) / f"{'-'.join(arguments[1:]).strip('-')}.log"
     with log.open("w") as stream:
         # a group of its own: the launcher's processes end with it
         process = subprocess.Popen(
