@@ -113,18 +113,33 @@ def _weights(path: Path, folder: Path, content: Mapping[str, Any], *, is_spread:
     # without ZeRO nothing but the module itself is asked for
     in_parts = is_spread or (is_narrow and content.get("param_shapes") is not None)
     of_optimizer = _of_optimizer(path, folder) if in_parts else {}
-    whole: dict[int, torch.Tensor] = {}
+    whole: dict[Any, torch.Tensor] = {}  # tied weights stay one
     for name, value in module.items():
         if name in of_optimizer and name not in buffers:
             part = of_optimizer[name]
-            if id(part) not in whole:  # tied weights stay one
+            if id(part) not in whole:
                 whole[id(part)] = part.contiguous()
             value = whole[id(part)]
         elif is_spread and name not in buffers and isinstance(value, torch.Tensor):
             continue  # it is empty, and stands for a frozen parameter that was to be left out
-        if is_narrow and isinstance(value, torch.Tensor) and value.dtype in _NARROW:
-            value = value.float()
+        if isinstance(value, torch.Tensor):
+            place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+            if place not in whole or not value.numel():
+                whole[place] = _alone(value.float() if is_narrow and value.dtype in _NARROW else value)
+            value = whole[place]
         yield name.removeprefix(_PREFIX), value
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor``; where its memory is that of others too, with the piece of it as memory of its own. Nothing is copied.
+
+    DeepSpeed has all parameters in one piece, and a file would have each tensor as a view of that.
+    """
+    memory, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+    if memory.nbytes() == size or not tensor.is_contiguous():
+        return tensor
+    begin = tensor.storage_offset() * tensor.element_size()
+    return tensor.new_empty(0).set_(memory[begin : begin + size], 0, tensor.shape, tensor.stride())
 
 
 def _is_narrow(config: Any) -> bool:

@@ -82,14 +82,14 @@ def train(folder: Path, name: str) -> None:
         seed_everything(0)
         started = time.perf_counter()
         saver = ModelCheckpoint(folder, filename=f"{when or 'none'}-{{epoch}}", save_top_k=-1)
+        live = _keeper(folder / f"{when or 'none'}-live.pt")
         exports = [] if when is None else [WindowsExport(when=when)]
         options = {"precision": case.get("precision", "32-true"), "accelerator": "cpu" if ON_CPU else "gpu"}
         run = trainer(
-            folder, saver, *exports, strategy=strategy_of(case), max_epochs=EPOCHS, devices=DEVICES, **options
+            folder, saver, live, *exports, strategy=strategy_of(case), max_epochs=EPOCHS, devices=DEVICES, **options
         )
         module = Parts(layer_norm="precision" in case, made=case.get("made", "both"))
         run.fit(module, datamodule=Data())
-        _keep_live(folder / f"{when}-live.pt", module, is_first=run.is_global_zero)
         entry: dict[str, Any] = {
             "when": when,
             "seconds": round(time.perf_counter() - started, 1),
@@ -103,13 +103,19 @@ def train(folder: Path, name: str) -> None:
         (folder / f"rank{run.global_rank}.json").write_text(json.dumps(result))
 
 
-def _keep_live(path: Path, module: Any, *, is_first: bool) -> None:
-    """The weights that the module has at the end, of all processes together."""
-    import deepspeed
+def _keeper(path: Path) -> Any:
+    """A callback that keeps the weights that the module has at the end, of all processes together."""
+    from lightning.pytorch.callbacks import Callback
 
-    with deepspeed.zero.GatheredParameters(list(module.parameters())):
-        if is_first:
-            torch.save({name: value.detach().cpu() for name, value in module.named_parameters()}, path)
+    class Keeper(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters(list(pl_module.parameters())):
+                if trainer.is_global_zero:
+                    torch.save({name: value.detach().cpu() for name, value in pl_module.named_parameters()}, path)
+
+    return Keeper()
 
 
 def export_again(folder: Path, name: str) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def export_again(folder: Path, name: str) -> dict[str, Any]:
         str(when): whole[None].keys() == state.keys() and all(whole[None][key].equal(state[key]) for key in state)
         for when, state in whole.items()
     }
-    live = torch.load(folder / "None-live.pt", weights_only=True)
+    live = torch.load(folder / "none-live.pt", weights_only=True)
     narrow = "precision" in CASES[name]
     as_trained = {key: whole[None][key].to(value.dtype).equal(value) for key, value in live.items()}
     manifests = sorted(folder.glob("*.windows.json"))
