@@ -95,7 +95,10 @@ class Unsharded:
     def _copied(self) -> Any:
         """A copy of the module; ``None`` where it cannot be copied."""
         try:
-            return copy.deepcopy(self._live, self._shared())
+            made = copy.deepcopy(self._live, self._shared())
+            for part in made.modules():
+                _forget_deepspeed(part)
+            return made
         # open files, locks, generators: whatever the user keeps there
         except Exception as error:
             self._error = error
@@ -108,6 +111,9 @@ class Unsharded:
             for p in self._live.parameters()
             if not _is_dtensor(p)
         }
+        for part in self._live.modules():
+            for hooks in _hooks(part):
+                memo.update((id(hook), _nothing) for hook in hooks.values() if _is_of_deepspeed(hook))
         for shared in (self._trainer, getattr(self._live, "_device_mesh", None)):
             if shared is not None:
                 memo[id(shared)] = shared
@@ -251,6 +257,31 @@ def _is_spread(module: nn.Module) -> bool:
     return any(name in _SPREAD_MODULES for name in names) or any(
         _is_dtensor(parameter) or _is_of_zero(parameter) for parameter in module.parameters()
     )
+
+
+def _hooks(part: nn.Module) -> Iterator[dict[int, Any]]:
+    for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        yield getattr(part, name)
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a hook that is not copied."""
+
+
+def _is_of_deepspeed(hook: Any) -> bool:
+    function = getattr(hook, "func", hook)
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "deepspeed"
+
+
+def _forget_deepspeed(part: nn.Module) -> None:
+    """Take from a copy what a training before this one has left: hooks of its engine would count what the copy does."""
+    for hooks in _hooks(part):
+        for key in [key for key, hook in hooks.items() if hook is _nothing]:
+            del hooks[key]
+    if type(part._parameters).__module__.partition(".")[0] == "deepspeed":
+        part._parameters = dict(part._parameters)
+        for name in [name for name in vars(part) if name in _OF_DEEPSPEED or name.startswith("ds_")]:
+            del part.__dict__[name]
 
 
 def _is_of_zero(parameter: Any) -> bool:

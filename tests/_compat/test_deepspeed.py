@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.deepspeed_training import forget_groups
 from torch import Tensor, nn
 
 from lightning_trt_windows import InputSpec
@@ -27,6 +28,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
         yield
     finally:
+        forget_groups()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from support.lightning_models import Regression
 
-__all__ = ["Parts", "strategy_class"]
+__all__ = ["Parts", "forget_groups", "strategy_class"]
 
 
 class Parts(Regression):
@@ -54,6 +56,13 @@ class Parts(Regression):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.hparams["lr"])
+
+
+def forget_groups() -> None:
+    """Let DeepSpeed find that its process has no groups any more: it keeps them, and a test has taken them away."""
+    if "deepspeed" in sys.modules:
+        importlib.import_module("deepspeed.comm.comm").cdb = None  # type: ignore[attr-defined]  # it has no types
+        importlib.reload(importlib.import_module("deepspeed.utils.groups"))
 
 
 def strategy_class(*, on_cpu: bool) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
-from support.deepspeed_training import Parts, strategy_class
+from support.deepspeed_training import Parts, forget_groups, strategy_class
 from support.lightning_models import Data, Regression, trainer
 from torch import Tensor, nn
 
@@ -392,16 +392,29 @@ def test_attributes_of_deepspeed_stay_where_they_are(tmp_path: Path) -> None:
     assert not hasattr(made, "ds_id")
 
 
-def test_a_training_with_deepspeed(tmp_path: Path, group: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZeRO 3 on the processor, in this process: artifacts of the best, and an export afterwards gives the same."""
-    pytest.importorskip("deepspeed")
+@pytest.fixture
+def deepspeed(group: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """DeepSpeed in a process of its own; afterwards PyTorch is as before."""
     monkeypatch.setattr(nn.functional, "linear", nn.functional.linear)  # ZeRO 3 replaces it
     monkeypatch.setenv("LOCAL_RANK", "0")
+    yield pytest.importorskip("deepspeed")
+    forget_groups()
+
+
+def fit_with_deepspeed(folder: Path, module: Any, *callbacks: Any, epochs: int = 1, resumed: Path | None = None) -> Any:
+    """A training with ZeRO 3 on the processor, which saves ``a.ckpt``; the strategy."""
+    strategy = strategy_class(on_cpu=True)(stage=3, process_group_backend="gloo")
+    saver = ModelCheckpoint(folder, filename="a", enable_version_counter=False)
+    run = trainer(folder, saver, *callbacks, max_epochs=epochs, devices=1, strategy=strategy)
+    run.fit(module, datamodule=Data(), ckpt_path=resumed)
+    return strategy
+
+
+def test_a_training_with_deepspeed(tmp_path: Path, deepspeed: Any) -> None:
+    """Nothing stays on the strategy, and an export afterwards gives the same engines."""
     folder = tmp_path / "run"
     export = WindowsExport(executor="inline")
-    strategy = strategy_class(on_cpu=True)(stage=3, process_group_backend="gloo")
-    run = trainer(folder, ModelCheckpoint(folder, filename="a"), export, max_epochs=1, devices=1, strategy=strategy)
-    run.fit(Parts(), datamodule=Data())
+    strategy = fit_with_deepspeed(folder, Parts(), export)
     assert not export.failures
     assert "save_checkpoint" not in vars(strategy)
     assert "setup" not in vars(strategy)
@@ -409,3 +422,27 @@ def test_a_training_with_deepspeed(tmp_path: Path, group: None, monkeypatch: pyt
     assert artifact.path.name == "a-consolidated.windows.ep"
     again = export_checkpoint(folder / "a.ckpt", Parts, output=tmp_path / "again", trust_checkpoint=True)
     assert [e.sha256 for e in again.manifest.engines] == [e.sha256 for e in artifact.manifest.engines]
+
+
+def test_a_training_with_deepspeed_goes_on(tmp_path: Path, deepspeed: Any) -> None:
+    """A resumed one counts on; one of the same module again is not harmed by a copy that has the hooks of the first."""
+    module = Parts()
+    for resumed in (None, tmp_path / "a.ckpt"):
+        export = WindowsExport(executor="inline")
+        fit_with_deepspeed(tmp_path, module if resumed is None else Parts(), export, epochs=2, resumed=resumed)
+        assert not export.failures
+    export = WindowsExport(executor="inline")
+    assert any(part._forward_hooks for part in module.modules()), "DeepSpeed leaves them"
+    whole = Unsharded(quiet(tmp_path), module)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in whole.module().modules())
+    fit_with_deepspeed(tmp_path, module, export)
+    assert not export.failures
+    assert len(export.artifacts) == 1
+
+
+def test_hooks_of_the_users_are_copied(tmp_path: Path) -> None:
+    """DeepSpeed's own are told by where they are from."""
+    module = Regression()
+    module.net.register_forward_hook(lambda part, args, output: output + 1)
+    made: Any = Unsharded(quiet(tmp_path), module).module()
+    assert len(made.net._forward_hooks) == 1
