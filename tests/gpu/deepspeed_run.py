@@ -38,12 +38,13 @@ CASES: dict[str, dict[str, Any]] = {
     "stage3": {"stage": 3},
     "stage3_late": {"stage": 3, "made": "late"},
     "stage3_bf16": {"stage": 3, "precision": "bf16-mixed", "made": "early"},
-    "stage3_bf16_late": {"stage": 3, "precision": "bf16-true", "made": "late"},
+    "stage3_bf16_late": {"stage": 3, "precision": "bf16-mixed", "made": "late"},
     "stage2_bf16": {"stage": 2, "precision": "bf16-true"},
     "stage1_fp16": {"stage": 1, "precision": "16-mixed"},
     "stage2_offload": {"stage": 2, "offload_optimizer": _TO_CPU},
     "stage3_offload": {"stage": 3, "offload_optimizer": _TO_CPU, "offload_param": _TO_CPU},
     "off": {"stage": 0},
+    "off_bf16": {"stage": 0, "precision": "bf16-mixed"},
 }
 WHEN = (None, "train_end", "checkpoint")
 EPOCHS = 2
