@@ -23,7 +23,7 @@ from lightning_trt_windows.builds.trace_folder import TraceFolder
 from lightning_trt_windows.capture.program import STAND_IN
 from lightning_trt_windows.checkpoints.reader import Checkpoint, read_checkpoint
 from lightning_trt_windows.discovery.discover import Discovered
-from lightning_trt_windows.errors import CaptureError, LightningTrtError
+from lightning_trt_windows.errors import CaptureError, CheckpointError, LightningTrtError
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
@@ -194,7 +194,10 @@ class Tracer:
         swapped = weights_swapped(
             module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading
         )
+        before = None if self.has_weights else frozenset(map(id, module.parameters()))
         with swapped:
+            if before is not None:
+                _check_all_loaded(module, before, checkpoint.path.name)
             job = prepare(
                 module,
                 discovered,
@@ -248,6 +251,27 @@ def _keys_of(module: nn.Module, method: str, program: ExportedProgram) -> dict[s
     path = next((path for path, child in module.named_modules() if child is owner), "")
     inside = "" if name == "forward" else STAND_IN
     return {key: f"{path}.{key.removeprefix(inside)}".removeprefix(".") for key in program.state_dict}
+
+
+def _check_all_loaded(module: Any, before: frozenset[int], where: str) -> None:
+    """Refuse a module that has kept some of its parameters, as it may with ``strict_loading=False``, if they are empty.
+
+    Args:
+        module: The module, with a checkpoint's weights.
+        before: Identities of the parameters that it had without them.
+        where: The checkpoint's name.
+
+    Raises:
+        CheckpointError: It has kept some.
+    """
+    kept = [name for name, parameter in module.named_parameters() if id(parameter) in before]
+    if kept:
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        raise CheckpointError(
+            f"{where} has no {', '.join(kept[:3])}{more}, and under the strategy of this training no process need have "
+            "them either. Where the module's constructor makes them, export the checkpoint afterwards, with: "
+            f"lightning-trt-windows export {where} --module package.module:Class"
+        )
 
 
 def _plainly_loaded(

@@ -252,6 +252,22 @@ def test_traces_of_what_values_decide_are_not_used_again(tmp_path: Path) -> None
         tracer.close()
 
 
+def test_weights_that_are_nowhere(tmp_path: Path) -> None:
+    """With ``strict_loading=False`` a checkpoint may lack some: zeros would take their place."""
+    module = Regression()
+    path = tmp_path / "a.ckpt"
+    state = {name: value for name, value in module.state_dict().items() if not name.startswith("net.3")}
+    torch.save({"state_dict": state, "epoch": 0, "global_step": 1}, path)
+    module.strict_loading = False
+    made: Any = Unsharded(quiet(tmp_path), module).module()
+    found = discover(module, datamodule=Data())
+    tracer = Tracer(ExportOptions(), has_weights=False)
+    moment = tracer.snapshot(made, lambda: found, step=1)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt has no net\.3\.weight, net\.3\.bias, and .*export a\.ckpt"):
+        tracer.job(made, path, moment, ())
+    tracer.close()
+
+
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of one, which is gone afterwards."""
