@@ -261,7 +261,7 @@ def _is_spread(module: nn.Module) -> bool:
 
 def _hooks(part: nn.Module) -> Iterator[dict[int, Any]]:
     for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        yield getattr(part, name)
+        yield getattr(part, name, {})
 
 
 def _nothing(*_: Any) -> None:
