@@ -15,6 +15,7 @@ cpu_build           Torch-TensorRT-RTX beside a PyTorch for CPUs only
 bindings            TensorRT's own bindings
 tensorrt_rtx        what TensorRT-RTX does not build, and releases whose engines were seen computing wrong numbers
 modelopt            quantised modules on a machine without a GPU
+deepspeed           what ZeRO 3 leaves behind in a process
 lightning           ``lightning.pytorch`` or ``pytorch_lightning``
 versions            the record of a workaround; not an upstream
 ==================  ======================================================================================

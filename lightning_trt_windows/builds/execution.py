@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from lightning_trt_windows._compat.deepspeed import linear_of_torch
 from lightning_trt_windows._compat.torch import paths_of_exports
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec, InputTree
 from lightning_trt_windows.builds.mentioned import mentioned
@@ -95,7 +96,13 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 def guarded(module: nn.Module) -> Iterator[None]:
     """Run ``module``, or a program in its stead, as a capture would, and leave nothing behind."""
     benchmark = torch.backends.cudnn.benchmark
-    with as_it_was(module), attributes_kept(module), torch.compiler.set_stance("force_eager"), paths_of_exports():
+    with (
+        as_it_was(module),
+        attributes_kept(module),
+        torch.compiler.set_stance("force_eager"),
+        paths_of_exports(),
+        linear_of_torch(),
+    ):
         # trying all algorithms for each small shape takes seconds, and may choose others each time
         torch.backends.cudnn.benchmark = False
         try:

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
+from lightning_trt_windows._compat.deepspeed import linear_of_torch
 from lightning_trt_windows.artifact.manifest import OutputRecord
 from lightning_trt_windows.artifact.shapes import InputSpec, InputTree
 from lightning_trt_windows.capture.calling import STAND_IN, Calling, Method
@@ -76,7 +77,7 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     _check_arguments(calling, inputs, f"{type(owner).__name__}.{name}")
     # traced where it is, which is on a GPU in the middle of a training
     held = next(iter([*module.parameters(), *module.buffers()]), None)
-    with as_it_was(module):
+    with as_it_was(module), linear_of_torch():
         traced = trace(target, calling, calling.templates, torch.device("cpu") if held is None else held.device)
     program = traced.program
     for spec in (program.call_spec.in_spec, program.call_spec.out_spec):

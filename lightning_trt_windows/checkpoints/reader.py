@@ -22,6 +22,7 @@ from lightning_trt_windows.artifact.files import sha256_of_stream
 from lightning_trt_windows.artifact.manifest import CheckpointRecord, Score
 from lightning_trt_windows.artifact.windows_names import windows_name
 from lightning_trt_windows.checkpoints.metadata import HYPERPARAMETERS, Inert, read_metadata
+from lightning_trt_windows.checkpoints.zero import LAST, parts_of
 from lightning_trt_windows.errors import CheckpointError
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "consolidation",
     "in_need_of_trust",
     "is_sharded",
+    "last_written",
     "read_checkpoint",
     "read_weights",
     "step_of",
@@ -73,7 +75,15 @@ class Checkpoint:
 
 def is_sharded(path: Path) -> bool:
     """Whether ``path`` is a checkpoint that several processes wrote, each its part: a directory."""
-    return (path / ".metadata").is_file()
+    return last_written(path) is not None
+
+
+def last_written(path: Path) -> Path | None:
+    """The file that is written into the directory ``path`` when all parts are there; ``None`` where it is no such."""
+    index = path / ".metadata"
+    if index.is_file():
+        return index
+    return path / LAST if parts_of(path) else None
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint:
@@ -120,7 +130,7 @@ def consolidated_path(path: Path) -> Path:
 def consolidation(path: Path, whole: Path) -> dict[str, list[str]]:
     """Arguments of ``python -m`` that make ``whole`` of the directory ``path``, by the strategy that wrote it.
 
-    Lightning has two programs, and each fails on what the other one is for.
+    Lightning has two programs, and each fails on what the other one is for. DeepSpeed's directories are of neither.
     """
     packages = {"FSDPStrategy": "pytorch_lightning", "ModelParallelStrategy": "lightning_fabric"}
     if importlib.util.find_spec("lightning"):
@@ -132,6 +142,11 @@ def consolidation(path: Path, whole: Path) -> dict[str, list[str]]:
 
 
 def _sharded(path: Path) -> str:
+    if parts_of(path):
+        return (
+            f"{path} is a directory with parts that DeepSpeed wrote, and they are pickles, which can run code. If you "
+            "made it yourself, allow it with trust_checkpoint=True (--trust-checkpoint on the command line)"
+        )
     commands = consolidation(path, consolidated_path(path)).items()
     return (
         f"{path} is a directory with a part from each process, and its index is a pickle, which can run code. If you "

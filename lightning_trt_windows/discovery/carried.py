@@ -90,7 +90,8 @@ def restore(
                 for observation in table.observations(entry["stage"]):
                     signature.bind(*observation.args, **observation.kwargs)
         sizes = {str(stage): set(found) for stage, found in state["loader_sizes"].items()}
-        parts = {str(name): Observer(method=str(name)) for name in state.get("parts") or ()}
+        names = map(str, state.get("parts") or ())
+        parts = {name: Observer(method=name, as_float32=observer.as_float32) for name in names}
         for name, part in parts.items():
             restore(part, state["parts"][name], home=home)
     except ShapeDiscoveryError:

@@ -186,9 +186,14 @@ def same_constant(a: Any, b: Any) -> bool:
 
 
 class Table:
-    """Everything seen in one stage."""
+    """Everything seen in one stage.
 
-    def __init__(self) -> None:
+    Args:
+        as_float32: Note floating-point tensors of 16 bits as float32.
+    """
+
+    def __init__(self, *, as_float32: bool = False) -> None:
+        self.as_float32 = as_float32
         self.total = 0
         """Calls."""
         self.batch = 0
@@ -205,6 +210,8 @@ class Table:
             key = (key, tuple([(name, describe(value, constants)) for name, value in kwargs.items()]))
         else:
             key = (key, ())
+        if self.as_float32:
+            key = _in_float32(key)
         tally = self.tallies.get(key)
         if tally is None:
             if len(self.tallies) >= MOST_SHAPES and not self._widens(key):
@@ -258,6 +265,13 @@ class Table:
                 tuple(leaf.restore(description) for description in args),
                 {name: leaf.restore(description) for name, description in kwargs},
             )
+
+
+def _in_float32(key: Any) -> Any:
+    """``key`` with float32 in place of floating-point types of 16 bits."""
+    if type(key) is tuple:
+        return tuple([_in_float32(part) for part in key])
+    return torch.float32 if key is torch.float16 or key is torch.bfloat16 else key
 
 
 def _skeleton(key: Any, sizes: list[int]) -> Hashable:

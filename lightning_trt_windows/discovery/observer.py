@@ -31,6 +31,8 @@ class Observer:
 
     Args:
         method: The method to watch, or a submodule (``"net.encoder"``) whose ``forward`` it is.
+        as_float32: Note floating-point tensors of 16 bits as float32: training has made 16 bits of module and batches,
+            and what is exported has float32 weights.
 
     Example:
         >>> observer = Observer()
@@ -40,8 +42,9 @@ class Observer:
         >>> observer.detach()
     """
 
-    def __init__(self, *, method: str = "forward") -> None:
+    def __init__(self, *, method: str = "forward", as_float32: bool = False) -> None:
         self.method = method
+        self.as_float32 = as_float32
         self.notes: list[str] = []
         """What the observer failed at, a sentence each. It never raises into training."""
         self.loader_sizes: dict[str, set[int]] = {}
@@ -70,7 +73,10 @@ class Observer:
         self._module, self._watched = module, (owner, name)
         if self.method == "forward" and not self.calls():
             for part in _parts(module):
-                self.parts.setdefault(part, Observer(method=part))._watch_part(module, self._stage)
+                self.parts.setdefault(part, self._of_part(part))._watch_part(module, self._stage)
+
+    def _of_part(self, part: str) -> Observer:
+        return Observer(method=part, as_float32=self.as_float32)
 
     def _watch_part(self, module: torch.nn.Module, stage: str) -> None:
         self._enter(stage)
@@ -136,6 +142,8 @@ class Observer:
     def go_on_with(self, tables: dict[tuple[str, str], Table], loader_sizes: dict[str, set[int]]) -> None:
         """Count on from what another observer has seen, in place of what this one has."""
         self.tables, self.loader_sizes = tables, loader_sizes
+        for table in tables.values():
+            table.as_float32 = self.as_float32
         self._enter(self._stage)
 
     def _observations(self, kind: str) -> tuple[Observation, ...]:
@@ -146,8 +154,8 @@ class Observer:
 
     def _enter(self, stage: str) -> None:
         self._stage = stage
-        self._calls = self.tables.setdefault(("call", stage), Table())
-        self._batches = self.tables.setdefault(("batch", stage), Table())
+        self._calls = self.tables.setdefault(("call", stage), Table(as_float32=self.as_float32))
+        self._batches = self.tables.setdefault(("batch", stage), Table(as_float32=self.as_float32))
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # inlined _guard: this is the hot path

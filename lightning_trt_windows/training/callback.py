@@ -33,7 +33,7 @@ from lightning_trt_windows.training.preflight import Preflight, check_machine, c
 from lightning_trt_windows.training.publisher import Publisher
 from lightning_trt_windows.training.session import Session
 from lightning_trt_windows.training.state import go_on
-from lightning_trt_windows.training.unsharded import Unsharded, is_sharding
+from lightning_trt_windows.training.unsharded import Unsharded, is_narrowed, is_sharding
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -253,7 +253,7 @@ class WindowsExport(Callback):
             return
         self._outcomes.begin()
         self._guard.begin()
-        self._observer = Observer(method=self.options.method)
+        self._observer = Observer(method=self.options.method, as_float32=is_narrowed(trainer))
         self._observer.attach(pl_module)
         self._preflight = Preflight(self.options.preflight)
         if _fast_dev_run(trainer) or not trainer.is_global_zero:

@@ -151,8 +151,8 @@ class CheckpointExports:
             destination.paths.ep.parent.mkdir(parents=True, exist_ok=True)
             if not self._has_weights:
                 raise CheckpointError(
-                    "this training wrote no checkpoint, and no process holds all weights: none of them can export the "
-                    "final ones alone. Let a ModelCheckpoint write them"
+                    "this training wrote no checkpoint, and under its strategy weights come from checkpoints alone, as "
+                    "no process need hold all of them. Let a ModelCheckpoint write them"
                 )
             job = prepare(self._module(), self._discover(), destination.paths, self.options)
             self._events.on_artifact(destination.finished(build(job)))

@@ -54,16 +54,14 @@ PREFLIGHT = ("before the first step", "after the first step", "at the first chec
 
 _SMALLEST = 1_000_000
 """Bytes, about: an artifact of hardly any weights."""
-_NOT_EXPORTED = ("DeepSpeedStrategy",)
-"""Strategies whose checkpoints nothing here can read."""
 
 
 def check_request(trainer: Any, module: nn.Module, options: Options) -> None:
     """Refuse what can never be exported: by this strategy, or of this module.
 
     Raises:
-        ConfigurationError: The parameters are spread over processes, the other processes would wait for a build, or
-            the options name a method or inputs that the module does not have.
+        ConfigurationError: The other processes would wait for a build, or the options name a method or inputs that the
+            module does not have.
     """
     check_strategy(trainer, options)
     check_arguments(module, options)
@@ -93,21 +91,11 @@ def check_machine(trainer: Any, module: nn.Module, options: Options) -> None:
 
 
 def check_strategy(trainer: Any, options: Options) -> None:
-    """Refuse ways of training under which the module cannot be captured.
+    """Refuse ways of training that exports would harm.
 
     Raises:
-        ConfigurationError: The parameters are spread over processes, or the others would wait for a build.
+        ConfigurationError: The other processes would wait for a build.
     """
-    names = {cls.__name__ for cls in type(trainer.strategy).__mro__}
-    if found := sorted(names.intersection(_NOT_EXPORTED)):
-        raise ConfigurationError(
-            f"WindowsExport cannot export under {found[0]}: its checkpoints are directories that only DeepSpeed can "
-            "read. Train without the callback, and make one file of a checkpoint with Lightning's program, where "
-            "DeepSpeed is installed (lightning.pytorch.utilities.deepspeed):\n"
-            "  convert_zero_checkpoint_to_fp32_state_dict('a.ckpt', 'a-consolidated.ckpt')\n"
-            "  lightning-trt-windows export a-consolidated.ckpt --module package.module:Class\n"
-            "Or train with FSDPStrategy or ModelParallelStrategy, whose checkpoints are exported"
-        )
     if trainer.world_size > 1 and options.every and options.executor == "inline":
         raise ConfigurationError(
             f"executor='inline' with when='checkpoint' would let {trainer.world_size - 1} other processes wait for "

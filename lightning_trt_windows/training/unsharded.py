@@ -21,10 +21,12 @@ from lightning_trt_windows._compat.torch import no_process_groups
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.state import WRAPPED, random_state_kept
 
-__all__ = ["SHARDING", "Unsharded", "is_sharding"]
+__all__ = ["SHARDING", "Unsharded", "is_narrowed", "is_sharding"]
 
-SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
-"""Strategies that spread parameters, and under which a whole instance is captured."""
+_DEEPSPEED = "DeepSpeedStrategy"
+SHARDING = ("FSDPStrategy", "ModelParallelStrategy", _DEEPSPEED)
+"""Strategies that spread parameters, or the optimizer's, and under which a whole instance is captured."""
+_NARROW = (torch.float16, torch.bfloat16)
 _SPREAD_MODULES = ("FullyShardedDataParallel", "FSDPModule")
 _SMALL = 1 << 20
 """Bytes up to which memory is taken at once."""
@@ -34,11 +36,25 @@ _HEAP_TYPE = 1 << 9
 """Flag of classes that are written in Python."""
 _OF_MODULES = frozenset(vars(nn.Module())) - {"training"}
 _OF_LIGHTNING = frozenset(("_trainer", "_fabric", "_fabric_optimizers", "_device_mesh", "_device", "_dtype"))
+_OF_SHARDING = ("_fsdp", "_is_fsdp", "__composable", "ds_", "_ds_")
+"""What names of attributes begin with that strategies set on modules ..."""
+_OF_DEEPSPEED = frozenset(("_external_params", "_original_parameters", "applied_pre_backward_ref_cnt"))
+"""... and those without such a beginning."""
 
 
 def is_sharding(strategy: Any) -> bool:
-    """Whether ``strategy`` leaves no process with the whole module."""
+    """Whether ``strategy`` leaves no process with the whole module, or may do so."""
     return not {cls.__name__ for cls in type(strategy).__mro__}.isdisjoint(SHARDING)
+
+
+def is_narrowed(trainer: Any) -> bool:
+    """Whether DeepSpeed makes 16 bits of the module and its batches, while checkpoints have its float32 weights."""
+    if _DEEPSPEED not in {cls.__name__ for cls in type(trainer.strategy).__mro__}:
+        return False
+    config = getattr(trainer.strategy, "config", None)
+    parts = [config.get(key) for key in ("fp16", "bf16", "bfloat16")] if isinstance(config, dict) else []
+    asked = any(isinstance(part, dict) and part.get("enabled") for part in parts)
+    return asked or str(trainer.precision_plugin.precision).startswith(("16", "bf16"))
 
 
 class Unsharded:
@@ -88,7 +104,9 @@ class Unsharded:
     def _shared(self) -> dict[int, Any]:
         """What a copy has in place of parameters: shapes; and what it shares with the module."""
         memo: dict[int, Any] = {
-            id(p): _like(p, torch.empty_like(p, device="meta")) for p in self._live.parameters() if not _is_dtensor(p)
+            id(p): _like(p, torch.empty(_shape(p), dtype=p.dtype, device="meta"))
+            for p in self._live.parameters()
+            if not _is_dtensor(p)
         }
         for shared in (self._trainer, getattr(self._live, "_device_mesh", None)):
             if shared is not None:
@@ -99,12 +117,19 @@ class Unsharded:
         made: Any = self._copy
         if made is None or not _has_names_of(made, self._live):
             made = self._configured()  # its layers are made in configure_model
-        made = self._trainer.precision_plugin.convert_module(made)
+        narrowed = is_narrowed(self._trainer)
+        made = made if narrowed else self._trainer.precision_plugin.convert_module(made)
         memo: dict[int, nn.Parameter] = {}
         for part in made.modules():
             for name, parameter in part._parameters.items():
+                if parameter is not None and id(parameter) not in memo:
+                    like = torch.empty_like(parameter, dtype=_exact(parameter, narrowed), device="meta")
+                    memo[id(parameter)] = _like(parameter, _zeros(like))
                 if parameter is not None:
-                    part._parameters[name] = memo.setdefault(id(parameter), _like(parameter, _zeros(parameter)))
+                    part._parameters[name] = memo[id(parameter)]
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = buffer.to(_exact(buffer, narrowed))
         if getattr(made, "_compiler_ctx", None) is not None:  # its forward is bound to the module in training
             vars(made).pop("forward", None)
         vars(made).update(_device=torch.device("cpu"), _device_mesh=None)
@@ -139,7 +164,7 @@ class Unsharded:
             for name, buffer in part._buffers.items():
                 known = own._buffers.get(name)
                 if buffer is not None and known is not None and not (_is_dtensor(buffer) or buffer.is_meta):
-                    own._buffers[name] = buffer.detach().to("cpu", copy=True)
+                    own._buffers[name] = _now(buffer, known)
             for key, value in _attributes(part, own):
                 try:
                     own.__dict__[key] = _plain(value, _DEPTH)
@@ -160,7 +185,7 @@ def _attributes(part: nn.Module, own: nn.Module) -> Iterator[tuple[str, Any]]:
     for key, value in list(vars(part).items()):
         if not isinstance(key, str) or key in _OF_MODULES or key in _OF_LIGHTNING or key in held:
             continue
-        if not key.startswith(("_fsdp", "_is_fsdp", "__composable")):
+        if key in vars(own) or not (key in _OF_DEEPSPEED or key.startswith(_OF_SHARDING)):
             yield key, value
 
 
@@ -223,7 +248,33 @@ def _has_names_of(made: nn.Module, live: nn.Module) -> bool:
 
 def _is_spread(module: nn.Module) -> bool:
     names = (cls.__name__ for part in module.modules() for cls in type(part).__mro__)
-    return any(name in _SPREAD_MODULES for name in names) or any(map(_is_dtensor, module.parameters()))
+    return any(name in _SPREAD_MODULES for name in names) or any(
+        _is_dtensor(parameter) or _is_of_zero(parameter) for parameter in module.parameters()
+    )
+
+
+def _is_of_zero(parameter: Any) -> bool:
+    """Whether DeepSpeed has taken ``parameter`` apart: ZeRO 3."""
+    return hasattr(parameter, "ds_shape")
+
+
+def _shape(parameter: Any) -> torch.Size:
+    shape: torch.Size = parameter.ds_shape if _is_of_zero(parameter) else parameter.shape
+    return shape
+
+
+def _exact(tensor: Tensor, narrowed: bool) -> torch.dtype:
+    """The type of ``tensor`` where nobody has made 16 bits of it."""
+    return torch.float32 if narrowed and tensor.dtype in _NARROW else tensor.dtype
+
+
+def _now(buffer: Tensor, known: Tensor) -> Tensor:
+    """The values of ``buffer`` on the CPU; those of ``known`` where training only has them in fewer bits."""
+    values = buffer.detach().to("cpu", copy=True)
+    if values.dtype not in _NARROW or known.dtype is not torch.float32 or known.is_meta:
+        return values
+    same = known.shape == values.shape and torch.equal(known.to(values.dtype), values)
+    return known if same else values.float()
 
 
 def _is_dtensor(tensor: Any) -> bool:
@@ -232,7 +283,8 @@ def _is_dtensor(tensor: Any) -> bool:
 
 def _like(parameter: nn.Parameter, tensor: Tensor) -> nn.Parameter:
     made = nn.Parameter(tensor, parameter.requires_grad)
-    vars(made).update(vars(parameter))  # flags that people set
+    if not _is_of_zero(parameter):
+        vars(made).update(vars(parameter))  # flags that people set
     return made
 
 

@@ -18,6 +18,7 @@ import torch
 from support.watching import Model, Watch, fit, loader
 from torch.utils import _pytree as pytree
 
+from lightning_trt_windows.discovery.carried import carried, restore
 from lightning_trt_windows.discovery.observations import (
     MOST_CONSTANTS,
     MOST_SHAPES,
@@ -103,6 +104,24 @@ def test_the_number_of_the_batch_is_kept() -> None:
 
     observer = fit(Twice(), loader(3 * 8 + 5, 8))
     assert [(o.count, o.first) for o in observer.calls()] == [(6, 1), (2, 4)]
+
+
+def test_16_bits_are_noted_as_float32_where_that_is_asked_for() -> None:
+    """Also by a resumed training, in containers and in submodules; other types stay as they are."""
+    module = torch.nn.Linear(4, 2)
+    observer = Observer(as_float32=True)
+    state = carried(observer)
+    restore(observer, state)
+    observer.attach(module)
+    observer.stage("train")
+    table = observer.tables["call", "train"]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        table.add(({"x": torch.ones(3, 4, dtype=dtype)}, torch.ones(2, dtype=torch.int64)), {})
+    observer.detach()
+    (seen,) = observer.calls()
+    assert seen.count == 3
+    assert seen.args == ({"x": SeenTensor((3, 4), "float32")}, SeenTensor((2,), "int64", (1, 1)))
+    assert all(part.as_float32 for part in observer.parts.values())
 
 
 def test_a_redirected_forward_is_not_taken_for_a_call() -> None:

@@ -73,6 +73,16 @@ def test_parameters_that_are_spread(tmp_path: Path, variant: str) -> None:
         _made_by_hand(tmp_path / variant / "0_epoch=1.ckpt")
 
 
+@pytest.mark.parametrize("case", ["stage1", "stage2", "stage3", "stage3_bf16", "off"])
+def test_deepspeed(tmp_path: Path, case: str) -> None:
+    """The same of DeepSpeed, whose strategy wants GPUs too."""
+    pytest.importorskip("deepspeed")
+    command = [sys.executable, TESTS / "gpu" / "deepspeed_run.py", tmp_path, case, "--timeout", "300"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=700, check=False)
+    assert done.returncode == 0, done.stdout
+    assert '"well": true' in done.stdout
+
+
 def _made_by_hand(checkpoint: Path) -> None:
     """The command in the message makes the same file as we do, and we make it once."""
     whole = checkpoint.with_name("0_epoch=1-consolidated.ckpt")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from support.deepspeed_training import Parts, strategy_class
 from support.lightning_models import Data, Regression, trainer
 from torch import Tensor, nn
 
@@ -23,10 +24,11 @@ from lightning_trt_windows._compat.torch import no_process_groups
 from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.builds.tracer import Tracer
 from lightning_trt_windows.discovery.discover import discover
-from lightning_trt_windows.errors import CaptureError, CheckpointError
+from lightning_trt_windows.errors import CaptureError, CheckpointError, ConfigurationError
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.modules.state import weights_swapped
-from lightning_trt_windows.training.unsharded import Unsharded, is_sharding
+from lightning_trt_windows.training.preflight import check_strategy
+from lightning_trt_windows.training.unsharded import Unsharded, is_narrowed, is_sharding
 
 
 class Options:
@@ -308,19 +310,102 @@ def test_no_checkpoint_at_all(tmp_path: Path, group: None) -> None:
     export = WindowsExport()
     strategy = ModelParallelStrategy(process_group_backend="gloo", data_parallel_size=1, tensor_parallel_size=1)
     run = trainer(tmp_path, export, max_epochs=1, devices=1, strategy=strategy, enable_checkpointing=False)
-    with pytest.warns(UserWarning, match="no process holds all weights"):
+    with pytest.warns(UserWarning, match="weights come from checkpoints alone"):
         run.fit(Spread(), datamodule=Data())
     (failure,) = export.failures
     assert isinstance(failure.error, CheckpointError)
     assert run.state.finished
 
 
-def test_deepspeed_is_refused() -> None:
-    """With the way on."""
-    from lightning_trt_windows.errors import ConfigurationError
-    from lightning_trt_windows.training.preflight import check_strategy
+class DeepSpeedStrategy:
+    """One of that name is Lightning's, which needs DeepSpeed to be made."""
 
-    strategy = type("DeepSpeedStrategy", (), {})()
-    run = types.SimpleNamespace(strategy=strategy, world_size=2)
-    with pytest.raises(ConfigurationError, match="convert_zero_checkpoint_to_fp32_state_dict"):
-        check_strategy(run, WindowsExport(executor="process").options)
+    def __init__(self, **config: Any) -> None:
+        self.config = config
+
+
+def in_16_bits(precision: str, **config: Any) -> Any:
+    """What is asked of a Trainer with DeepSpeed."""
+    plugin = types.SimpleNamespace(precision=precision, convert_module=lambda module: module.half())
+    return types.SimpleNamespace(strategy=DeepSpeedStrategy(**config), precision_plugin=plugin)
+
+
+def test_deepspeed_is_not_refused() -> None:
+    """Its checkpoints are put together at the end; the one thing that is refused is refused for all."""
+    run = types.SimpleNamespace(strategy=DeepSpeedStrategy(), world_size=2)
+    check_strategy(run, WindowsExport(when="checkpoint", executor="process").options)
+    assert is_sharding(run.strategy)
+    with pytest.raises(ConfigurationError, match="would let 1 other processes wait"):
+        check_strategy(run, WindowsExport(when="checkpoint", executor="inline").options)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "16-true", "bf16-true"])
+def test_16_bits_of_deepspeed(tmp_path: Path, precision: str) -> None:
+    """Training makes 16 bits of parameters and buffers; checkpoints have float32, and so has what is captured."""
+    module = Changing()
+    module.register_buffer("third", torch.tensor([1 / 3]), persistent=False)
+    run = in_16_bits(precision)
+    assert is_narrowed(run)
+    whole = Unsharded(run, module)
+    module.to(torch.bfloat16 if "bf16" in precision else torch.float16)
+    module.shift.fill_(5.0)
+    made: Any = whole.module()
+    assert {tensor.dtype for tensor in made.parameters()} == {torch.float32}
+    assert made.third.item() == torch.tensor(1 / 3).item(), "as exact as it was before"
+    assert made.shift.tolist() == [5.0]
+    assert made.shift.dtype is torch.float32
+
+
+def test_whether_deepspeed_computes_in_16_bits() -> None:
+    """By the Trainer or by its own configuration; other strategies have their own ways."""
+    assert not is_narrowed(in_16_bits("32-true"))
+    assert not is_narrowed(in_16_bits("32-true", bf16={"enabled": False}))
+    assert is_narrowed(in_16_bits("32-true", bf16={"enabled": True}))
+    run = in_16_bits("16-mixed")
+    run.strategy = DDPStrategy()
+    assert not is_narrowed(run)
+
+
+def test_parameters_that_zero_has_taken_apart(tmp_path: Path) -> None:
+    """They are empty, and have their shape beside them; their other attributes are DeepSpeed's."""
+    module = Regression()
+    for parameter in module.parameters():
+        vars(parameter).update(ds_shape=parameter.shape, ds_id=1, partition=lambda: None)
+        parameter.data = torch.empty(0)
+    whole = Unsharded(quiet(tmp_path), module)
+    made: Any = whole.module()
+    assert made.net[0].weight.shape == (8, 4)
+    assert not vars(made.net[0].weight)
+    copied = whole._copy
+    whole.before_sharding()
+    assert whole._copy is copied, "what is taken apart is not copied again"
+
+
+def test_attributes_of_deepspeed_stay_where_they_are(tmp_path: Path) -> None:
+    """They count modules and gradients; one of the user's with such a name is brought over."""
+    module = Changing()
+    module.ds_rate = 1.0
+    whole = Unsharded(quiet(tmp_path), module)
+    module.ds_id, module.ds_rate = 3, 2.0
+    made: Any = whole.module()
+    assert made.ds_rate == 2.0
+    assert not hasattr(made, "ds_id")
+
+
+def test_a_training_with_deepspeed(tmp_path: Path, group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeRO 3 on the processor, in this process: artifacts of the best, and an export afterwards gives the same."""
+    pytest.importorskip("deepspeed")
+    monkeypatch.setattr(nn.functional, "linear", nn.functional.linear)  # ZeRO 3 replaces it
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    folder = tmp_path / "run"
+    export = WindowsExport(executor="inline")
+    strategy = strategy_class(on_cpu=True)(stage=3, process_group_backend="gloo")
+    run = trainer(folder, ModelCheckpoint(folder, filename="a"), export, max_epochs=1, devices=1, strategy=strategy)
+    run.fit(Parts(), datamodule=Data())
+    assert not export.failures
+    assert "save_checkpoint" not in vars(strategy)
+    assert "setup" not in vars(strategy)
+    (artifact,) = export.artifacts
+    assert artifact.path.name == "a-consolidated.windows.ep"
+    again = export_checkpoint(folder / "a.ckpt", Parts, output=tmp_path / "again", trust_checkpoint=True)
+    assert [e.sha256 for e in again.manifest.engines] == [e.sha256 for e in artifact.manifest.engines]
