@@ -5,8 +5,10 @@
 A ResNet-18 trains on random images while a checkpoint is saved every 50 steps; both sides save it. They take turns,
 each in processes of its own. Steps are counted from after the first checkpoint to the last one: what the callback does
 in between counts; its one capture, at the first checkpoint, is shown for itself, and waiting for the last builds is not
-counted. Shown as well is for how long the callback holds a checkpoint up, the median and the most of all but the first:
-before the file is written, which a GPU with steps left to do does not notice, and after it.
+counted. Runs differ by 1 or 2 % whatever the callback does, so that steps are shown in two parts as well: those with a
+checkpoint, and all others, which builds in other processes may slow down. Shown too is for how long the callback holds
+a checkpoint up, the median and the most of all but the first: before the file is written, which a GPU with steps left
+to do does not notice, and after it.
 
 What the module holds besides the network is chosen with ``--module``: nothing (``clean``), a tensor of two million
 elements (``large``), outputs of all steps (``lists``), metrics of each step (``metrics``), a tokenizer and an open file
@@ -93,6 +95,10 @@ def run(options: argparse.Namespace) -> None:
     class Clock(Callback):
         def __init__(self) -> None:
             self.at: dict[int, float] = {}
+            self.began: list[float] = []
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.began.append(time.perf_counter())
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step in (WARM_UP, every + WARM_UP, steps):
@@ -139,8 +145,12 @@ def run(options: argparse.Namespace) -> None:
         return
     first, started, ended = (clock.at[step] for step in (WARM_UP, every + WARM_UP, steps))
     rate = (steps - every - WARM_UP) / (ended - started)
+    lasted = [(later - begun) * 1000 for begun, later in zip(clock.began, clock.began[1:])]
+    counted = range(every + WARM_UP, steps - 1)  # a checkpoint belongs to the step that it comes after
     measured = {
         "rate": rate,
+        "with_checkpoint": statistics.mean([lasted[i] for i in counted if (i + 1) % every == 0] or [0.0]),
+        "others": statistics.mean(lasted[i] for i in counted if (i + 1) % every),
         "first": started - first - every / rate,
         "made": made,
         "ahead": ahead[1:],
@@ -161,7 +171,10 @@ def compared(options: argparse.Namespace, module: str) -> float:
             shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             measured = json.loads(next(line for line in reversed(shown.stdout.splitlines()) if line.startswith("{")))
             found.append(measured["rate"])
-            line = f"{side:8} {measured['rate']:8.2f} steps/s"
+            line = (
+                f"{side:8} {measured['rate']:8.2f} steps/s, {measured['with_checkpoint']:.1f} ms for a step with a "
+                f"checkpoint, {measured['others']:.2f} ms for another one"
+            )
             if side == "with":
                 ahead, blocked = measured["ahead"], measured["blocked"]
                 line += (

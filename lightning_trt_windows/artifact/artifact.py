@@ -172,10 +172,25 @@ class ArtifactPaths:
             The path of its ``.engine`` file.
         """
         short = name if name.isascii() and len(name) < _LONGEST_ENGINE else f"engine_{number}"
-        stem = f"{self.stem}.{short}"
-        file = windows_name(f"{stem}.engine")
+        return self._short_file(short, ".engine", longest)
+
+    def constant(self, number: int, longest: int = LONGEST) -> Path:
+        """Name the file of a constant that stands beside raw engines.
+
+        Args:
+            number: Its place among them.
+            longest: The most characters that the name of the file may have.
+
+        Returns:
+            The path of its ``.bin`` file.
+        """
+        return self._short_file(f"constant_{number}", ".bin", longest)
+
+    def _short_file(self, part: str, suffix: str, longest: int) -> Path:
+        stem = f"{self.stem}.{part}"
+        file = windows_name(f"{stem}{suffix}")
         if len(file) > longest:
-            ending = f"{hash_suffix(stem)}.engine"
+            ending = f"{hash_suffix(stem)}{suffix}"
             file = legal_form(stem, longest - len(ending)) + ending
         return self.directory / file
 

@@ -1,24 +1,36 @@
 """Raw TensorRT engines for C++ and C#: the bytes that ``deserializeCudaEngine`` takes, and what is bound to them.
 
-Standard library only; an engine is decoded in pieces and never whole in memory.
+Constants of the program that an engine is given, or that the program returns, are files of their own. Standard library
+only; an engine is decoded in pieces and never whole in memory.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.manifest import EngineRecord, Manifest
-from lightning_trt_windows.artifact.outline import Origin, read_outline
+from lightning_trt_windows.artifact.outline import Origin, Outline, read_constant, read_outline
 from lightning_trt_windows.bundle.gathering import Gathered
 from lightning_trt_windows.bundle.layout import ENGINES, LONGEST
-from lightning_trt_windows.bundle.zipped import Member, text_member
+from lightning_trt_windows.bundle.zipped import Member, bytes_member, text_member
+from lightning_trt_windows.errors import ArtifactError
 
 __all__ = ["engine_members", "engine_pieces"]
+
+
+@dataclass(frozen=True)
+class _ConstantFile:
+    """Where the value of a constant is in the bundle."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
@@ -33,7 +45,12 @@ def engine_members(items: Sequence[tuple[Gathered, str]]) -> Iterator[Member]:
             pieces = functools.partial(engine_pieces, artifact, engine)
             yield Member(name, engine.size, engine.sha256, pieces, f"{artifact.path} ({engine.name})")
             listed.append({"file": name, **_described(engine)})
-        described.append(_bindings(artifact, folder, listed))
+        outline = read_outline(artifact)
+        files: dict[str, _ConstantFile] = {}
+        for member, name, constant in _constants(artifact, outline, place):
+            yield member
+            files[name] = constant
+        described.append(_bindings(artifact, outline, folder, listed, files))
     yield text_member(f"{ENGINES}/engines.json", json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     yield text_member(f"{ENGINES}/README.md", _table(described))
 
@@ -51,6 +68,19 @@ def engine_pieces(artifact: Artifact, engine: EngineRecord) -> Iterator[bytes | 
         yield from file.engine_pieces(engine)
 
 
+def _constants(artifact: Artifact, outline: Outline, place: str) -> Iterator[tuple[Member, str, _ConstantFile]]:
+    """The constants that engines are given and that the program returns, as files with nothing but their elements."""
+    values = [*(value for call in outline.calls for value in call.inputs), *outline.outputs]
+    names = list(dict.fromkeys(value.name for value in values if value.kind == "constant"))
+    for number, name in enumerate(names):
+        try:
+            constant = read_constant(artifact, name)
+        except ArtifactError:  # a type that has no plain elements; the tables say that it is only in the .ep
+            continue
+        file = f"{place}/{artifact.paths.constant(number, LONGEST - len(place) - 1).name}"
+        yield bytes_member(file, constant.content), name, _ConstantFile(file, constant.dtype, constant.shape)
+
+
 def _described(engine: EngineRecord) -> dict[str, Any]:
     return {
         "engine": engine.name,
@@ -61,11 +91,23 @@ def _described(engine: EngineRecord) -> dict[str, Any]:
     }
 
 
-def _bindings(artifact: Artifact, folder: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
+def _bindings(
+    artifact: Artifact,
+    outline: Outline,
+    folder: str,
+    listed: list[dict[str, Any]],
+    constants: Mapping[str, _ConstantFile],
+) -> dict[str, Any]:
     manifest = artifact.manifest
-    outline = read_outline(artifact)
+    source = functools.partial(_source, manifest=manifest, constants=constants)
     calls = [
-        {"engine": call.engine, "inputs": _given(manifest.engines[call.engine], call.inputs, manifest)}
+        {
+            "engine": call.engine,
+            "inputs": [
+                {"binding": binding, "from": source(origin)}
+                for binding, origin in zip(manifest.engines[call.engine].inputs, call.inputs)
+            ],
+        }
         for call in outline.calls
     ]
     return {
@@ -94,7 +136,7 @@ def _bindings(artifact: Artifact, folder: str, listed: list[dict[str, Any]]) -> 
             for number, record in enumerate(manifest.inputs)
         ],
         "outputs": [
-            {"name": record.name, "dtype": record.dtype, "shape": list(record.shape), "from": _source(origin, manifest)}
+            {"name": record.name, "dtype": record.dtype, "shape": list(record.shape), "from": source(origin)}
             for record, origin in zip(manifest.outputs, outline.outputs)
         ],
         "engines_compute_everything": outline.engines_only,
@@ -102,19 +144,15 @@ def _bindings(artifact: Artifact, folder: str, listed: list[dict[str, Any]]) -> 
     }
 
 
-def _given(engine: EngineRecord, origins: Sequence[Origin], manifest: Manifest) -> list[dict[str, Any]]:
-    """What each input binding of an engine is given."""
-    return [{"binding": binding, "from": _source(o, manifest)} for binding, o in zip(engine.inputs, origins)]
-
-
-def _source(origin: Origin, manifest: Manifest) -> dict[str, Any]:
+def _source(origin: Origin, manifest: Manifest, constants: Mapping[str, _ConstantFile]) -> dict[str, Any]:
     """Where a value comes from, in the names of the manifest."""
     if origin.kind == "input":
         return {"input": manifest.inputs[origin.index].name}
     if origin.kind == "engine":
         return {"engine": origin.index, "binding": manifest.engines[origin.index].outputs[origin.output]}
     if origin.kind == "constant":
-        return {"constant": origin.name}
+        found = constants.get(origin.name)
+        return {"constant": origin.name} if found is None else {"constant": origin.name, **asdict(found)}
     if origin.kind == "operator":
         return {"pytorch": origin.name.removeprefix("torch.ops.")}
     return {"literal": None}
@@ -128,6 +166,8 @@ def _table(described: Sequence[dict[str, Any]]) -> str:
         "Its SHA-256 stands in `engines.json` and in the artifact's manifest. An engine runs with the TensorRT version",
         "that made it. `setInputShape` takes sizes within the ranges; axes of one name always have the same size. All",
         "bindings are in device memory.",
+        "",
+        "A `.bin` holds the elements of a constant, row by row, little-endian, and nothing else.",
         "",
         "The tables say for each input and output of the program which binding it is. If operators fall back to",
         "PyTorch, the engines are only parts of the program; the `.ep` has what happens between them.",
@@ -177,7 +217,9 @@ def _words(source: dict[str, Any]) -> str:
     if "engine" in source:
         return f"{_cell(source['binding'])} of engine {source['engine']}"
     if "constant" in source:
-        return f"the constant {_cell(source['constant'])}"
+        if "file" not in source:
+            return f"the constant {_cell(source['constant'])}, which is in the `.ep` only"
+        return f"the constant in {_cell(source['file'])}: {source['dtype']}, {list(source['shape'])}"
     if "pytorch" in source:
         return f"{_cell(source['pytorch'])} in PyTorch"
     return "a plain number"

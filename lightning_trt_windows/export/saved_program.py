@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from lightning_trt_windows._compat.modelopt import import_quantizers_of
 from lightning_trt_windows._compat.torch import only_symbols_have_ranges
+from lightning_trt_windows.progress.upstream_output import quiet
 
 __all__ = ["load_program", "save_program"]
 
@@ -41,7 +42,8 @@ def save_program(program: ExportedProgram, file: Path | io.BytesIO) -> None:
 def load_program(file: Path | io.BytesIO) -> ExportedProgram:
     """Read what ``save_program`` wrote, whichever classes are known here."""
     _register_stand_ins(file)
-    program = torch.export.load(file)
+    with quiet():  # PyTorch 2.11 warns of the archive's own bytes, which nobody writes to
+        program = torch.export.load(file)
     only_symbols_have_ranges(program)
     return program
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import struct
 import subprocess
 import sys
 import zipfile
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from support.artifacts import put
-from support.outlines import Several
+from support.outlines import EnginesOnly, Several, WithShort
 from support.paths import REPOSITORY
 from support.stand_in import export_for_test
 
 import lightning_trt_windows
-from lightning_trt_windows import collect
+from lightning_trt_windows import InputSpec, collect
 from lightning_trt_windows.artifact.artifact import ArtifactPaths, read_artifact, write_manifest
 from lightning_trt_windows.artifact.files import TEMPORARY_PREFIX, sha256_of
 from lightning_trt_windows.artifact.manifest import FileRecord
@@ -113,12 +114,35 @@ class TestContent:
         assert sources[0] == {"engine": 0, "binding": "output.0"}
         assert described["inputs"][0]["bindings"] == [{"engine": 0, "binding": "x"}]
         assert sources[1] == {"input": "x"}
-        assert set(sources[2]) == {"constant"}
+        assert sources[2].keys() == {"constant", "file", "dtype", "shape"}
         assert sources[4] == {"pytorch": "aten.special_airy_ai.default"}
         assert described["inputs"][1]["bindings"] == []
         assert (described["engines_compute_everything"], described["whole_program_is_one_engine"]) == (False, False)
         assert "The engines are parts of the program." in table
         assert "| no engine |" in table
+
+    def test_constants_stand_beside_the_engines(self, tmp_path: Path) -> None:
+        """A C++ program has no other way to the value of an output that no engine computes."""
+        (tmp_path / "run").mkdir()
+        export_for_test(EnginesOnly(), EnginesOnly.inputs(), tmp_path / "run" / "only.windows.ep")
+        bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
+        with zipfile.ZipFile(bundle.path) as archive:
+            (described,) = json.loads(archive.read("engines/engines.json"))
+            table = archive.read("engines/README.md").decode()
+            (offset,) = (output["from"] for output in described["outputs"] if "constant" in output["from"])
+            assert struct.unpack("<4f", archive.read(offset["file"])) == (1.5, 2.5, 3.5, 4.5)
+        assert (offset["file"], offset["dtype"]) == ("engines/only.windows.constant_0.bin", "float32")
+        assert offset["shape"] == [2, 2]
+        assert "the constant in `engines/only.windows.constant_0.bin`: float32, [2, 2]" in table
+        assert not inspect_bundle(bundle.path, check=True).issues
+
+    def test_constants_that_are_no_plain_tensors_are_named(self, tmp_path: Path) -> None:
+        """What cannot be a file of elements is in the .ep only, and the table says so."""
+        (tmp_path / "run").mkdir()
+        export_for_test(WithShort(), {"x": InputSpec((2, 4))}, tmp_path / "run" / "short.windows.ep")
+        bundle = collect(tmp_path / "run", tmp_path / "b.zip", engines=True)
+        assert not [name for name in bundle.files if name.endswith(".bin")]
+        assert ", which is in the `.ep` only" in text(bundle.path, "engines/README.md")
 
     def test_the_script_runs(self, tmp_path: Path) -> None:
         """Up to where a GPU is needed: without one it says so, with the code of a machine that will not do."""

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +135,19 @@ def test_dimensions_of_multiples_travel(tmp_path: Path) -> None:
     save_program(program, tmp_path / "program.pt2")
     lowered = load_program(tmp_path / "program.pt2").run_decompositions()
     assert lowered.module()(torch.rand(24, 3)).shape == (24, 3)
+
+
+def test_what_pytorch_says_of_the_file_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch 2.11 warns that the bytes of the archive cannot be written to, once in each process that builds."""
+    program = torch.export.export(nn.ReLU(), (torch.rand(2),), strict=False)
+    save_program(program, tmp_path / "program.pt2")
+    load = torch.export.load
+
+    def loaded(file: Path) -> torch.export.ExportedProgram:
+        warnings.warn("The given buffer is not writable", UserWarning, stacklevel=1)
+        return load(file)
+
+    monkeypatch.setattr(torch.export, "load", loaded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_program(tmp_path / "program.pt2")

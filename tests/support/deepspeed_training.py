@@ -53,8 +53,9 @@ class Parts(Regression):
             self.late = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.late(self.frozen(x)) * self.scale.to(x.dtype)
-        return self.net(x) + self.tied(x).mean(1, keepdim=True) + self.shift.to(x.dtype)
+        # ZeRO 3 leaves buffers that configure_model makes on the processor
+        x = x + self.late(self.frozen(x)) * self.scale.to(x)
+        return self.net(x) + self.tied(x).mean(1, keepdim=True) + self.shift.to(x)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), self.hparams["lr"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec
 
-__all__ = ["EnginesOnly", "Several"]
+__all__ = ["EnginesOnly", "Several", "WithShort"]
 
 BATCH = DimRange(1, 4, 8)
 
@@ -50,3 +50,10 @@ class Several(nn.Module):
     def inputs() -> dict[str, InputSpec]:
         """Ranges of the arguments."""
         return {"x": InputSpec((BATCH, 4)), "unused": InputSpec((BATCH, 2))}
+
+
+class WithShort(nn.Module):
+    """One output is a constant of a type that readers of constants do not know."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * 2, torch.tensor([1, 2], dtype=torch.int16)
