@@ -35,6 +35,7 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
+from lightning_trt_windows.backends.profile_check import OutsideProfileError
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
 from lightning_trt_windows.backends.recurrent import faster_in_torch, keep_whole, register_converters
 from lightning_trt_windows.backends.rewrites import (
@@ -273,6 +274,13 @@ def _build_all(
                 ) from failure
             kept_in_torch[failure.node.name] = str(failure)
             wrong.append(describe(failure.node, str(failure)))
+            continue
+        except OutsideProfileError as failure:
+            if settings.require_full_compilation:
+                raise CompileError(
+                    f"TensorRT cannot have {operator_name(failure.nodes[0])}{model_line(failure.nodes[0])}: {failure}"
+                ) from failure
+            kept_in_torch |= {node.name: str(failure) for node in failure.nodes}
             continue
         except ConverterError as failure:
             # one node more each time, so this ends

@@ -2,7 +2,8 @@
 
 Three things are compared, each on the same inputs: the captured program with the lowered graph; each partition of the
 lowered graph with the TensorRT network that an engine will be built from, evaluated on the CPU; and where a network
-differs, node by node, to find the first one that was converted into something else.
+differs, node by node, to find the first one that was converted into something else. The shapes that reach an engine on
+the way are compared with its optimization profile.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lightning_trt_windows._compat.torch_tensorrt import Upstream
 from lightning_trt_windows.artifact.manifest import CheckedSizes, CheckRecord, LeftToPyTorch
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls
+from lightning_trt_windows.backends.profile_check import check_profile
 from lightning_trt_windows.backends.samples import GraphRun, Sample, Samples
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.modules.numbers import TOLERANCES, compare, relative_norm
@@ -116,10 +118,14 @@ class NumberCheck:
 
         Raises:
             WrongNumbersError: A node that was converted into something else.
-            CompileError: The network differs, and no single node shows it.
+            OutsideProfileError: Sizes that values decide reach the engine, and its profile does not hold them.
+            CompileError: The network differs, and no single node shows it; or the engine would refuse what reaches it.
         """
         if not self.boundaries.get(name):
             return
+        for boundary in self.boundaries[name]:
+            at = f"the sizes {boundary.sample.name} ({_sizes(boundary.sample)})"
+            check_profile(name, graph, interpreter, [tensor.shape for tensor in boundary.inputs], at)
         net = interpreter.ctx.net
         network = read_network(blocks.trt, net, weights=getattr(interpreter.ctx, "weight_refit_map", None))
         names = list(interpreter._input_names), list(interpreter._output_names)
