@@ -26,6 +26,7 @@ from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream,
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
+from lightning_trt_windows.backends.cpu_operators import refuse_cpu_operators
 from lightning_trt_windows.backends.decomposed import decomposed_otherwise
 from lightning_trt_windows.backends.decompositions import decomposed as decompositions_of
 from lightning_trt_windows.backends.decompositions import forget
@@ -49,7 +50,6 @@ from lightning_trt_windows.backends.unbounded import takes_unbounded
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
     refuse_changed_outputs,
-    refuse_cpu_operators,
     refuse_dtypes,
     refuse_mutations,
 )
@@ -144,9 +144,8 @@ def compile_program(
         except CompileError as error:
             _add_log(error, log)
             raise
+        fallback = list(_operators(_outside_of_engines(parted)))
         inside = [graph for _, graph in engine_calls(parted)]
-        outside = [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in inside)]
-        fallback = list(_operators(outside))
         counts = OperatorCounts(tensorrt=sum(1 for _ in _operators(inside)), pytorch=len(fallback))
         tokens = {name: TOKEN.format(name) for name in engines}
         fields = {}
@@ -166,7 +165,6 @@ def compile_program(
             )
         compiled = assemble(blocks, program, parted, fields)
         lines = take_lines(compiled)
-    refuse_cpu_operators(compiled)
     tokens_to_engines = {tokens[name]: engine for name, engine in engines.items()}
     return Build(
         compiled,
@@ -256,6 +254,7 @@ def _build_all(
         if unbounded := {name: why for name, why in takes_unbounded(parted).items() if name not in kept_in_torch}:
             kept_in_torch |= unbounded
             continue
+        refuse_cpu_operators(_outside_of_engines(parted))
         if check is not None:
             check.run_partitions(parted)
         called = {} if names is None else binding_names(parted, names)
@@ -295,6 +294,12 @@ def _build_all(
         targets = {node.name: operator_name(node) + model_line(node) for node in lowered.graph.nodes}
         notes = tuple(f"One use of {targets[name]} falls back to PyTorch: {why}" for name, why in kept_in_torch.items())
         return parted, engines, notes, wrong
+
+
+def _outside_of_engines(parted: GraphModule) -> list[GraphModule]:
+    """The graphs that fall back to PyTorch: the one around all parts, and the parts that are no engines."""
+    inside = [graph for _, graph in engine_calls(parted)]
+    return [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in inside)]
 
 
 def _works_on_tensors(parted: GraphModule) -> bool:
