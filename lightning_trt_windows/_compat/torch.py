@@ -23,12 +23,14 @@ __all__ = [
     "CAUSAL_MASKS_ARE_LOOKED_FOR",
     "CONVOLUTION_NARROWS_RANGES",
     "MULTIPLES_ARE_READ_AS_SYMBOLS",
+    "NARROW_LOSES_ITS_START",
     "PARTIAL_GRAPH_IS_PRINTED",
     "STREAMS_ARE_MADE_IN_PYTHON",
     "bounds_made_whole",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
     "current_stream_handle",
+    "narrow_starts_read",
     "no_buffer_hook_stays",
     "no_process_groups",
     "only_symbols_have_ranges",
@@ -78,6 +80,17 @@ PARTIAL_GRAPH_IS_PRINTED = Workaround(
     link="https://github.com/pytorch/pytorch/pull/149831",
     test="test_torch.py::test_torch_export_still_prints_its_graph",
     delete="It goes through logging, or has to be asked for.",
+)
+
+NARROW_LOSES_ITS_START = Workaround(
+    upstream="torch",
+    since="2.14",
+    until=None,
+    reason="narrow reads a start that is a tensor inside of its own C++, where torch.export loses it: every such call "
+    "fails with PendingUnbackedSymbolNotFound.",
+    link="https://github.com/pytorch/pytorch/blob/v2.14.0/aten/src/ATen/native/TensorShape.cpp",
+    test="test_torch.py::test_narrow_still_loses_a_start_that_is_a_tensor",
+    delete="torch.export captures x.narrow(0, torch.tensor(2), 2).",
 )
 
 BUFFER_HOOK_STAYS = Workaround(
@@ -132,6 +145,32 @@ def no_buffer_hook_stays() -> Iterator[None]:
     finally:
         for key in [key for key in hooks if key not in before]:
             del hooks[key]
+
+
+@contextlib.contextmanager
+def narrow_starts_read() -> Iterator[None]:
+    """Let ``narrow`` in the block begin at a tensor's value, which is read before the call. It stays a view."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def narrow(input: Any, dim: int, start: Any, length: int) -> Any:
+        size = input.shape[dim]
+        number = torch.where(start < 0, start + size, start).item()
+        torch._check(number >= 0)
+        torch._check(number + length <= size)
+        return input.narrow(dim, number, length)
+
+    class Reading(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = kwargs or {}
+            if func in (torch.narrow, torch.Tensor.narrow):
+                start = args[2] if len(args) > 2 else given.get("start")
+                if isinstance(start, torch.Tensor):
+                    return narrow(*args, **given)
+            return func(*args, **given)
+
+    with Reading():
+        yield
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
     bounds_made_whole,
     causal_masks_not_looked_for,
+    narrow_starts_read,
     no_buffer_hook_stays,
     partial_graph_not_printed,
 )
@@ -382,6 +383,8 @@ def _export(
             quiet(),
             partial_graph_not_printed(),
             bounds_made_whole(),
+            # what follows Python's code would follow it into this, too
+            contextlib.nullcontext() if strict else narrow_starts_read(),
             causal_masks_not_looked_for(),
             quantizers_traced(),
             recurrent_nets_kept_whole(),

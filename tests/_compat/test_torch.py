@@ -159,3 +159,20 @@ def test_bounds_that_are_fractions_still_end_in_an_assertion() -> None:
 def test_whole_bounds(relation: str, whole: str) -> None:
     """The same sizes, in whole numbers; what is no bound of one size by a number is left out."""
     assert compat._with_whole_bound(relation) == whole
+
+
+@pytest.mark.parametrize("start", [2, -3])
+def test_narrow_still_loses_a_start_that_is_a_tensor(start: int) -> None:
+    """It can be traced with the workaround only, in both ways to call it, and gives the same."""
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+            return x.narrow(1, start, 2), torch.narrow(x, dim=-1, start=start, length=3)
+
+    module, given = Module(), (torch.rand(3, 6), torch.tensor(start))
+    with pytest.raises(Exception, match="Pending unbacked symbols"):
+        torch.export.export(module, given, strict=False)
+    with compat.narrow_starts_read():
+        program = torch.export.export(module, given, strict=False).module()
+    for found, wanted in zip(program(*given), module(*given), strict=True):
+        torch.testing.assert_close(found, wanted)
