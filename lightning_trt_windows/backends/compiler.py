@@ -44,6 +44,7 @@ from lightning_trt_windows.backends.rewrites import (
     of_types_without_engines,
     own_converters,
     rewrite,
+    with_resizes_as_views,
 )
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.unbounded import takes_unbounded
@@ -189,6 +190,7 @@ def _lower(
     """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
+    with_resizes_as_views(program)
     with _failures_explained(program), recurrent_nets_kept_whole():
         decomposed = decompositions_of(
             same, program, lambda given: blocks.pre_export_lowering(given, settings).run_decompositions(table)
