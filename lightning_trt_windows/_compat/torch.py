@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lightning_trt_windows._compat.versions import Workaround
@@ -15,15 +18,19 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 __all__ = [
+    "BOUNDS_MUST_BE_WHOLE",
     "BUFFER_HOOK_STAYS",
     "CAUSAL_MASKS_ARE_LOOKED_FOR",
     "CONVOLUTION_NARROWS_RANGES",
     "MULTIPLES_ARE_READ_AS_SYMBOLS",
+    "NARROW_LOSES_ITS_START",
     "PARTIAL_GRAPH_IS_PRINTED",
     "STREAMS_ARE_MADE_IN_PYTHON",
+    "bounds_made_whole",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
     "current_stream_handle",
+    "narrow_starts_read",
     "no_buffer_hook_stays",
     "no_process_groups",
     "only_symbols_have_ranges",
@@ -75,6 +82,17 @@ PARTIAL_GRAPH_IS_PRINTED = Workaround(
     delete="It goes through logging, or has to be asked for.",
 )
 
+NARROW_LOSES_ITS_START = Workaround(
+    upstream="torch",
+    since="2.14",
+    until=None,
+    reason="narrow reads a start that is a tensor inside of its own C++, where torch.export loses it: every such call "
+    "fails with PendingUnbackedSymbolNotFound.",
+    link="https://github.com/pytorch/pytorch/blob/v2.14.0/aten/src/ATen/native/TensorShape.cpp",
+    test="test_torch.py::test_narrow_still_loses_a_start_that_is_a_tensor",
+    delete="torch.export captures x.narrow(0, torch.tensor(2), 2).",
+)
+
 BUFFER_HOOK_STAYS = Workaround(
     upstream="torch",
     since="2.11",
@@ -84,6 +102,17 @@ BUFFER_HOOK_STAYS = Workaround(
     link="https://github.com/pytorch/pytorch/blob/v2.12.0/torch/_functorch/_aot_autograd/utils.py",
     test="test_torch.py::test_a_failed_export_leaves_a_hook_below_the_bound",
     delete="2.13 is no longer supported.",
+)
+
+BOUNDS_MUST_BE_WHOLE = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="Where a dimension is less free than it was declared and its bound is a fraction (size < 7/2), or another "
+    "dimension, torch.export fails with AssertionError: Expected op to be '==' in place of its suggestions.",
+    link="https://github.com/pytorch/pytorch/issues/121286",
+    test="test_torch.py::test_bounds_that_are_fractions_still_end_in_an_assertion",
+    delete="torch.export suggests a range for a module that takes sizes below 7/2.",
 )
 
 STREAMS_ARE_MADE_IN_PYTHON = Workaround(
@@ -116,6 +145,32 @@ def no_buffer_hook_stays() -> Iterator[None]:
     finally:
         for key in [key for key in hooks if key not in before]:
             del hooks[key]
+
+
+@contextlib.contextmanager
+def narrow_starts_read() -> Iterator[None]:
+    """Let ``narrow`` in the block begin at a tensor's value, which is read before the call. It stays a view."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    def narrow(input: Any, dim: int, start: Any, length: int) -> Any:
+        size = input.shape[dim]
+        number = torch.where(start < 0, start + size, start).item()
+        torch._check(number >= 0)
+        torch._check(number + length <= size)
+        return input.narrow(dim, number, length)
+
+    class Reading(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = kwargs or {}
+            if func in (torch.narrow, torch.Tensor.narrow):
+                start = args[2] if len(args) > 2 else given.get("start")
+                if isinstance(start, torch.Tensor):
+                    return narrow(*args, **given)
+            return func(*args, **given)
+
+    with Reading():
+        yield
 
 
 @contextlib.contextmanager
@@ -191,6 +246,43 @@ def partial_graph_not_printed() -> Iterator[None]:
     """Keep ``torch.export`` from printing the graph it has so far when it fails (``partial_fx_graph``)."""
     with stderr_kept():
         yield
+
+
+@contextlib.contextmanager
+def bounds_made_whole() -> Iterator[None]:
+    """Let ``torch.export`` say which sizes a module takes where the bound of a dimension is not a whole number."""
+    from torch.fx.experimental.symbolic_shapes import DimConstraints
+
+    real = DimConstraints.prettify_results
+
+    def prettified(self: Any, *args: Any, **kwargs: Any) -> str:
+        for name in ("_static_results", "_dynamic_results"):
+            setattr(self, name, {whole for text in getattr(self, name) if (whole := _with_whole_bound(text))})
+        return real(self, *args, **kwargs)
+
+    DimConstraints.prettify_results = prettified  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        DimConstraints.prettify_results = real  # type: ignore[method-assign]
+
+
+def _with_whole_bound(relation: str) -> str:
+    """``x <= 3`` for ``x < 7/2``; empty for what bounds no size by a number."""
+    left, operator, right = re.split(r"( == | <= | >= | < | > )", relation)
+    if operator == " == ":
+        return relation
+    number = r"-?\d+(?:/\d+)?"
+    if re.fullmatch(number, left):
+        left, operator, right = right, operator.translate(str.maketrans("<>", "><")), left
+    if not re.fullmatch(number, right):
+        return ""
+    bound, is_upper, is_strict = Fraction(right), "<" in operator, "=" not in operator
+    if is_upper:
+        whole = math.ceil(bound) - 1 if is_strict else math.floor(bound)
+    else:
+        whole = math.floor(bound) + 1 if is_strict else math.ceil(bound)
+    return f"{left} {'<=' if is_upper else '>='} {whole}" if whole >= 0 else ""
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream,
 from lightning_trt_windows.artifact.manifest import CheckRecord, LeftToPyTorch, OperatorCounts
 from lightning_trt_windows.backends.assemble import assemble, take_lines
 from lightning_trt_windows.backends.binding_names import ProgramNames, binding_names
+from lightning_trt_windows.backends.cpu_operators import refuse_cpu_operators
 from lightning_trt_windows.backends.decomposed import decomposed_otherwise
 from lightning_trt_windows.backends.decompositions import decomposed as decompositions_of
 from lightning_trt_windows.backends.decompositions import forget
@@ -35,6 +36,7 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.number_check import Boundary, NumberCheck, WrongNumbersError, describe
 from lightning_trt_windows.backends.partition import engine_calls, partition
 from lightning_trt_windows.backends.precision import apply_precision
+from lightning_trt_windows.backends.profile_check import OutsideProfileError
 from lightning_trt_windows.backends.profiles import Ranges, promised_ranges
 from lightning_trt_windows.backends.recurrent import faster_in_torch, keep_whole, register_converters
 from lightning_trt_windows.backends.rewrites import (
@@ -42,13 +44,13 @@ from lightning_trt_windows.backends.rewrites import (
     of_types_without_engines,
     own_converters,
     rewrite,
+    with_resizes_as_views,
 )
 from lightning_trt_windows.backends.samples import Samples
 from lightning_trt_windows.backends.unbounded import takes_unbounded
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
     refuse_changed_outputs,
-    refuse_cpu_operators,
     refuse_dtypes,
     refuse_mutations,
 )
@@ -143,9 +145,8 @@ def compile_program(
         except CompileError as error:
             _add_log(error, log)
             raise
+        fallback = list(_operators(_outside_of_engines(parted)))
         inside = [graph for _, graph in engine_calls(parted)]
-        outside = [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in inside)]
-        fallback = list(_operators(outside))
         counts = OperatorCounts(tensorrt=sum(1 for _ in _operators(inside)), pytorch=len(fallback))
         tokens = {name: TOKEN.format(name) for name in engines}
         fields = {}
@@ -165,7 +166,6 @@ def compile_program(
             )
         compiled = assemble(blocks, program, parted, fields)
         lines = take_lines(compiled)
-    refuse_cpu_operators(compiled)
     tokens_to_engines = {tokens[name]: engine for name, engine in engines.items()}
     return Build(
         compiled,
@@ -190,6 +190,7 @@ def _lower(
     """The lowered graph, and what its operators were decomposed by."""
     blocks.CONVERTERS.set_compilation_settings(settings)
     table = {**keep_whole(decompositions(blocks, settings)), **OWN_DECOMPOSITIONS}
+    with_resizes_as_views(program)
     with _failures_explained(program), recurrent_nets_kept_whole():
         decomposed = decompositions_of(
             same, program, lambda given: blocks.pre_export_lowering(given, settings).run_decompositions(table)
@@ -255,6 +256,7 @@ def _build_all(
         if unbounded := {name: why for name, why in takes_unbounded(parted).items() if name not in kept_in_torch}:
             kept_in_torch |= unbounded
             continue
+        refuse_cpu_operators(_outside_of_engines(parted))
         if check is not None:
             check.run_partitions(parted)
         called = {} if names is None else binding_names(parted, names)
@@ -274,6 +276,13 @@ def _build_all(
             kept_in_torch[failure.node.name] = str(failure)
             wrong.append(describe(failure.node, str(failure)))
             continue
+        except OutsideProfileError as failure:
+            if settings.require_full_compilation:
+                raise CompileError(
+                    f"TensorRT cannot have {operator_name(failure.nodes[0])}{model_line(failure.nodes[0])}: {failure}"
+                ) from failure
+            kept_in_torch |= {node.name: str(failure) for node in failure.nodes}
+            continue
         except ConverterError as failure:
             # one node more each time, so this ends
             if settings.require_full_compilation or failure.node.name in kept_in_torch:
@@ -287,6 +296,12 @@ def _build_all(
         targets = {node.name: operator_name(node) + model_line(node) for node in lowered.graph.nodes}
         notes = tuple(f"One use of {targets[name]} falls back to PyTorch: {why}" for name, why in kept_in_torch.items())
         return parted, engines, notes, wrong
+
+
+def _outside_of_engines(parted: GraphModule) -> list[GraphModule]:
+    """The graphs that fall back to PyTorch: the one around all parts, and the parts that are no engines."""
+    inside = [graph for _, graph in engine_calls(parted)]
+    return [parted, *(m for m in parted.children() if isinstance(m, GraphModule) and m not in inside)]
 
 
 def _works_on_tensors(parted: GraphModule) -> bool:

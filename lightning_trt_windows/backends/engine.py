@@ -15,6 +15,7 @@ from lightning_trt_windows._compat.torch_tensorrt import Upstream, tensorrt_mess
 from lightning_trt_windows.backends.binding_names import BindingNames
 from lightning_trt_windows.backends.number_check import NumberCheck
 from lightning_trt_windows.backends.plan_file import serialized
+from lightning_trt_windows.backends.profile_check import check_promised_sizes
 from lightning_trt_windows.backends.profiles import Ranges, ranges_in_force
 from lightning_trt_windows.backends.rewrites.results import as_traced
 from lightning_trt_windows.errors import CompileError
@@ -81,7 +82,9 @@ def build_engine(
     Raises:
         ConverterError: A node's converter raised.
         WrongNumbersError: A node was converted into something else.
-        CompileError: TensorRT refused the network; its own words are in the message.
+        OutsideProfileError: Sizes that values decide reach the engine, and its profile does not hold them.
+        CompileError: TensorRT refused the network (its own words are in the message), or the engine would refuse sizes
+            that were promised.
         OutputError: The disk does not take the engine.
     """
     with ranges_in_force(graph, ranges):
@@ -108,6 +111,7 @@ def build_engine(
             raise CompileError(
                 f"{name} writes into its inputs ({interpreter._aliased_io}), which a Windows artifact cannot express"
             )
+        check_promised_sizes(name, graph, interpreter, ranges)
         if check is not None:
             check.check_network(blocks, name, graph, interpreter)
         config = interpreter._populate_trt_builder_config()

@@ -2,7 +2,8 @@
 
 Three things are compared, each on the same inputs: the captured program with the lowered graph; each partition of the
 lowered graph with the TensorRT network that an engine will be built from, evaluated on the CPU; and where a network
-differs, node by node, to find the first one that was converted into something else.
+differs, node by node, to find the first one that was converted into something else. The shapes that reach an engine on
+the way are compared with its optimization profile.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from torch.fx import GraphModule, Node
 
 from lightning_trt_windows._compat.torch_tensorrt import Upstream
 from lightning_trt_windows.artifact.manifest import CheckedSizes, CheckRecord, LeftToPyTorch
+from lightning_trt_windows.backends.magnified import magnified
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls
+from lightning_trt_windows.backends.profile_check import check_profile
 from lightning_trt_windows.backends.samples import GraphRun, Sample, Samples
 from lightning_trt_windows.errors import CompileError
 from lightning_trt_windows.modules.numbers import TOLERANCES, compare, relative_norm
@@ -116,10 +119,14 @@ class NumberCheck:
 
         Raises:
             WrongNumbersError: A node that was converted into something else.
-            CompileError: The network differs, and no single node shows it.
+            OutsideProfileError: Sizes that values decide reach the engine, and its profile does not hold them.
+            CompileError: The network differs, and no single node shows it; or the engine would refuse what reaches it.
         """
         if not self.boundaries.get(name):
             return
+        for boundary in self.boundaries[name]:
+            at = f"the sizes {boundary.sample.name} ({_sizes(boundary.sample)})"
+            check_profile(name, graph, interpreter, [tensor.shape for tensor in boundary.inputs], at)
         net = interpreter.ctx.net
         network = read_network(blocks.trt, net, weights=getattr(interpreter.ctx, "weight_refit_map", None))
         names = list(interpreter._input_names), list(interpreter._output_names)
@@ -143,23 +150,28 @@ class NumberCheck:
                 (_allowed(theirs, low) for theirs in boundary.outputs if isinstance(theirs, Tensor)), default=1e-3
             )
             if worst > allowed:
-                self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
+                nearest = self._blame(network, graph, interpreter, boundary, f"relative error {worst:.1e}")
                 if worst > _most(boundary.outputs, low):
                     undefined = "".join(f"; {warning}" for warning in evaluation.warnings)
                     raise CompileError(
                         f"the engine {name} would compute something else than the module: relative error {worst:.1e} "
                         f"at the sizes {boundary.sample.name} ({_sizes(boundary.sample)}), and no single operator "
-                        f"shows it{undefined}. check=False exports it all the same; please report the model"
+                        f"shows it{nearest}{undefined}. {_why_none(graph, boundary.inputs, worst, low)}; check=False "
+                        "exports it all the same"
                     )
             sample = boundary.sample.name
             self.engine_errors[sample] = max(worst, self.engine_errors.get(sample, 0.0))
 
-    def _blame(self, network: Network, graph: GraphModule, interpreter: Any, boundary: Boundary, what: str) -> None:
+    def _blame(self, network: Network, graph: GraphModule, interpreter: Any, boundary: Boundary, what: str) -> str:
         """Find the first node whose tensors differ, given what PyTorch has for everything before it.
 
+        Returns:
+            The node that differs most, in words.
+
         Raises:
-            WrongNumbersError: There is one.
+            WrongNumbersError: There is one that differs too much.
         """
+        nearest, least = "", 0.0
         values: dict[str, Any] = {}
         with torch.no_grad():
             GraphRun(graph, lambda node, value: values.__setitem__(node.name, value)).run(*boundary.inputs)
@@ -181,15 +193,21 @@ class NumberCheck:
             except NetworkError as error:
                 raise WrongNumbersError(node, f"its engine could not run: {error}") from error
             except (UnknownLayerError, BudgetExceededError):
-                return
+                return nearest
             for name, wanted in pairs:
                 differs = _difference(found[name].to(wanted.dtype), wanted)
+                if differs > least:
+                    nearest, least = (
+                        f"; {operator_name(node)}{model_line(node)} differs most, by {differs:.1e}",
+                        differs,
+                    )
                 if differs > _LOCAL.get(wanted.dtype, 1e-3):
                     raise WrongNumbersError(
                         node,
                         f"its engine would compute something else at the sizes {boundary.sample.name} "
                         f"({_sizes(boundary.sample)}): relative error {differs:.1e}",
                     )
+        return nearest
 
     def _compare_lowered(self, parted: GraphModule, sample: Sample, values: Sequence[Any]) -> None:
         errors: dict[str, float] = {}
@@ -209,12 +227,17 @@ class NumberCheck:
                 node = returned[number] if number < len(returned) else None
                 line = model_line(node) if isinstance(node, Node) else ""
                 culprit = self.suspect(sample.inputs) if self.suspect is not None else ""
-                culprit = culprit or "No single operator shows it"
+                fault = (
+                    f"It is a fault of PyTorch {torch.__version__} or of Torch-TensorRT, in one of their decompositions"
+                )
+                why = f"{culprit}. {fault}"
+                if not culprit:
+                    given = [tensor.to(_device_of(parted)) for tensor in sample.inputs]
+                    why = f"No single operator shows it. {_why_none(parted, given, error, low, otherwise=fault)}"
                 raise CompileError(
                     f"lowering has changed what the module computes: output {number}{line} has a relative error of "
-                    f"{error:.1e} at the sizes {sample.name} ({_sizes(sample)}). {culprit}. It is a fault "
-                    f"of PyTorch {torch.__version__} or of Torch-TensorRT, in one of their decompositions; check=False "
-                    "exports it all the same"
+                    f"{error:.1e} at the sizes {sample.name} ({_sizes(sample)}). {why}; check=False exports it all the "
+                    "same"
                 )
         self.errors[sample.name] = errors
 
@@ -319,6 +342,25 @@ def _computed_in(graphs: Sequence[GraphModule]) -> frozenset[str]:
         for value in leaves
         if isinstance(value, Tensor) and value.is_floating_point()
     )
+
+
+def _why_none(
+    graph: GraphModule, inputs: Sequence[Any], error: float, computed_in: frozenset[str], otherwise: str = ""
+) -> str:
+    """Why the whole of ``graph`` may differ by ``error`` where none of its operators does."""
+
+    def run(given: Sequence[Any]) -> list[Any]:
+        return _leaves(GraphRun(graph).run(*_arguments(graph, given), enable_io_processing=False))
+
+    made = magnified(run, inputs, _difference)
+    if made > error / 10:
+        return (
+            f"The module magnifies the least difference: inputs that change in their last bit change its results by "
+            f"{made:.1e}, so that nothing that rounds in another order gives its numbers"
+        )
+    if low := sorted(computed_in & {"float16", "bfloat16"}):
+        return f"Rounding to {' and '.join(low)} adds up over its operators: precision='32' computes in float32"
+    return otherwise or "It is a fault of this check or of TensorRT's converters: please report the model"
 
 
 def _allowed(wanted: Tensor, computed_in: frozenset[str]) -> float:

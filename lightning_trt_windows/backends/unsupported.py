@@ -19,7 +19,6 @@ from lightning_trt_windows.errors import CompileError
 __all__ = [
     "kept_in_torch",
     "refuse_changed_outputs",
-    "refuse_cpu_operators",
     "refuse_dtypes",
     "refuse_mutations",
 ]
@@ -103,20 +102,6 @@ def _returned(graph: GraphModule) -> tuple[Any, ...]:
 
 def _shape(value: object) -> tuple[Any, ...] | None:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def refuse_cpu_operators(program: ExportedProgram) -> None:
-    """Refuse operators that exist on CPUs only: they were chosen because the program was traced on a CPU.
-
-    Raises:
-        CompileError: The program has such an operator.
-    """
-    for node in program.graph.nodes:
-        name = operator_name(node) if node.op == "call_function" else ""
-        if "_for_cpu" in name or name.startswith(("mkldnn.", "onednn.", "quantized.")):
-            raise CompileError(
-                f"{name} falls back to PyTorch, but it only exists on CPUs{model_line(node)}. Please report the model"
-            )
 
 
 def _listed(names: list[str], noun: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +16,23 @@ from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.registration import registration_code
 
-__all__ = ["explain_unknown_classes", "first_lines", "line_in_model", "one_way"]
+__all__ = ["explain_unknown_classes", "first_lines", "line_in_model", "one_way", "quantised_for_cpus"]
 
 _MOST_PARTS = 3
+_PYTHON = f"{Path(os.__file__).parent}{os.sep}"
+"""Python's own library, in whose directory other packages may be."""
 _NOT_THE_USERS = ("/torch/", "/lightning/pytorch/", "/pytorch_lightning/", "/lightning/fabric/")
 
 
 def line_in_model(error: BaseException) -> str:
-    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's nor ours."""
+    """`` at model.py:12 (if x.sum() > 0:)``: the innermost line that is neither torch's, Python's nor ours."""
     text = str(error)
     quoted = re.findall(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*([^\n]+)', text)
     frames = [(f.filename, str(f.lineno), f.line or "") for f in traceback.extract_tb(error.__traceback__)]
     ours = __file__.rsplit("/", 2)[0]
     for file, number, line in [*reversed(frames), *reversed(quoted)]:
         inside = any(part in file for part in _NOT_THE_USERS) or file.startswith((ours, "<"))
-        if not inside:
+        if not inside and (not file.startswith(_PYTHON) or "-packages" in file):
             return f" at {file.rsplit('/', 1)[-1]}:{number} ({line.strip()})"
     return ""
 
@@ -68,6 +72,18 @@ def one_way(module: nn.Module) -> str:
         "It decides there by the values of a tensor, and an artifact holds one way. Write it without (torch.where), or "
         f"export a method or a submodule that does not decide{shown}"
     )
+
+
+def quantised_for_cpus(module: nn.Module) -> str:
+    """What to do about layers that torch.ao has quantised; empty where there are none."""
+    kinds = "torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"
+    found = ((name, type(part)) for name, part in module.named_modules() if type(part).__module__.startswith(kinds))
+    for name, cls in found:
+        return (
+            f"{name or 'It'} is a {cls.__module__}.{cls.__name__}, which computes in INT8 "
+            "on CPUs only. Export the module before it is quantised; docs/quantisation.md has what engines take instead"
+        )
+    return ""
 
 
 def explain_unknown_classes(result: Any, error: CaptureError) -> None:

@@ -19,7 +19,9 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
+    bounds_made_whole,
     causal_masks_not_looked_for,
+    narrow_starts_read,
     no_buffer_hook_stays,
     partial_graph_not_printed,
 )
@@ -29,7 +31,13 @@ from lightning_trt_windows.capture.calling import Calling, Method, caches_off
 from lightning_trt_windows.capture.conditions import Condition, failing, input_sizes, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
-from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
+from lightning_trt_windows.capture.failures import (
+    explain_unknown_classes,
+    first_lines,
+    line_in_model,
+    one_way,
+    quantised_for_cpus,
+)
 from lightning_trt_windows.capture.smallest import shape_that_changes
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
@@ -380,6 +388,9 @@ def _export(
         with (
             quiet(),
             partial_graph_not_printed(),
+            bounds_made_whole(),
+            # what follows Python's code would follow it into this, too
+            contextlib.nullcontext() if strict else narrow_starts_read(),
             causal_masks_not_looked_for(),
             quantizers_traced(),
             recurrent_nets_kept_whole(),
@@ -398,6 +409,8 @@ def _export(
         message = f"torch.export could not trace {_owner(target)}{line_in_model(error)}: {first_lines(error)}"
         if type(error).__name__ == _BY_VALUE:
             message += f"\n{one_way(target.module if isinstance(target, Method) else target)}"
+        if quantised := quantised_for_cpus(target):
+            message += f"\n{quantised}"
         if found := suggestions(str(error)):
             raise DimensionError(message, tuple(map(dims.translated, found))) from error
         raise CaptureError(message) from error

@@ -16,12 +16,17 @@ from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.manifest import EngineRecord
 from lightning_trt_windows.backends import CompiledProgram
 from lightning_trt_windows.errors import ArtifactError, CompileError
+from lightning_trt_windows.export.replay import failing_operator
 from lightning_trt_windows.modules.numbers import compare
 from lightning_trt_windows.runtime.loading import load_program
 from lightning_trt_windows.verification.structure import structure_issues
 
 __all__ = ["check_written"]
 
+_UNKNOWN = (
+    "No operator of the program shows it, so that it is a fault of lightning-trt-windows: please report the model. "
+    "check=False exports it all the same, and nothing vouches for it"
+)
 _ALLOWED = 1e-2
 """Relative norm: what PyTorch computes between engines may be rounded in another way here."""
 
@@ -34,8 +39,8 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
     """
     if issues := list(structure_issues(artifact)):
         raise CompileError(
-            f"the program that was written to {artifact.path.name} does not fit together: {'; '.join(issues)}. Please "
-            "report the model"
+            f"the program that was written to {artifact.path.name} does not fit together: {'; '.join(issues)}. "
+            f"{_UNKNOWN}"
         )
     samples = [{boundary.sample.name for boundary in boundaries} for boundaries in compiled.replay.values()]
     common = set.intersection(*samples) if samples else set()
@@ -47,9 +52,11 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
         loaded = load_program(artifact, torch.device("cpu"), opener, keeps_engines=False)
         found = loaded.call_flat(first.inputs)
     except (ArtifactError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        culprit = failing_operator(compiled.program, first.inputs, _given(compiled, first.name), compiled.lines)
+        what = f"{culprit} fails on the CPU, where programs are tried" if culprit else _UNKNOWN
         raise CompileError(
             f"the program that was written to {artifact.path.name} does not run: {type(error).__name__}: {error}. "
-            "Please report the model"
+            f"{what}"
         ) from error
     for record, ours, theirs in zip(artifact.manifest.outputs, found, first.wanted, strict=True):
         if not isinstance(theirs, Tensor):
@@ -59,8 +66,14 @@ def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:
         if not outcome.passed and bool(wanted.isfinite().all()):
             raise CompileError(
                 f"{artifact.path.name} would not give what the module gives: {record.name} {outcome.reason}, although "
-                "its engines do. Please report the model"
+                f"its engines do. {_UNKNOWN}"
             )
+
+
+def _given(compiled: CompiledProgram, sample: str) -> dict[str, list[Any]]:
+    """What each engine gave at ``sample``."""
+    boundaries = ((name, b) for name, bs in compiled.replay.items() for b in bs if b.sample.name == sample)
+    return {name: list(boundary.outputs) for name, boundary in boundaries}
 
 
 def _repeating(compiled: CompiledProgram, sample: str) -> Callable[[EngineRecord, memoryview], Any]:

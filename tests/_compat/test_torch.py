@@ -125,3 +125,54 @@ def test_a_failed_export_leaves_a_hook_below_the_bound() -> None:
         del hooks[key]
     if minor(torch.__version__) != (2, 13):  # which was not tried
         assert bool(left) == compat.BUFFER_HOOK_STAYS.needed_by(torch.__version__)
+
+
+def test_bounds_that_are_fractions_still_end_in_an_assertion() -> None:
+    """A module that takes sizes below 7/2: with the workaround there is a suggestion, without it an AssertionError."""
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:1] if 2 * x.shape[0] < 7 else x
+
+    dims = {"x": {0: torch.export.Dim("n", min=1, max=8)}}
+    with pytest.raises(AssertionError, match="Expected op to be '=='"):
+        torch.export.export(Module(), (torch.randn(3, 2),), dynamic_shapes=dims, strict=False)
+    suggested = pytest.raises(Exception, match=r"Suggested fixes:\s+n = Dim\('n', max=3\)")
+    with compat.bounds_made_whole(), suggested:
+        torch.export.export(Module(), (torch.randn(3, 2),), dynamic_shapes=dims, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("relation", "whole"),
+    [
+        ("L['x'].size()[0] < 7/2", "L['x'].size()[0] <= 3"),
+        ("L['x'].size()[0] <= 4", "L['x'].size()[0] <= 4"),
+        ("L['x'].size()[0] < 4", "L['x'].size()[0] <= 3"),
+        ("77/25 <= L['x'].size()[0]", "L['x'].size()[0] >= 4"),
+        ("5/2 < L['x'].size()[0]", "L['x'].size()[0] >= 3"),
+        ("3 < L['x'].size()[0]", "L['x'].size()[0] >= 4"),
+        ("-1 <= L['x'].size()[0]", ""),
+        ("L['x'].size()[0] <= L['y'].size()[0]", ""),
+        ("L['x'].size()[0] == 2*_n", "L['x'].size()[0] == 2*_n"),
+    ],
+)
+def test_whole_bounds(relation: str, whole: str) -> None:
+    """The same sizes, in whole numbers; what is no bound of one size by a number is left out."""
+    assert compat._with_whole_bound(relation) == whole
+
+
+@pytest.mark.parametrize("start", [2, -3])
+def test_narrow_still_loses_a_start_that_is_a_tensor(start: int) -> None:
+    """It can be traced with the workaround only, in both ways to call it, and gives the same."""
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+            return x.narrow(1, start, 2), torch.narrow(x, dim=-1, start=start, length=3)
+
+    module, given = Module(), (torch.rand(3, 6), torch.tensor(start))
+    with pytest.raises(Exception, match="Pending unbacked symbols"):
+        torch.export.export(module, given, strict=False)
+    with compat.narrow_starts_read():
+        program = torch.export.export(module, given, strict=False).module()
+    for found, wanted in zip(program(*given), module(*given), strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -205,17 +205,6 @@ class TestRanges:
         with pytest.raises(CompileError, match=r"narrowed dimension 0 of input input from 1\.\.32 to 1\.\.16"):
             refuse_lost_dimensions(program, program.module())
 
-    def test_operator_that_only_cpus_have_is_refused(self) -> None:
-        """What a trace on the CPU chose for the CPU would not exist on the GPU."""
-        query = torch.randn(2, 2, 8, 16)
-
-        class Module(nn.Module):
-            def forward(self, q: Tensor) -> Any:
-                return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, q, q)[0]
-
-        with pytest.raises(CompileError, match="only exists on CPUs"):
-            refusals.refuse_cpu_operators(exported(Module(), query))
-
     def test_size_crosses_from_engine_to_engine(self) -> None:
         """A symbolic size used on both sides of an operator that stays in PyTorch is computed again on each side."""
 

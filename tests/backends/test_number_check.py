@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.evaluating import networks_kept
 from support.simulation import partitions_kept
 from torch import Tensor, nn
 
@@ -228,6 +229,35 @@ def test_a_node_is_judged_by_what_it_was_given(monkeypatch: pytest.MonkeyPatch, 
     artifact = export_module(nn.Sequential(*layers).eval(), spec, tmp_path / "m.windows.ep", precision="bf16")
     assert blamed
     assert artifact.manifest.fallback_ops == ()
+
+
+class Chaos(nn.Module):
+    """The logistic map, which doubles each difference every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x).sigmoid()
+        for _ in range(60):
+            y = 3.99 * y * (1 - y)
+        return y
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_module_that_magnifies_differences_is_refused_with_that_reason(tmp_path: Path, dtype: str) -> None:
+    """No operator is blamed, and neither PyTorch nor TensorRT; without the check it is exported."""
+    module, spec = Chaos().eval().to(getattr(torch, dtype)), {"x": InputSpec((4, 8), dtype)}
+    wanted = (
+        r"o single operator shows it.* The module magnifies the least difference: inputs that change in their last bit "
+        r"change its results by \d\.\de[+-]\d\d, so that nothing that rounds in another order gives its numbers; check"
+    )
+    with pytest.raises(CompileError, match=wanted) as refused:
+        export_module(module, spec, tmp_path / "m.windows.ep")
+    assert "a fault of" not in str(refused.value)
+    with networks_kept(build=False):
+        assert export_module(module, spec, tmp_path / "m.windows.ep", check=False).manifest.engines
 
 
 def test_it_can_be_switched_off(tmp_path: Path) -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import torch
+import dataclasses
+import warnings
 
-from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
+import pytest
+import torch
+from torch import nn
+
+from lightning_trt_windows import InputSpec
+from lightning_trt_windows.capture.failures import (
+    explain_unknown_classes,
+    first_lines,
+    line_in_model,
+    one_way,
+    quantised_for_cpus,
+)
+from lightning_trt_windows.capture.program import capture
 from lightning_trt_windows.errors import CaptureError
 
 
@@ -52,3 +65,40 @@ def test_a_way_on_where_values_decide() -> None:
     around = torch.nn.ModuleDict({"model": net})
     assert one_way(around).endswith("such as method='model.large' or method='model.small'")
     assert one_way(torch.nn.ReLU()).endswith("a submodule that does not decide")
+
+
+def test_lines_of_pythons_own_library_are_not_the_users() -> None:
+    """A failure below ``dataclasses.replace`` is named by the line that calls it."""
+    try:
+        dataclasses.replace(_Positive(1), number=-1)
+    except ValueError as error:
+        found = line_in_model(error)
+    assert "test_failures.py" in found
+    assert "raise ValueError" in found
+    try:
+        dataclasses.replace(_Positive(1), other=-1)  # type: ignore[call-arg]
+    except TypeError as error:
+        found = line_in_model(error)
+    assert "test_failures.py" in found
+    assert "dataclasses.replace" in found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Positive:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ValueError("it is negative")
+
+
+def test_layers_that_were_quantised_for_cpus() -> None:
+    """They are named, and what to do: PyTorch's own reason is about a field of its C++."""
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    assert quantised_for_cpus(module) == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+    wanted = r"0 is a torch\.ao\.nn\.quantized\.dynamic\.modules\.linear\.Linear, which computes in INT8 on CPUs only"
+    with pytest.raises(CaptureError, match=wanted):
+        capture(quantised, {"input": InputSpec((2, 4))})

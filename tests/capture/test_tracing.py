@@ -210,3 +210,18 @@ class TestWhatStays:
         with pytest.raises(DimensionError):
             capture(net, {"x": InputSpec((BATCH, DimRange(2, 5, 9), 6))})
         assert net.training and "forward" not in vars(net)
+
+
+def test_a_bound_that_is_a_fraction() -> None:
+    """Of which PyTorch makes an AssertionError: what is said is which sizes work, in whole numbers."""
+
+    class Parts(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return torch.vsplit(x, (1, 2))
+
+    with pytest.raises(DimensionError, match=r"Suggested fixes:\n  n = Dim\('n', min=3, max=10\)") as refused:
+        capture(Parts(), {"x": InputSpec((DimRange(1, 5, 10, "n"), 5, 5))})
+    assert [(s.symbol, s.min) for s in refused.value.suggestions] == [("n", 3)]
+    found = capture(Parts(), {"x": InputSpec((DimRange(3, 5, 10, "n"), 5, 5))})
+    for ours, theirs in zip(found.program.module()(x := torch.rand(7, 5, 5)), Parts()(x), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_trt_windows.backends import CompiledProgram, compiler, get_backend
 from lightning_trt_windows.backends import engine as engine_module
+from lightning_trt_windows.backends.profile_check import outside_of_profile
 from lightning_trt_windows.network import read_network
 from lightning_trt_windows.settings import ExportSettings
 from support.simulation import partitions_kept, run_with
@@ -71,6 +72,8 @@ class _Network:
         self.kinds = {step.kind for step in self.network.steps}
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[str]]:
+        if outside := outside_of_profile(self.keep, [tensor.shape for tensor in tensors]):
+            raise ValueError(f"the engine is given a tensor {outside[1]}")
         evaluation = self.network.evaluate(dict(zip(self.names[0], tensors)), self.names[1])
         return [evaluation.values[name] for name in self.names[1]], list(evaluation.warnings)
 

@@ -23,6 +23,7 @@ TESTED_IN = {
     "backends/decomposed.py": "backends/test_number_check.py",
     "backends/engine.py": "backends/test_compiler.py",
     "backends/layers.py": "backends/test_recurrent.py",
+    "backends/magnified.py": "backends/test_number_check.py",
     "backends/nodes.py": "backends/test_compiler.py",
     "backends/options.py": "backends/test_compiler.py",
     "backends/partition.py": "backends/test_compiler.py",

@@ -1,7 +1,8 @@
 """Programs in words that TensorRT's converters take, and take right.
 
-``OWN_DECOMPOSITIONS`` go beside upstream's when a program is decomposed, ``rewrite`` changes the lowered graph before
-it is split, and ``own_converters`` stand in for upstream's. ``_compat/converters.py`` has the fault that each is for.
+``with_resizes_as_views`` changes the captured program, ``OWN_DECOMPOSITIONS`` go beside upstream's when it is
+decomposed, ``rewrite`` changes the lowered graph before it is split, and ``own_converters`` stand in for upstream's.
+``_compat/converters.py`` has the fault that each is for.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from lightning_trt_windows.backends.rewrites.insertion import set_value
 from lightning_trt_windows.backends.rewrites.normalization import NORMALIZATION
 from lightning_trt_windows.backends.rewrites.pointwise import POINTWISE
 from lightning_trt_windows.backends.rewrites.reductions import REDUCTIONS
+from lightning_trt_windows.backends.rewrites.resizing import with_resizes_as_views
 from lightning_trt_windows.backends.rewrites.sequences import SEQUENCE_DECOMPOSITIONS
 from lightning_trt_windows.backends.rewrites.sizes import with_sizes_as_tensors
 from lightning_trt_windows.backends.rewrites.statistics import with_statistics
 from lightning_trt_windows.backends.rewrites.types import with_promoted_types
 from lightning_trt_windows.backends.rewrites.windows import WINDOWS
 
-__all__ = ["OWN_DECOMPOSITIONS", "of_types_without_engines", "own_converters", "rewrite"]
+__all__ = ["OWN_DECOMPOSITIONS", "of_types_without_engines", "own_converters", "rewrite", "with_resizes_as_views"]
 
 OWN_DECOMPOSITIONS = {
     **ASSIGNMENT,
