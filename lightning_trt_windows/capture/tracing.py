@@ -30,6 +30,7 @@ from lightning_trt_windows.capture.conditions import Condition, failing, input_s
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
 from lightning_trt_windows.capture.failures import explain_unknown_classes, first_lines, line_in_model, one_way
+from lightning_trt_windows.capture.numpy_values import numpy_values_unread
 from lightning_trt_windows.capture.smallest import shape_that_changes
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
@@ -422,6 +423,7 @@ def _export(
             recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),
             caches_off(target),
+            numpy_values_unread(),
             _distributions_not_validated(),
         ):
             try:
