@@ -147,6 +147,22 @@ class _Attempt:
     ) -> Traced:
         """A program traced at ``sizes``, with the classes of its outputs made known to ``torch.export``."""
         dims = Dimensions(self._device, sizes, lows)
+        try:
+            return self._made(dims, sizes, strict, lows or {}, deferred)
+        except DimensionError as error:
+            ends = {(s.symbol, end) for s in error.suggestions for end in (s.max, s.static)}
+            if not any((symbol, dims.ranges[symbol].max) in ends for symbol in dims.with_room):
+                raise
+            # what takes two and no third, or does something else with two than with one, which a trace can miss
+            without = Dimensions(self._device, sizes, lows, room=False)
+            traced = self._made(without, sizes, strict, lows or {}, deferred)
+            if not self.agrees(traced.program):
+                raise
+            return traced
+
+    def _made(
+        self, dims: Dimensions, sizes: Mapping[str, int], strict: bool, lows: Mapping[str, int], deferred: bool
+    ) -> Traced:
         trees = {name: map_leaves(tree, dims.example, name) for name, tree in self._inputs.items()}
         self._calling.notes.clear()
         if not sizes and not lows:
@@ -157,11 +173,12 @@ class _Attempt:
         spec = program.call_spec.out_spec
         if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
             raise CaptureError("its outputs have a class that cannot be saved")
+        _take_room(program, self._symbols(), {symbol: dims.ranges[symbol].max for symbol in dims.with_room})
         self._refuse_other_ways(program)
         if deferred:
             # what they say was compared, and at a size that PyTorch sets aside they fail
             remove_checks(program.graph_module)
-        self._refuse_other_shapes(program, lows or {})
+        self._refuse_other_shapes(program, lows)
         return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
 
     def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
@@ -347,6 +364,19 @@ def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequen
             program.range_constraints[key] = bounds
             if environment is not None:
                 environment.var_to_range[key] = bounds
+
+
+def _take_room(program: ExportedProgram, inputs: Sequence[tuple[str | None, ...]], highs: Mapping[str, int]) -> None:
+    """Let the ranges that ``program`` promises end at ``highs``, by symbol; what was traced keeps its room."""
+    for size, symbol in input_sizes(program, inputs) if highs else ():
+        if symbol not in highs:
+            continue
+        expression = size.node.expr
+        for key in (expression, *expression.free_symbols):
+            if key in program.range_constraints:
+                high = highs[symbol] if key == expression else highs[symbol] * key // expression
+                bounds = ValueRanges(program.range_constraints[key].lower, sympy.Integer(high))
+                program.range_constraints[key] = bounds
 
 
 def _largest(dim: DimRange) -> int:
