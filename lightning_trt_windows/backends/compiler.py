@@ -47,6 +47,7 @@ from lightning_trt_windows.backends.rewrites import (
     with_resizes_as_views,
 )
 from lightning_trt_windows.backends.samples import Samples
+from lightning_trt_windows.backends.two_sizes import room_given
 from lightning_trt_windows.backends.unbounded import takes_unbounded
 from lightning_trt_windows.backends.unsupported import (
     kept_in_torch,
@@ -133,7 +134,8 @@ def compile_program(
             if samples is not None:
                 samples.run(program)
                 check = NumberCheck(samples)
-            lowered, table = _lower(blocks, program, settings, precision, names, same)
+            with room_given(program):
+                lowered, table = _lower(blocks, program, settings, precision, names, same)
             if check is not None:
                 check.suspect = functools.partial(decomposed_otherwise, program, table)
             only_in_torch = apply_precision(lowered, precision) | kept_in_torch(lowered)

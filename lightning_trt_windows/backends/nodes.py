@@ -1,11 +1,11 @@
-"""How messages name a node of a graph: its operator, and the line of the user's code that it comes from."""
+"""What a node of a graph is, and how messages name it: its operator, and the line of the user's code it comes from."""
 
 from __future__ import annotations
 
 import torch
 from torch.fx import Node
 
-__all__ = ["model_line", "operator_name"]
+__all__ = ["is_check", "model_line", "operator_name"]
 
 
 def operator_name(node: Node) -> str:
@@ -26,3 +26,8 @@ def model_line(node: Node) -> str:
     code = lines[places[-1] + 1] if places[-1] + 1 < len(lines) else ""
     number = rest.partition("line ")[2].partition(",")[0]
     return f" ({file.rsplit('/', 1)[-1]}:{number}: {code})"
+
+
+def is_check(node: Node) -> bool:
+    """Whether ``node`` only asserts a condition on sizes."""
+    return node.op == "call_function" and "_assert_scalar" in str(node.target)

@@ -43,13 +43,16 @@ def promised_ranges(program: ExportedProgram) -> Ranges:
 
 @contextlib.contextmanager
 def ranges_in_force(graph: GraphModule, promised: Ranges) -> Iterator[None]:
-    """Let the symbols of ``graph`` start where they were promised to."""
+    """Let the symbols of ``graph`` start and end where they were promised to."""
     changed: list[tuple[Any, Any, Any]] = []
     try:
         for environment, symbol in _symbols(graph):
             wanted, traced = promised.get(symbol), environment.var_to_range.get(symbol)
-            if wanted is not None and traced is not None and wanted.lower < traced.lower:
-                environment.var_to_range[symbol] = ValueRanges(wanted.lower, traced.upper)
+            if wanted is None or traced is None:
+                continue
+            lower, upper = min(wanted.lower, traced.lower), min(wanted.upper, traced.upper)
+            if (lower, upper) != (traced.lower, traced.upper):
+                environment.var_to_range[symbol] = ValueRanges(lower, upper)
                 changed.append((environment, symbol, traced))
         yield
     finally:

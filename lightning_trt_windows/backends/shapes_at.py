@@ -12,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
+from lightning_trt_windows.backends.nodes import is_check
+
 __all__ = ["NoShapesError", "node_that_changes"]
 
 
@@ -38,6 +40,9 @@ class _Shapes(Interpreter):
         self._symbols = symbols
 
     def run_node(self, n: Node) -> Any:
+        if is_check(n):
+            # no shape comes of it, and it may only say that PyTorch set this size aside
+            return None
         try:
             result = super().run_node(n)
         except Exception as error:

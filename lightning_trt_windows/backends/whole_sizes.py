@@ -1,7 +1,8 @@
 """Sizes that were computed in floating numbers, in whole numbers: ``math.trunc(1.5 * n)`` is ``3 * n // 2``.
 
 An engine computes sizes as integers, and what passes its border must be recomputed on the other side. A quotient of
-integers takes the place of a rounded floating number only where both are the same for every size that may come.
+integers takes the place of a rounded floating number only where both are the same for every size that may come. What is
+made of several sizes is left to ``exact_sizes``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch.utils._sympy import functions
 from torch.utils._sympy.functions import FloorDiv
 
+from lightning_trt_windows.backends.exact_sizes import exactly
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["in_whole_numbers"]
@@ -73,16 +75,15 @@ def in_whole_numbers(size: torch.SymInt) -> Any:
 def _quotient(part: Any, size: torch.SymInt) -> Any:
     symbols = list(part.free_symbols)
     if len(symbols) != 1:
-        raise CompileError(_refusal(part, f"it is made of {len(symbols)} sizes"))
+        exact = exactly(part, lambda symbol: _bounds(symbol, size), _function)
+        if exact is None:
+            raise CompileError(_refusal(part, f"it is made of {len(symbols)} sizes, and not of whole numbers only"))
+        return exact
     symbol = symbols[0]
-    environment: Any = size.node.shape_env
-    bounds: Any = environment.var_to_range.get(symbol)
     try:
-        lowest, highest = int(bounds.lower), int(bounds.upper)
+        lowest, highest = _bounds(symbol, size)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CompileError(_refusal(part, f"{symbol} has no upper bound")) from error
-    # the tracer takes a size of 1 for special and sizes that vary for 2 and more
-    lowest = 1 if lowest == 2 else lowest
     if highest - lowest > _MOST_SIZES:
         raise CompileError(_refusal(part, f"{symbol} has more than {_MOST_SIZES} sizes"))
     try:
@@ -101,6 +102,14 @@ def _quotient(part: Any, size: torch.SymInt) -> Any:
         if same and min(values) >= 0 and abs(times) * highest + abs(more) < _LARGEST:
             return FloorDiv(times * symbol + more, sympy.Integer(over))
     raise CompileError(_refusal(part, f"no quotient of integers gives the same for all sizes {lowest} to {highest}"))
+
+
+def _bounds(symbol: Any, size: torch.SymInt) -> tuple[int, int]:
+    environment: Any = size.node.shape_env
+    bounds: Any = environment.var_to_range.get(symbol)
+    lowest, highest = int(bounds.lower), int(bounds.upper)
+    # the tracer takes a size of 1 for special and sizes that vary for 2 and more
+    return 1 if lowest == 2 else lowest, highest
 
 
 def _function(expression: Any, symbol: Any) -> Any:

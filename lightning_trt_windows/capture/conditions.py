@@ -24,12 +24,21 @@ from torch.fx import GraphModule
 from torch.utils._sympy.printers import PythonPrinter
 
 from lightning_trt_windows.artifact.shapes import DimRange
+from lightning_trt_windows.backends.nodes import is_check
 
-__all__ = ["Condition", "failing", "input_sizes", "without_checks"]
+__all__ = ["Condition", "failing", "input_sizes", "remove_checks", "without_checks"]
 
 _MOST_TRIED = 20_000
 """Combinations of sizes at which a condition is evaluated; of more, as many are drawn."""
-_FUNCTIONS: dict[str, Any] = {"__builtins__": {}, "math": math, "max": max, "min": min, "abs": abs, "int": int}
+_FUNCTIONS: dict[str, Any] = {
+    "__builtins__": {},
+    "math": math,
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "int": int,
+    "float": float,
+}
 _UNEVALUATED = (ArithmeticError, AttributeError, NameError, SyntaxError, TypeError, ValueError)
 
 
@@ -106,11 +115,16 @@ def without_checks(program: ExportedProgram) -> GraphModule:
     """``program`` to be called at sizes at which its conditions fail, as an engine could be."""
     module = program.module(check_guards=False)
     assert isinstance(module, GraphModule), "what module() makes"
+    remove_checks(module)
+    return module
+
+
+def remove_checks(module: GraphModule) -> None:
+    """Take the conditions that became checks out of ``module``, in place."""
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and "_assert_scalar" in str(node.target):
+        if is_check(node):
             module.graph.erase_node(node)
     module.recompile()
-    return module
 
 
 def _symbol_and_step(size: torch.SymInt) -> tuple[sympy.Symbol, int] | None:

@@ -9,6 +9,7 @@ import torch
 from torch.export import Dim
 
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
+from lightning_trt_windows.backends.two_sizes import ROOM, needs_room
 from lightning_trt_windows.capture.constraint_fixes import Suggestion
 from lightning_trt_windows.discovery.axes import symbol_of
 from lightning_trt_windows.errors import ConfigurationError
@@ -23,12 +24,21 @@ class Dimensions:
         device: Where they are.
         sizes: Size to trace at, by symbol, where it is not the usual one.
         lows: Smallest size that torch.export is told of, by symbol, where it is not the smallest one.
+        room: Tell torch.export of a third size where there are two, 1 and 2: ``with_room`` names these.
     """
 
     def __init__(
-        self, device: torch.device, sizes: Mapping[str, int] | None = None, lows: Mapping[str, int] | None = None
+        self,
+        device: torch.device,
+        sizes: Mapping[str, int] | None = None,
+        lows: Mapping[str, int] | None = None,
+        *,
+        room: bool = True,
     ) -> None:
         self._device = device
+        self._room = room
+        self.with_room: set[str] = set()
+        """Symbols of which torch.export was told a larger size than there is."""
         self._lows = dict(lows or {})
         self._sizes = dict(sizes or {})
         self.shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]  # torch's
@@ -68,7 +78,11 @@ class Dimensions:
         if name not in self._dims:
             step = dim.multiple_of
             low = self._lows.get(name, dim.min)
-            base = Dim(name if step == 1 else f"_{name}", min=low // step, max=dim.max // step)
+            high = dim.max // step
+            if self._room and needs_room(low // step, high):
+                high = ROOM
+                self.with_room.add(name)
+            base = Dim(name if step == 1 else f"_{name}", min=low // step, max=high)
             self._dims[name] = base if step == 1 else step * base
         return self._dims[name]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
@@ -28,7 +28,7 @@ from lightning_trt_windows._compat.torch import (
 from lightning_trt_windows.artifact.shapes import DimRange, InputSpec
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.capture.calling import Calling, Method, caches_off
-from lightning_trt_windows.capture.conditions import Condition, failing, input_sizes, without_checks
+from lightning_trt_windows.capture.conditions import Condition, failing, input_sizes, remove_checks, without_checks
 from lightning_trt_windows.capture.constraint_fixes import Suggestion, only_truisms, suggestions
 from lightning_trt_windows.capture.dimensions import Dimensions
 from lightning_trt_windows.capture.failures import (
@@ -38,6 +38,7 @@ from lightning_trt_windows.capture.failures import (
     one_way,
     quantised_for_cpus,
 )
+from lightning_trt_windows.capture.numpy_values import numpy_values_unread
 from lightning_trt_windows.capture.smallest import shape_that_changes
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.containers import leaves, map_leaves
@@ -96,23 +97,25 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
             return traced
         if not fixed:
             raise
-        ways = [(sizes, False) for sizes in attempt.other_sizes(s.symbol for s in error.suggestions)] + [({}, True)]
+        ways = [_Way(sizes) for sizes in attempt.other_sizes(s.symbol for s in error.suggestions)]
+        ways += [_Way(strict=True)]
+        ways += [_Way(sizes, deferred=True) for sizes in attempt.sizes_between(error.suggestions)]
     except CaptureError as error:
         first = error
         if _STEPS_OF_ONE in str(error):
-            ways = [(sizes, False) for sizes in attempt.other_sizes(attempt.ranges)]
+            ways = [_Way(sizes) for sizes in attempt.other_sizes(attempt.ranges)]
         elif type(error.__cause__).__name__ in _DEPENDS_ON_DATA:
-            ways = [({}, True)]
+            ways = [_Way(strict=True)]
         else:
             raise
-    for sizes, strict in ways:
-        if strict and not calling.is_plain:
+    for way in ways:
+        if way.strict and not calling.is_plain:
             continue
         try:
-            traced = attempt.made(sizes, strict=strict)
+            traced = attempt.made(way.sizes, strict=way.strict, deferred=way.deferred)
         except DimensionError as error:
-            first = first if isinstance(first, DimensionError) or strict else error
-            if not strict and (traced := attempt.beginning_later(error, sizes)) is not None:
+            first = first if isinstance(first, DimensionError) or way.strict else error
+            if not way.strict and (traced := attempt.beginning_later(error, way.sizes)) is not None:
                 return traced
             continue
         except CaptureError:
@@ -120,6 +123,18 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
         if attempt.agrees(traced.program):
             return traced
     raise first
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One more way to trace."""
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Size to trace at, by symbol, where it is not the usual one."""
+    strict: bool = False
+    """Follow Python's own code."""
+    deferred: bool = False
+    """Leave what is decided by sizes to the comparison with the module."""
 
 
 class _Attempt:
@@ -135,21 +150,43 @@ class _Attempt:
         """Range of each symbol."""
         return self._dims.ranges
 
-    def made(self, sizes: Mapping[str, int], *, strict: bool, lows: Mapping[str, int] | None = None) -> Traced:
+    def made(
+        self, sizes: Mapping[str, int], *, strict: bool, lows: Mapping[str, int] | None = None, deferred: bool = False
+    ) -> Traced:
         """A program traced at ``sizes``, with the classes of its outputs made known to ``torch.export``."""
         dims = Dimensions(self._device, sizes, lows)
+        try:
+            return self._made(dims, sizes, strict, lows or {}, deferred)
+        except DimensionError as error:
+            ends = {(s.symbol, end) for s in error.suggestions for end in (s.max, s.static)}
+            if not any((symbol, dims.ranges[symbol].max) in ends for symbol in dims.with_room):
+                raise
+            # what takes two and no third, or does something else with two than with one, which a trace can miss
+            without = Dimensions(self._device, sizes, lows, room=False)
+            traced = self._made(without, sizes, strict, lows or {}, deferred)
+            if not self.agrees(traced.program):
+                raise
+            return traced
+
+    def _made(
+        self, dims: Dimensions, sizes: Mapping[str, int], strict: bool, lows: Mapping[str, int], deferred: bool
+    ) -> Traced:
         trees = {name: map_leaves(tree, dims.example, name) for name, tree in self._inputs.items()}
         self._calling.notes.clear()
         if not sizes and not lows:
             self._dims = dims
         args, kwargs = self._calling.program_arguments(trees)
         with contextlib.nullcontext() if strict else self._calling.adapted(self._target):
-            program = self._with_known_outputs(args, kwargs, dims, strict)
+            program = self._with_known_outputs(args, kwargs, dims, strict, deferred)
         spec = program.call_spec.out_spec
         if strict and spec is not None and any(cls.__module__ == "torch.return_types" for cls in classes_in(spec)):
             raise CaptureError("its outputs have a class that cannot be saved")
+        _take_room(program, self._symbols(), {symbol: dims.ranges[symbol].max for symbol in dims.with_room})
         self._refuse_other_ways(program)
-        self._refuse_other_shapes(program, lows or {})
+        if deferred:
+            # what they say was compared, and at a size that PyTorch sets aside they fail
+            remove_checks(program.graph_module)
+        self._refuse_other_shapes(program, lows)
         return Traced(program, tuple(dict.fromkeys(self._calling.notes)))
 
     def other_sizes(self, symbols: Iterable[str]) -> list[dict[str, int]]:
@@ -164,6 +201,22 @@ class _Attempt:
             if sizes and sizes not in found:
                 found.append(sizes)
         return found
+
+    def sizes_between(self, suggestions: Iterable[Suggestion]) -> list[dict[str, int]]:
+        """Sizes that are not among the multiples that a trace works for, if the module itself takes them.
+
+        Where it pads what is not a multiple of its window, and nothing else, a trace that pads is right for all sizes.
+        """
+        sizes: dict[str, int] = {}
+        for suggestion in suggestions:
+            dim = self.ranges.get(suggestion.symbol)
+            if dim is None or suggestion.multiple_of == 1:
+                continue
+            choices = range(dim.max, max(dim.min, 2) - 1, -dim.multiple_of)
+            between = [n for n in choices if (n - suggestion.offset) % suggestion.multiple_of]
+            if between:
+                sizes[suggestion.symbol] = between[0]
+        return [sizes] if sizes and self._takes(sizes) else []
 
     def beginning_later(self, error: DimensionError, sizes: Mapping[str, int]) -> Traced | None:
         """A program that was traced without the smallest sizes and takes them all the same; ``None`` if there is none.
@@ -205,7 +258,8 @@ class _Attempt:
             others: Sizes by symbol to look at besides, with the largest ones of all other symbols.
         """
         ends = [{symbol: getattr(dim, end) for symbol, dim in self.ranges.items()} for end in ("opt", "min", "max")]
-        module = program.module()
+        # at sizes that a trace sets aside, a batch of 1 above all, an engine computes what this does
+        module = without_checks(program)
         return all(self._agrees_at(module, sizes) for sizes in (*ends, *({**ends[-1], **other} for other in others)))
 
     def _agrees_at(self, program: nn.Module, sizes: Mapping[str, int]) -> bool:
@@ -217,7 +271,7 @@ class _Attempt:
             return True  # a size that the module itself does not take
         try:
             found = _run(program, args, kwargs)
-        # guards of the program, or sizes that it cannot compute with
+        # sizes that it cannot compute with
         except Exception:
             return False
         pairs = zip(tree_leaves(wanted), tree_leaves(found))
@@ -294,10 +348,10 @@ class _Attempt:
                 )
 
     def _with_known_outputs(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool, deferred: bool
     ) -> ExportedProgram:
         try:
-            return _export(self._target, args, kwargs, dims, strict)
+            return _export(self._target, args, kwargs, dims, strict, deferred)
         except DimensionError:
             raise
         except CaptureError as error:
@@ -305,7 +359,7 @@ class _Attempt:
             if not register_containers(result):
                 explain_unknown_classes(result, error)
                 raise
-            return _export(self._target, args, kwargs, dims, strict)
+            return _export(self._target, args, kwargs, dims, strict, deferred)
 
 
 def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequence[tuple[str | None, ...]]) -> None:
@@ -318,6 +372,19 @@ def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequen
             program.range_constraints[key] = bounds
             if environment is not None:
                 environment.var_to_range[key] = bounds
+
+
+def _take_room(program: ExportedProgram, inputs: Sequence[tuple[str | None, ...]], highs: Mapping[str, int]) -> None:
+    """Let the ranges that ``program`` promises end at ``highs``, by symbol; what was traced keeps its room."""
+    for size, symbol in input_sizes(program, inputs) if highs else ():
+        if symbol not in highs:
+            continue
+        expression = size.node.expr
+        for key in (expression, *expression.free_symbols):
+            if key in program.range_constraints:
+                high = highs[symbol] if key == expression else highs[symbol] * key // expression
+                bounds = ValueRanges(program.range_constraints[key].lower, sympy.Integer(high))
+                program.range_constraints[key] = bounds
 
 
 def _largest(dim: DimRange) -> int:
@@ -381,9 +448,10 @@ def _distributions_not_validated() -> Iterator[None]:
 
 
 def _export(
-    target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool
+    target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Dimensions, strict: bool, deferred: bool
 ) -> ExportedProgram:
     options: dict[str, Any] = {"dynamic_shapes": dims.shapes, "strict": strict}
+    options |= GUARDS_DEFERRED if deferred else {}
     try:
         with (
             quiet(),
@@ -396,6 +464,7 @@ def _export(
             recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),
             caches_off(target),
+            numpy_values_unread(),
             _distributions_not_validated(),
         ):
             try:
@@ -403,7 +472,7 @@ def _export(
             except Exception as error:
                 if not only_truisms(str(error)):
                     raise
-                return torch.export.export(target, args, kwargs, **options, **GUARDS_DEFERRED)
+                return torch.export.export(target, args, kwargs, **options | GUARDS_DEFERRED)
     # tracing runs the user's forward, which can raise anything
     except Exception as error:
         message = f"torch.export could not trace {_owner(target)}{line_in_model(error)}: {first_lines(error)}"

@@ -38,21 +38,29 @@ def can_be_told(value: Any) -> bool:
     return value is not None and not isinstance(value, (bool, Enum))
 
 
-def unread(varying: Varying) -> Any:
-    """A stand-in for the value, which raises ``ReadError`` when it is read."""
-    return _Unread(varying)
+def unread(varying: Varying, of_class: type | None = None) -> Any:
+    """A stand-in for the value, which raises ``ReadError`` when it is read.
+
+    Args:
+        varying: The value.
+        of_class: What ``isinstance`` is told, where that is known: modules ask what is assigned to them.
+    """
+    return _Unread(varying, of_class)
 
 
 class _Unread:
     """Can be passed on, stored and compared by identity. All else is reading it."""
 
-    __slots__ = ("_varying",)
+    __slots__ = ("_of_class", "_varying")
 
-    def __init__(self, varying: Varying) -> None:
+    def __init__(self, varying: Varying, of_class: type | None = None) -> None:
         object.__setattr__(self, "_varying", varying)
+        object.__setattr__(self, "_of_class", of_class)
 
     def __getattribute__(self, name: str) -> Any:
         # also what isinstance asks for
+        if name == "__class__" and (told := object.__getattribute__(self, "_of_class")) is not None:
+            return told
         if name == "__class__" or not (name.startswith("__") and name.endswith("__")):
             _read(self)
         return object.__getattribute__(self, name)

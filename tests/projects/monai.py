@@ -16,7 +16,7 @@ from torch import nn
 
 from projects.model import model, options
 
-REQUIREMENTS = ("monai==1.6.1",)
+REQUIREMENTS = ("monai==1.6.1", "einops==0.8.2")
 
 
 class Net(L.LightningModule):

@@ -14,7 +14,7 @@ from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, ObjectDet
 
 from projects.model import model, options
 
-REQUIREMENTS = ("torchgeo==0.8.1",)
+REQUIREMENTS = ("torchgeo==0.8.1", "pycocotools==2.0.11")
 
 
 class Scenes(Dataset[dict[str, torch.Tensor]]):
