@@ -19,6 +19,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
+    batch_norm_without_questions,
     causal_masks_not_looked_for,
     no_buffer_hook_stays,
     partial_graph_not_printed,
@@ -449,6 +450,7 @@ def _export(
             quiet(),
             partial_graph_not_printed(),
             causal_masks_not_looked_for(),
+            batch_norm_without_questions(),
             quantizers_traced(),
             recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),
