@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 __all__ = [
+    "BATCH_NORM_ASKS_WHETHER_IT_IS_EMPTY",
     "BOUNDS_MUST_BE_WHOLE",
     "BUFFER_HOOK_STAYS",
     "CAUSAL_MASKS_ARE_LOOKED_FOR",
@@ -26,6 +27,7 @@ __all__ = [
     "NARROW_LOSES_ITS_START",
     "PARTIAL_GRAPH_IS_PRINTED",
     "STREAMS_ARE_MADE_IN_PYTHON",
+    "batch_norm_without_questions",
     "bounds_made_whole",
     "causal_masks_not_looked_for",
     "cpu_convolution_heuristics_off",
@@ -70,6 +72,17 @@ MULTIPLES_ARE_READ_AS_SYMBOLS = Workaround(
     link="https://github.com/pytorch/pytorch/blob/v2.14.0/torch/_export/serde/serialize.py",
     test="test_torch.py::test_multiples_are_still_read_as_symbols",
     delete="A program with a dimension 8*d that was saved and loaded can be decomposed.",
+)
+
+BATCH_NORM_ASKS_WHETHER_IT_IS_EMPTY = Workaround(
+    upstream="torch",
+    since="2.11",
+    until=None,
+    reason="Batch norm asks whether its input is empty, which nobody knows of a number of rows that data decides: no "
+    "trace goes on from there, as in graph networks that sum the atoms of each molecule.",
+    link="https://github.com/pytorch/pytorch/blob/v2.14.0/aten/src/ATen/native/Normalization.cpp",
+    test="test_torch.py::test_batch_norm_still_asks_whether_it_is_empty",
+    delete="torch.export captures nn.BatchNorm1d on x.new_zeros(int(index.max()) + 1, 3).",
 )
 
 PARTIAL_GRAPH_IS_PRINTED = Workaround(
@@ -239,6 +252,41 @@ def causal_masks_not_looked_for() -> Iterator[None]:
         yield
     finally:
         transformer._detect_is_causal_mask = real
+
+
+@contextlib.contextmanager
+def batch_norm_without_questions() -> Iterator[None]:
+    """Let batch norm with running statistics be arithmetic where data decides how many rows there are."""
+    import torch
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    functional: Any = torch.nn.functional
+    real = functional.batch_norm
+
+    def batch_norm(
+        input: Any,
+        running_mean: Any,
+        running_var: Any,
+        weight: Any = None,
+        bias: Any = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Any:
+        sizes = [size for size in input.shape if isinstance(size, torch.SymInt)]
+        by_data = any(free_unbacked_symbols(size) for size in sizes)
+        if training or running_mean is None or running_var is None or not by_data:
+            return real(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        scale = torch.rsqrt(running_var + eps) if weight is None else weight * torch.rsqrt(running_var + eps)
+        shift = -running_mean * scale if bias is None else bias - running_mean * scale
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        return (input * scale.reshape(shape) + shift.reshape(shape)).to(input.dtype)
+
+    functional.batch_norm = batch_norm
+    try:
+        yield
+    finally:
+        functional.batch_norm = real
 
 
 @contextlib.contextmanager

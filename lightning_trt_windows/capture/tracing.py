@@ -19,6 +19,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from lightning_trt_windows._compat.modelopt import quantizers_traced
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
+    batch_norm_without_questions,
     bounds_made_whole,
     causal_masks_not_looked_for,
     narrow_starts_read,
@@ -460,6 +461,7 @@ def _export(
             # what follows Python's code would follow it into this, too
             contextlib.nullcontext() if strict else narrow_starts_read(),
             causal_masks_not_looked_for(),
+            batch_norm_without_questions(),
             quantizers_traced(),
             recurrent_nets_kept_whole(),
             no_buffer_hook_stays(),

@@ -98,6 +98,37 @@ def test_transformers_still_look_for_causal_masks() -> None:
         traced()
 
 
+def test_batch_norm_still_asks_whether_it_is_empty() -> None:
+    """Sums of rows by an index can be normalised with the workaround only, and are the same."""
+
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            rows = (index.max() + 1).item()
+            torch._check(rows >= 0)
+            result: Tensor = self.norm(x.new_zeros(rows, 3).index_add(0, index, x))
+            return result
+
+    torch.manual_seed(0)
+    module = Sums()
+    module(torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 3]))
+    module.eval()
+    x, index = torch.randn(5, 3), torch.tensor([0, 0, 1, 2, 2])
+
+    def traced() -> Any:
+        return torch.export.export(module, (x, index), strict=False).module()
+
+    with compat.batch_norm_without_questions():
+        program = traced()
+    for given in (index, torch.tensor([0, 1, 2, 3, 4])):
+        torch.testing.assert_close(program(x, given), module(x, given))
+    with pytest.raises(Exception, match="data-dependent"):
+        traced()
+
+
 def test_a_failed_export_leaves_a_hook_below_the_bound() -> None:
     """The module can be given a buffer afterwards where the block took the hook away."""
 
