@@ -74,8 +74,9 @@ def write_page(path: Path, records: Iterable[dict[str, Any]], tasks: Mapping[tup
     totals: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for record in records:
         totals[record["suite"], record["dtype"], record["mode"]].update(s["outcome"] for s in record["samples"])
-    for (suite, dtype, mode), counts in totals.items():
-        if counts:
+    order = list(tasks)  # a run with several workers finds results in any order
+    for suite, dtype, mode in sorted(totals, key=lambda key: order.index(key) if key in tasks else len(order)):
+        if counts := totals[suite, dtype, mode]:
             cells = " | ".join(str(counts[c]) for c in _COLUMNS)
             lines.append(f"| {_SUITES[suite]} | {dtype} | {_SIZES[mode]} | {sum(counts.values())} | {cells} |")
     for suite, title in _SUITES.items():

@@ -71,7 +71,7 @@ def compared(
     module.eval()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*NVIDIA does not support it")
-        loaded = load(export_module(module, inputs, folder / "m.windows.ep", **options), "cuda:0")
+        loaded = load(export_module(module, inputs, folder / "m.windows.ep", **options).path, "cuda:0")
     errors = []
     for arguments in calls:
         with torch.no_grad():

@@ -113,7 +113,9 @@ def kill_builder(directory: Path, chance: random.Random, kills: int) -> None:
     while done < kills:
         epochs += kills - done
         process = train(directory, epochs, resume=True)
-        out = threading.Thread(target=process.communicate)  # or its messages would fill the pipe
+        said: list[bytes] = []
+        # or its messages would fill the pipe
+        out = threading.Thread(target=lambda process=process, said=said: said.append(process.communicate()[1]))
         out.start()
         while done < kills and process.poll() is None:
             children = builders(process.pid)
@@ -126,7 +128,7 @@ def kill_builder(directory: Path, chance: random.Random, kills: int) -> None:
                     done += 1
             assert_nothing_half(directory)
         out.join(600)
-        assert process.returncode in (0, FAILURES), process.returncode
+        assert process.returncode in (0, FAILURES), f"{process.returncode}: {said[0].decode()[-3000:]}"
         assert_nothing_half(directory)
     complete(directory, epochs + 1)
 
