@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
-from lightning_trt_windows.errors import ConfigurationError
+from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +148,7 @@ def bench(
     if reference is not None:
         sides["eager"] = _eager(loaded, reference)
     if onnx is not None:
-        sides["onnxruntime"] = _onnxruntime(Path(onnx))
+        sides["onnxruntime"] = _onnxruntime(Path(onnx), loaded.device)
     points: list[Point] = []
     for batch in sizes:
         points += _measured(loaded, clock, sides, batch, max(calls, 1))
@@ -312,16 +312,39 @@ def _eager(loaded: LoadedModule, reference: Callable[..., Any]) -> Callable[[Seq
     return call
 
 
-def _onnxruntime(path: Path) -> Callable[[Sequence[torch.Tensor]], Any]:
+def _onnxruntime(path: Path, device: torch.device) -> Callable[[Sequence[torch.Tensor]], Any]:
     from lightning_trt_windows.onnx.session import open_session
 
     session = open_session(path)
+    _take_error_left_behind(path, device)
     names = [given.name for given in session.get_inputs()]
 
     def call(tensors: Sequence[torch.Tensor]) -> Any:
         return session.run(None, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
 
     return call
+
+
+def _take_error_left_behind(path: Path, device: torch.device) -> None:
+    """Let CUDA report to us, and not in a measurement, what failed while a session was opened and was not asked for.
+
+    The provider asks for every GPU of the machine, those that ``CUDA_VISIBLE_DEVICES`` hides as well, and whoever uses
+    CUDA next gets "invalid device ordinal": seen with version 0.4.0 on a machine with four GPUs, one of them visible.
+
+    Raises:
+        EnvironmentMismatchError: CUDA cannot be used any more.
+    """
+    import torch
+
+    for attempt in range(2):
+        try:
+            torch.zeros(1, device=device).add_(1).item()
+        except RuntimeError as error:
+            if attempt:
+                raise EnvironmentMismatchError(
+                    f"after ONNX Runtime has opened {path.name}, CUDA says on {device}: {str(error).splitlines()[0]}. "
+                    "Measure it where no GPU is hidden by CUDA_VISIBLE_DEVICES, or without --onnx"
+                ) from error
 
 
 def _supported(manifest: Manifest, clock: _Clock) -> bool | None:

@@ -12,8 +12,15 @@ from support.stand_in import StandIn, export_for_test
 from torch import nn
 
 from lightning_trt_windows import DimRange, InputSpec, bench
-from lightning_trt_windows.errors import ConfigurationError
-from lightning_trt_windows.verification.bench import _batches, _percentile, _supported, batch_symbol, write_bench
+from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.verification.bench import (
+    _batches,
+    _percentile,
+    _supported,
+    _take_error_left_behind,
+    batch_symbol,
+    write_bench,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +111,22 @@ def test_a_gpu_is_needed(linear: tuple[nn.Module, StandIn], tmp_path: Path) -> N
     from lightning_trt_windows.cli import main
 
     assert main(["bench", str(linear[1].artifact.path)]) == 3
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_an_error_that_another_library_left_is_not_ours(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA reports it once, to whoever asks next; what is reported again is there to stay."""
+    zeros, left = torch.zeros, [failures]
+
+    def asked(*args: object, **options: object) -> torch.Tensor:
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("CUDA error: invalid device ordinal\nmore")
+        return zeros(1)
+
+    monkeypatch.setattr(torch, "zeros", asked)
+    if failures < 2:
+        _take_error_left_behind(Path("m.windows.onnx"), torch.device("cpu"))
+    else:
+        with pytest.raises(EnvironmentMismatchError, match="CUDA says on cpu: CUDA error: invalid device ordinal"):
+            _take_error_left_behind(Path("m.windows.onnx"), torch.device("cpu"))
