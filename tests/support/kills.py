@@ -23,20 +23,19 @@ from lightning_trt_windows.artifact.files import sha256_of
 TESTS = Path(__file__).resolve().parents[1]
 
 TRAIN = """
-import sys, warnings
+import os, sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, {tests!r})
 from lightning.pytorch.callbacks import ModelCheckpoint
 from support.lightning_models import Data, Regression, trainer
 from lightning_trt_windows import WindowsExport
 from lightning_trt_windows.builds.executors.process import BuildProcess
-print("begins", flush=True)
+print("begins", os.getpid(), flush=True)
 names = {{"filename": "{{epoch}}", "enable_version_counter": False}}
 saver = ModelCheckpoint({directory!r}, save_top_k=-1, save_last=True, **names)
 # of normal priority: a busy machine would starve the builds
 export = WindowsExport(when="checkpoint", executor=BuildProcess(niceness=0), preflight=False)
 last = {directory!r} + "/last.ckpt"
-import os
 run = trainer({directory!r}, saver, export, max_epochs={epochs})
 run.fit(Regression(), datamodule=Data(), ckpt_path=last if os.path.exists(last) and {resume} else None)
 sys.exit({failures} if export.failures else 0)
@@ -50,7 +49,9 @@ def train(directory: Path, epochs: int, *, resume: bool = False) -> subprocess.P
     code = TRAIN.format(tests=str(TESTS), directory=str(directory), epochs=epochs, resume=resume, failures=FAILURES)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()
+    begins = process.stdout.readline().split()
+    # an interpreter behind a program that starts it would be taken for a builder, and killed as one
+    assert begins[1:] == [str(process.pid).encode()], f"{sys.executable} is {process.pid} and trains as {begins}"
     return process
 
 
