@@ -54,7 +54,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, StandIn]
     """An artifact of this very version of the package, with goldens."""
     torch.manual_seed(0)
     module = Mixed().eval()
-    path = tmp_path_factory.mktemp("run") / "mixed.windows.ep"
+    # the name is in the bundle that both systems make: the same whatever tests ran before
+    path = tmp_path_factory.mktemp("of_this_version", numbered=False) / "mixed.windows.ep"
     return module, export_for_test(module, {"x": InputSpec((BATCH, 8))}, path, golden=True)
 
 
