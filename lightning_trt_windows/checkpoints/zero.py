@@ -20,7 +20,7 @@ import torch
 from lightning_trt_windows.errors import CheckpointError, EnvironmentMismatchError
 from lightning_trt_windows.progress.upstream_output import quiet, stderr_kept
 
-__all__ = ["LAST", "parts_of", "write_one_file"]
+__all__ = ["LAST", "is_narrow", "parts_of", "write_one_file"]
 
 LAST = "latest"
 """File that is written when all parts are there. It has the name of their folder."""
@@ -109,9 +109,9 @@ def _weights(path: Path, folder: Path, content: Mapping[str, Any], *, is_spread:
     """Names and values of a ``state_dict``. What was computed in 16 bits is float32, as the module is without it."""
     module: Mapping[str, Any] = content["module"]
     buffers = frozenset(content.get("buffer_names") or ())
-    is_narrow = _is_narrow(content.get("ds_config"))
+    narrowed = is_narrow(content.get("ds_config"))
     # without ZeRO nothing but the module itself is asked for
-    in_parts = is_spread or (is_narrow and content.get("param_shapes") is not None)
+    in_parts = is_spread or (narrowed and content.get("param_shapes") is not None)
     of_optimizer = _of_optimizer(path, folder) if in_parts else {}
     whole: dict[Any, torch.Tensor] = {}  # tied weights stay one
     for name, value in module.items():
@@ -125,7 +125,7 @@ def _weights(path: Path, folder: Path, content: Mapping[str, Any], *, is_spread:
         if isinstance(value, torch.Tensor):
             place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
             if place not in whole or not value.numel():
-                whole[place] = _alone(value.float() if is_narrow and value.dtype in _NARROW else value)
+                whole[place] = _alone(value.float() if narrowed and value.dtype in _NARROW else value)
             value = whole[place]
         yield name.removeprefix(_PREFIX), value
 
@@ -142,8 +142,8 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.new_empty(0).set_(memory[begin : begin + size], 0, tensor.shape, tensor.stride())
 
 
-def _is_narrow(config: Any) -> bool:
-    """Whether DeepSpeed has made 16 bits of the module that it was given."""
+def is_narrow(config: Any) -> bool:
+    """Whether DeepSpeed makes 16 bits of the module that it is given with this configuration."""
     found = [config.get(key) for key in ("fp16", "bf16", "bfloat16")] if isinstance(config, Mapping) else []
     return any(isinstance(part, Mapping) and part.get("enabled") for part in found)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trt_windows._compat.torch import no_process_groups
+from lightning_trt_windows.checkpoints.zero import is_narrow
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.modules.state import WRAPPED, random_state_kept
 
@@ -51,9 +52,7 @@ def is_narrowed(trainer: Any) -> bool:
     """Whether DeepSpeed makes 16 bits of the module and its batches, while checkpoints have its float32 weights."""
     if _DEEPSPEED not in {cls.__name__ for cls in type(trainer.strategy).__mro__}:
         return False
-    config = getattr(trainer.strategy, "config", None)
-    parts = [config.get(key) for key in ("fp16", "bf16", "bfloat16")] if isinstance(config, dict) else []
-    asked = any(isinstance(part, dict) and part.get("enabled") for part in parts)
+    asked = is_narrow(getattr(trainer.strategy, "config", None))
     return asked or str(trainer.precision_plugin.precision).startswith(("16", "bf16"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.evaluating import compile_module, differences, networks_kept, networks_to_call
+from support.repeats import Repeats
 from support.stand_in import StandIn
 from torch import Tensor, nn
 
@@ -26,18 +27,6 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x).relu())
-
-
-class Repeats(nn.Module):
-    """Each row as often as it says, and something after that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before, self.after = nn.Linear(4, 4), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor, times: Tensor) -> Tensor:
-        y = self.before(x).relu()
-        return self.after(torch.repeat_interleave(y, times, dim=0).tanh())
 
 
 STEPS = {"x": InputSpec((DimRange(1, 2, 8), DimRange(4, 16, 64, name="length", multiple_of=4), 4))}

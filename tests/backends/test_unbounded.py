@@ -8,22 +8,10 @@ from typing import Any
 import pytest
 import torch
 from support.evaluating import networks_kept, networks_to_call
+from support.repeats import Repeats
 from support.stand_in import StandIn
-from torch import Tensor, nn
 
 from lightning_trt_windows import DimRange, InputSpec, export_module
-
-
-class Repeats(nn.Module):
-    """Each row as often as it says, and something after that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before, self.after = nn.Linear(4, 4), nn.Linear(4, 3)
-
-    def forward(self, x: Tensor, times: Tensor) -> Tensor:
-        y = self.before(x).relu()
-        return self.after(torch.repeat_interleave(y, times, dim=0).tanh())
 
 
 def profile(interpreter: Any) -> dict[str, tuple[int, ...]]:
