@@ -127,7 +127,8 @@ def _repeats_in_filled_memory(program: ExportedProgram, sample: Sample) -> bool:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        return _same(_run(program, sample.inputs), sample.wanted)
+        # deterministic kernels may add in another order, which is no reason to check nothing
+        return _same(_run(program, sample.inputs), sample.wanted, _ROUNDING)
     # operators that do not take NaN
     except Exception:
         return False
