@@ -90,6 +90,7 @@ class TestMLflow:
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An artifact with both files, metadata and aliases is in the run's file, to be synchronized later."""
+    import wandb
     from lightning.pytorch.loggers import WandbLogger
     from wandb.proto import wandb_internal_pb2
 
@@ -98,6 +99,9 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = WandbLogger(save_dir=tmp_path, mode="offline", log_model="all", id="run7")
     export = fit(tmp_path, logger)
     logger.experiment.finish()
+    # `finish` only tells wandb's service to close the run's file, whose last 32 KiB are in its memory until then
+    # (`ServiceConnection.inform_finish` waits for no answer); `teardown` waits until that service has ended.
+    wandb.teardown()
     (path,) = tmp_path.glob("wandb/offline-run-*/run-run7.wandb")
     artifacts = []
     for data in _records(path.read_bytes()):
