@@ -107,6 +107,9 @@ class Builds:
 
     def collect(self) -> list[Outcome]:
         """What has finished since the last time."""
+        look_after = getattr(self.executor, "look_after", None)
+        if look_after is not None:  # those of ours, whose threads may have ended
+            look_after()
         outcomes = []
         for future in [f for f in self._running if f.done()]:
             pending = self._running.pop(future)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import signal
 import tempfile
 import traceback
 import types
@@ -47,8 +48,16 @@ STANDS_IN = {
 """Functions that are called in place of somebody else's, and do that one's work. Without them there is none."""
 
 
+LONGEST = 180
+"""Seconds after which a training is said to wait forever; the longest takes 10."""
+
+
 class CoffeeError(Exception):
     """What ends a training that was to fail."""
+
+
+class WaitsForeverError(BaseException):
+    """A training that does not end. Not an ``Exception``, which would be taken for one of ours and kept from it."""
 
 
 class Tiny(Regression):
@@ -213,15 +222,23 @@ def outcome(
     L.seed_everything(1, verbose=False)
     executor = {"executor": scenario.executor()} if scenario.executor else {}
     module, export = Tiny(), WindowsExport(**scenario.settings, **executor)
+    signal.signal(signal.SIGALRM, waits_forever)
+    signal.alarm(LONGEST)
     try:
         around(lambda: scenario.train(folder, module, export))
     except BaseException as error:
         places = [f"{Path(f.filename).stem}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
         return f"{type(error).__name__}: {error}, by way of {' '.join(places[-12:])}"
     finally:
+        signal.alarm(0)
         shutil.rmtree(folder)
     weights = {key: value.sum().item() for key, value in module.state_dict().items()}
     return f"{weights}, {hash(torch.get_rng_state().numpy().tobytes())}"
+
+
+def waits_forever(number: int, frame: Any) -> None:
+    """End a training."""
+    raise WaitsForeverError
 
 
 class TestGuard:

@@ -80,20 +80,34 @@ class Builder:
                 env=dict(surroundings.environment),
             )
         assert self.process.stdout is not None
-        threading.Thread(
+        self._listener = threading.Thread(
             target=self._listen, args=(self.process.stdout,), name="lightning-trt-windows-builder", daemon=True
-        ).start()
+        )
+        self._listener.start()
 
     def call(self, call: bytes, log: Path) -> None:
-        """Give it a pickled function with its arguments; what comes of it is in ``messages``."""
+        """Give it a pickled function with its arguments; what comes of it is in ``messages``.
+
+        Raises:
+            OSError: It cannot be reached, as a rule because it has ended, which ``messages`` says too.
+        """
         self.calls += 1
         assert self.process.stdin is not None
         directory = ""
         with contextlib.suppress(OSError):  # deleted meanwhile; paths are absolute as a rule
             directory = str(Path.cwd())
         request = pickle.dumps((directory, str(log.absolute()), call))
-        with contextlib.suppress(OSError):  # it has ended; ``messages`` says so
-            send(self.process.stdin, CALL, request)
+        send(self.process.stdin, CALL, request)
+
+    def has_ended(self, seconds: float) -> bool:
+        """Whether it has ended, or does within ``seconds``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
+
+    def is_listened_to(self) -> bool:
+        """Whether anybody reads what it says. When it has ended, ``None`` is in ``messages`` before this is false."""
+        return self._listener.is_alive()
 
     def may_go_on(self) -> bool:
         """Whether it lives, and holds no more than it should between two builds."""

@@ -5,6 +5,7 @@ Both are ``concurrent.futures`` executors, so that there is one way to hand a bu
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import queue
@@ -14,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = ["BuildProcess", "Inline"]
 
 _LOOKS = 0.2
 """Seconds between two looks at a build's memory."""
+_TIME_TO_END = 5.0
+"""Seconds that a process may take from closing its streams to its end."""
 
 
 class Inline(Executor):
@@ -58,6 +61,8 @@ class _Build(Future[Artifact]):
         super().__init__()
         self.doing = ""
         """What its process is doing."""
+        self.thread: threading.Thread | None = None
+        """The thread of this process that sees to it; ``None`` until its turn comes."""
         self.killed = False
         self._builder: Builder | None = None
         self._lock = threading.Lock()
@@ -138,6 +143,7 @@ class BuildProcess(Executor):
         """
         (job,) = args
         build = _Build()
+        self.look_after()
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -150,6 +156,31 @@ class BuildProcess(Executor):
                 self._idle += 1
                 thread.start()
         return build
+
+    def look_after(self) -> None:
+        """Fail the builds whose thread has ended before them, whatever ended it: who waits for them would wait forever.
+
+        Threads end so when memory runs out in them. Their tracebacks are on the standard error output.
+        """
+        with self._lock:
+            alive = [thread for thread in self._threads if thread.is_alive()]
+            if len(alive) == len(self._threads):
+                return
+            self._threads = alive
+            # without any thread nobody takes what is queued
+            lost = [b for b in self._builds if not b.done() and (b.thread not in alive if b.thread else not alive)]
+            self._builds = [b for b in self._builds if b not in lost and not b.done()]
+            self._idle = len(alive) - len(self._builds)
+        for build in lost:
+            with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+                build.set_exception(
+                    CompileError(
+                        "the thread that saw to this build has ended before it; what it was ended by is on the "
+                        "standard error output of this process"
+                    )
+                )
+            if build.thread is not None:  # its turn had come
+                self._room.leave(build)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the queue and the processes when all is built. With ``cancel_futures`` also kill what runs."""
@@ -180,6 +211,7 @@ class BuildProcess(Executor):
                 continue
             if item is None:
                 return
+            item[0].thread = threading.current_thread()
             self._build(*item)
             del item  # a program may be large
             with self._lock:
@@ -189,6 +221,8 @@ class BuildProcess(Executor):
                 self._pool.end_idle(with_gpus_only=True)
 
     def _build(self, build: _Build, function: Callable[..., Any], job: Job) -> None:
+        if build.done():  # cancelled, or given up with a thread that was there before this one
+            return
         try:
             self._room.enter(build, job, build.cancelled)
             if not build.set_running_or_notify_cancel():
@@ -240,11 +274,13 @@ class BuildProcess(Executor):
                 build.work_in(builder)
                 begun, answer, how = self._watched(build, builder, call, folder / LOG)
             finally:
-                build.work_in(None)
-                if answer is None:
-                    builder.close()
-                else:
-                    self._pool.give_back(builder)
+                try:
+                    build.work_in(None)
+                finally:
+                    if answer is None:
+                        builder.close()
+                    else:
+                        self._pool.give_back(builder)
             if answer is not None:
                 return pickle.loads(answer), ""
             if begun or not was_warm or build.killed:
@@ -260,8 +296,13 @@ class BuildProcess(Executor):
         limit = MemoryLimit(self.memory, held=memory_taken(builder.process.pid))
         last = time.monotonic() + (math.inf if self.deadline is None else self.deadline)
         begun = False
-        builder.call(call, log)
+        try:
+            builder.call(call, log)
+        except OSError as error:
+            if not builder.has_ended(_TIME_TO_END):  # otherwise its messages say that it has, and nothing else
+                return begun, None, f"could not be told what to build and was killed: {error}"
         while True:
+            listened_to = builder.is_listened_to()
             try:
                 message = builder.messages.get(timeout=max(0.001, min(_LOOKS, last - time.monotonic())))
             except queue.Empty:
@@ -273,10 +314,12 @@ class BuildProcess(Executor):
                     )
                 if too_much := limit.exceeded(builder.process.pid):
                     return True, None, too_much
+                if not listened_to:
+                    return True, None, "was killed: the thread that reads its answers has ended before it"
                 continue
             if message is None:  # it closes its end when it ends
-                builder.process.wait()
-                return begun, None, ""
+                ended = builder.has_ended(_TIME_TO_END)
+                return begun, None, "" if ended else "closed its end of the connection, and was killed"
             kind, content = message
             begun = begun or kind == BEGUN
             if kind == STAGE:

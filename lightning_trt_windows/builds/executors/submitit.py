@@ -10,7 +10,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,24 @@ class SubmititExecutor(Executor):
             builds = list(self._builds)
         for build in builds if cancel_futures else ():
             build.cancel()
-        if wait:
-            for build in builds:
-                # the future has it
-                with contextlib.suppress(Exception, CancelledError):
-                    build.result()
+        while wait and (left := [build for build in builds if not build.done()]):
+            wait_for(left, timeout=self.interval)
+            self.look_after()
+
+    def look_after(self) -> None:
+        """Fail the builds that nobody asks submitit for any more: who waits for them would wait forever."""
+        with self._lock:
+            if self._thread is None or self._thread.is_alive():
+                return
+            lost, self._builds, self._thread = self._builds, [], None
+        for build in lost:
+            with contextlib.suppress(InvalidStateError):  # it has been cancelled
+                build.set_exception(
+                    CompileError(
+                        "the thread that asks submitit for this build has ended before it; what it was ended by is on "
+                        "the standard error output of this process"
+                    )
+                )
 
     def _look(self) -> None:
         while True:

@@ -93,10 +93,11 @@ def main(niceness: int) -> None:
 
 
 def _listen(requests: IO[bytes], calls: queue.SimpleQueue[bytes]) -> None:
-    while (message := receive(requests)) is not None:
-        calls.put(message[1])
-    # this end of the pipe closes when the parent ends, however it ends
-    os._exit(1)
+    try:
+        while (message := receive(requests)) is not None:
+            calls.put(message[1])
+    finally:  # this end of the pipe closes when the parent ends, however it ends; and unheard there is nothing to do
+        os._exit(1)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 from support import building
+from support.faults import faulty
 from support.lightning_models import Data, Regression, trainer
 from support.unchanged import assert_unchanged
 
@@ -112,3 +113,13 @@ class TestSubmitit:
         with pytest.raises((CompileError, CancelledError)):
             future.result(60)
         executor.shutdown(cancel_futures=True)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_thread_that_ends(self, tmp_path: Path) -> None:
+        """Who waits is told."""
+        executor = next(submitit(tmp_path))
+        with faulty(SubmititExecutor._look, MemoryError):
+            future = executor.submit(int, "3")
+            executor.shutdown()
+        with pytest.raises(CompileError, match="the thread that asks submitit"):
+            future.result(0)

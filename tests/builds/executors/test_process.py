@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from support import building
+from support.faults import faulty
 from support.jobs import job
 from support.lightning_models import Regression
 from support.paths import TESTS
@@ -24,6 +25,7 @@ from lightning_trt_windows.artifact.artifact import check_artifact
 from lightning_trt_windows.builds.executors import builder, failed_build, room
 from lightning_trt_windows.builds.executors.process import BuildProcess
 from lightning_trt_windows.builds.executors.registry import named_executor
+from lightning_trt_windows.builds.queue import Builds
 from lightning_trt_windows.errors import CheckpointError, CompileError
 from lightning_trt_windows.export.job import Job
 from lightning_trt_windows.export.pipeline import build
@@ -167,6 +169,37 @@ def test_shut_down(asked: Job) -> None:
     wait_for(lambda: not psutil.pid_exists(pid))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("function", [BuildProcess._run, BuildProcess._build, room.Room.leave, builder.receive])
+def test_a_thread_that_ends(asked: Job, function: Any) -> None:
+    """Who waits for the build is told, at the latest when asking again, and the next one is built."""
+    executor = BuildProcess(niceness=0, workers=1)
+    builds = Builds(executor, most=2, replace_queued=False)
+    checkpoint, outcomes = asked.paths.ep.with_name("a.ckpt"), []
+    with faulty(function, MemoryError):
+        builds.add(checkpoint, asked)
+        builds.add(checkpoint.with_name("b.ckpt"), asked)
+        builds.finish(outcomes.append)
+    results = [outcome.result for outcome in outcomes]
+    assert len(results) == 2
+    if function is room.Room.leave:  # when it has been built
+        check_artifact(results.pop(0))
+        assert isinstance(results[0], CompileError)
+    else:
+        assert all(isinstance(r, CompileError) and "the thread that" in str(r) for r in results), results
+    check_artifact(executor.submit(build, asked).result(120))
+    executor.shutdown()
+
+
+def test_a_process_that_cannot_be_told(executor: BuildProcess, asked: Job) -> None:
+    """It lives, and nobody waits for what it was not told."""
+    with faulty(builder.send, OSError):
+        future = executor.submit(build, asked)
+        with pytest.raises(CompileError, match="could not be told what to build and was killed: send was made to fail"):
+            future.result(120)
+    check_artifact(executor.submit(build, asked).result(120))
+
+
 def test_own_error_on_a_full_disk(executor: BuildProcess, asked: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be kept of a failed build does not take the place of its error."""
 
@@ -239,6 +272,7 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from support import building
+from support.faults import faulty
 from support.jobs import job
 from support.lightning_models import Regression
 from lightning_trt_windows.builds.executors.process import BuildProcess
