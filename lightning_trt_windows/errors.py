@@ -20,6 +20,7 @@ Each message says what was wanted, what was found, where, and what to do about i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "UnsupportedFormatError",
     "VerificationError",
     "did_you_mean",
+    "is_out_of_memory",
 ]
 
 
@@ -136,3 +138,11 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, prefix
     if close := get_close_matches(name, list(known), 1):
         return f"; did you mean {prefix + close[0]!r}?"
     return f"; {otherwise}" if otherwise else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was memory that ran out, on the host or on a GPU, which PyTorch says as a ``RuntimeError``."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
+_NO_MEMORY = re.compile(r"not enough memory|out of memory|can.t allocate memory", re.IGNORECASE)

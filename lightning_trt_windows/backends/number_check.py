@@ -24,7 +24,7 @@ from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.partition import engine_calls
 from lightning_trt_windows.backends.profile_check import check_profile
 from lightning_trt_windows.backends.samples import GraphRun, Sample, Samples
-from lightning_trt_windows.errors import CompileError
+from lightning_trt_windows.errors import CompileError, is_out_of_memory
 from lightning_trt_windows.modules.numbers import TOLERANCES, compare, relative_norm
 from lightning_trt_windows.network import (
     BudgetExceededError,
@@ -88,6 +88,8 @@ class NumberCheck:
         self.boundaries = {str(call.target): [] for call, _ in engine_calls(parted)}
         self.engine_errors = {}
         kept = 0
+        ran: list[Sample] = []
+        failed: list[tuple[Sample, Exception]] = []
         for sample in list(self.samples.used):
             found: dict[str, Boundary] = {}
             run = _PartedRun(parted, sample, found)
@@ -96,9 +98,10 @@ class NumberCheck:
                 with torch.no_grad():
                     inputs = [tensor.to(device) for tensor in sample.inputs]
                     results = run.run(*_arguments(parted, inputs), enable_io_processing=False)
-            except Exception as error:  # an operator that CPUs lack in this type
-                self._leave_out(sample, f"the lowered graph does not run on the CPU: {type(error).__name__}: {error}")
+            except Exception as error:
+                failed.append((sample, error))
                 continue
+            ran.append(sample)
             values = list(results) if isinstance(results, (tuple, list)) else [results]
             self._compare_lowered(parted, sample, values)
             kept += sum(_bytes([*boundary.inputs, *boundary.outputs]) for boundary in found.values())
@@ -107,6 +110,24 @@ class NumberCheck:
                 continue
             for name, boundary in found.items():
                 self.boundaries[name].append(boundary)
+        for sample, error in failed:
+            self._fails_at(sample, error, ran)
+
+    def _fails_at(self, sample: Sample, error: Exception, ran: Sequence[Sample]) -> None:
+        """Leave ``sample`` out, unless it is its sizes that the lowered graph fails at.
+
+        Raises:
+            CompileError: The module runs at these sizes, and the lowered graph at others only.
+        """
+        what = f"{type(error).__name__}: {error}"
+        if not ran or is_out_of_memory(error):  # an operator that CPUs lack in this type
+            self._leave_out(sample, f"the lowered graph does not run on the CPU: {what}")
+            return
+        others = " and ".join(f"{other.name} ({_sizes(other)})" for other in ran)
+        raise CompileError(
+            f"the lowered graph fails at the sizes {sample.name} ({_sizes(sample)}), at which the module runs: {what}\n"
+            f"It runs at the sizes {others}. Give ranges that leave the others out; check=False exports it all the same"
+        ) from error
 
     def check_network(self, blocks: Upstream, name: str, graph: GraphModule, interpreter: Any) -> None:
         """Evaluate the network of one engine at every sample.

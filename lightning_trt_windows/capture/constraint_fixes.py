@@ -136,25 +136,33 @@ def only_truisms(message: str) -> bool:
     return all(one is not None and all(map(one[1], one[0])) for one in checked)
 
 
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    **{function.__name__: function for function in (min, max, float, int)},
+    **{function.__name__: function for function in (math.trunc, math.floor, math.ceil)},
+}
+"""What guards call, ``torch.sym_min`` and ``math.trunc`` among them, by its name without the module."""
+
+
 def _condition(dimension: str, bounds: str, guard: str) -> tuple[range, Callable[[int], bool]] | None:
     """The sizes of a range, and whether a guard holds for one of them; ``None`` where that cannot be told."""
     numbers = re.fullmatch(r"(?:(\d+) <= )?\w+ <= (\d+)", bounds)
     condition = guard.removeprefix("the generated guard ").rstrip(".").replace(dimension, "n")
+    condition = re.sub(r"\b(?:torch\.sym_|math\.)(?=[a-z]+\()", "", condition)
     words = set(re.findall(r"[^\W\d]\w*", condition))
     # sizes beyond a million are not tried one by one
     if (
         not numbers
         or int(numbers[2]) > 1 << 20
-        or not words <= {"n", "min", "max"}
-        or re.search(r"[^\w\s+*/%()<>=!,-]", condition)
+        or not words <= {"n", *_FUNCTIONS}
+        or re.search(r"[^\w\s+*/%()<>=!,-]", re.sub(r"\d\.\d", "", condition))
     ):
         return None
     code = compile(condition.strip(), "guard", "eval")
-    allowed = {"__builtins__": {}, "min": min, "max": max}
+    allowed = {"__builtins__": {}, **_FUNCTIONS}
 
     def holds(n: int) -> bool:
         try:
-            # nothing but numbers, operators, min and max: see above
+            # nothing but numbers, operators and these functions: see above
             return bool(eval(code, {**allowed, "n": n}))
         except (TypeError, ZeroDivisionError):
             return False

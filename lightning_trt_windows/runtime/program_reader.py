@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.ep_file import EpFile
 from lightning_trt_windows.artifact.outline import GRAPH, engine_tokens, read_document
-from lightning_trt_windows.errors import ArtifactError, LightningTrtError
+from lightning_trt_windows.errors import ArtifactError, LightningTrtError, is_out_of_memory
 from lightning_trt_windows.runtime.operators import tree_issues
 from lightning_trt_windows.runtime.program_graph import DTYPES, ProgramGraph, read_graph
 from lightning_trt_windows.runtime.structure import with_known_classes
@@ -41,8 +41,6 @@ _DAMAGE = (
 )  # fmt: skip
 """What damaged JSON and unknown kinds of values lead to, here, in torch.fx and in zipfile. RecursionError is a
 RuntimeError; the last ones come of a member whose own header is not what the archive's directory says."""
-_NO_MEMORY = re.compile(r"not enough memory|out of memory|can.t allocate memory", re.IGNORECASE)
-"""What torch says where it is refused memory, on the host and on a GPU."""
 _LONGEST_MESSAGE = 500
 
 
@@ -100,7 +98,7 @@ def damage_as_artifact_error(artifact: Artifact) -> Iterator[None]:
         if isinstance(error, LightningTrtError):
             raise
         reason = str(error)
-        if isinstance(error, RuntimeError) and _NO_MEMORY.search(reason):
+        if is_out_of_memory(error):
             raise MemoryError(reason[:_LONGEST_MESSAGE]) from error
         reason = reason if len(reason) <= _LONGEST_MESSAGE else f"{reason[:_LONGEST_MESSAGE]}..."
         raise ArtifactError(

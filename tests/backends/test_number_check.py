@@ -132,6 +132,42 @@ def test_a_program_that_lowering_has_changed_is_refused(tmp_path: Path, monkeypa
     assert not list(tmp_path.glob("*.json"))
 
 
+class Below(nn.Module):
+    """What stands below a diagonal, of which the smallest sizes have nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.diagonal(x, -2) + 1
+
+
+ROWS = {"x": InputSpec((DimRange(1, 4, 9, "rows"), 5))}
+
+
+def test_nothing_at_the_smallest_sizes(tmp_path: Path) -> None:
+    """An empty output is right, and is compared."""
+    check = export_module(Below(), ROWS, tmp_path / "m.windows.ep").manifest.check
+    assert check is not None
+    assert [(sizes.name, sizes.engines) for sizes in check.compared] == [
+        (name, 0.0) for name in ("min", "opt", "between", "max")
+    ]
+
+
+def test_a_lowered_graph_that_fails_at_some_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fails at all of them it is left out of the check, for operators may be missing on CPUs."""
+    aten = torch.ops.aten
+
+    def without_an_end(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+        places = torch.arange(torch.sym_min(x.shape[0] + offset, x.shape[1])) * (x.shape[1] + 1)
+        return x.reshape(-1).index_select(0, places - offset * x.shape[1])
+
+    monkeypatch.setitem(OWN_DECOMPOSITIONS, aten.diagonal.default, without_an_end)
+    wanted = r"(?s)fails at the sizes min \(rows=1\), at which the module runs: .*It runs at the sizes opt \(rows=4\)"
+    with pytest.raises(CompileError, match=wanted):
+        export_module(Below(), ROWS, tmp_path / "m.windows.ep")
+    assert not list(tmp_path.glob("*.ep"))
+    later = {"x": InputSpec((DimRange(4, 4, 9, "rows"), 5))}
+    export_module(Below(), later, tmp_path / "m.windows.ep")
+
+
 def test_the_operator_whose_decomposition_is_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the line of the model, however deep the fault lies."""
     aten = torch.ops.aten

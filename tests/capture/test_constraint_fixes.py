@@ -130,7 +130,13 @@ def test_suggestions_are_read(lines: str, wanted: list[Suggestion]) -> None:
         ("((L['ids'].size()[1] % 8)) == 0", False),
         ("L['ids'].size()[1] <= 12", False),
         ("L['ids'].size()[1] == L['other'].size()[1]", False),
+        ("torch.sym_min(20, (-1) + L['ids'].size()[1]) >= 2", True),
+        ("torch.sym_min(20, (-9) + L['ids'].size()[1]) >= 2", False),
+        ("math.trunc(0.6*torch.sym_float(L['ids'].size()[1])) >= 5", True),
+        ("math.ceil(0.6*torch.sym_float(L['ids'].size()[1])) == 6", False),
         ("__import__('os') == L['ids'].size()[1]", False),
+        ("(1).real == L['ids'].size()[1]", False),
+        ("math.nothing(L['ids'].size()[1]) == 1", False),
     ],
 )  # fmt: skip
 def test_constraints_that_hold_for_every_size(guard: str, true: bool) -> None:

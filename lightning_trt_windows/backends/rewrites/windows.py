@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 __all__ = ["WINDOWS"]
 
@@ -35,6 +36,8 @@ def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     count = torch.sym_min(rows - below, columns - above)
     if isinstance(count, int) and count <= 0:
         return NotImplemented
+    if not statically_known_true(count >= 0):  # none, where the smallest sizes end before the diagonal begins
+        count = count - torch.sym_min(count, 0)  # the larger of both; upstream converts no sym_max
     first = offset if offset >= 0 else -offset * columns
     places = torch.arange(count, device=x.device) * (columns + 1) + first
     rest = [axis for axis in range(x.dim()) if axis not in (dim1, dim2)]
@@ -248,11 +251,12 @@ def _adaptive_avg_pool(x: Tensor, output: Any) -> Any:
         if count == 1:
             result = result.mean(dim, keepdim=True)
         elif not (isinstance(size, int) and size == count):
-            weights = _averages(size, count, x)
+            # of the same rank, or upstream reshapes them to it, which takes a size of 0 for one that is to be kept
+            weights = _averages(size, count, x)[(None,) * (x.dim() - 2)]
             if dim == x.dim() - 2:
                 result = torch.matmul(weights, result)
             else:
-                result = torch.matmul(result.transpose(dim, -1), weights.t()).transpose(dim, -1)
+                result = torch.matmul(result.transpose(dim, -1), weights.transpose(-1, -2)).transpose(dim, -1)
     return result
 
 
