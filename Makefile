@@ -56,7 +56,7 @@ picture: $(INSTALLED)
 	$(IN_VENV) tools.report_picture "$$runs" docs/images/report.png && rm -r "$$runs"
 
 test: $(INSTALLED)
-	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(IN_VENV) pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # the standard-library half, the order of imports, and pure functions
 QUICK = tests/artifact tests/modules tests/onnx/test_providers.py tests/test_architecture.py tests/test_errors.py \

@@ -12,6 +12,8 @@ from support.windows_half import runs_on_windows
 
 __all__ = ["pytest_collection_modifyitems", "pytest_ignore_collect", "pytest_report_header"]
 
+LONG = {"test_guard.py", "test_live.py", "test_cli.py", "test_job.py", "test_process.py", "test_windows_attention.py"}
+"""Files whose tests take more than a minute together."""
 UPSTREAM = ("torch", "torch-tensorrt-rtx", "torch-tensorrt", "tensorrt-rtx", "tensorrt", "lightning")
 
 
@@ -37,7 +39,11 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On Windows, skip tests that are marked ``linux``, with the reason that the mark gives."""
+    """Begin with the files that take minutes, or one process would be left with the last of them.
+
+    On Windows, skip tests that are marked ``linux``, with the reason that the mark gives.
+    """
+    items.sort(key=lambda item: item.path.name not in LONG)  # stable: within a file the order stays
     if sys.platform == "win32":
         for item in items:
             for mark in item.iter_markers("linux"):

@@ -408,20 +408,28 @@ USER_CODE = """
 """
 
 
-@pytest.fixture
-def trained(project: Path) -> Path:
-    """A project with a module in a folder, and a checkpoint of it as Lightning writes them."""
-    (project / "src").mkdir()
-    (project / "src" / "user_net.py").write_text(textwrap.dedent(USER_CODE), encoding="utf-8")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module in a folder, and a checkpoint of it as Lightning writes them, which takes a process of seconds."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "src").mkdir()
+    (folder / "src" / "user_net.py").write_text(textwrap.dedent(USER_CODE), encoding="utf-8")
     code = """
-        import sys; sys.path.insert(0, "src")
+        import sys; sys.path.insert(0, "src"); sys.dont_write_bytecode = True
         import lightning.pytorch as L
         from user_net import Net
         trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         trainer.strategy.connect(Net(4))
         trainer.save_checkpoint("epoch=0.ckpt")
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, cwd=project)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def trained(project: Path, template: Path) -> Path:
+    """A project with that module and its checkpoint."""
+    shutil.copytree(template, project, dirs_exist_ok=True)
     return project
 
 
