@@ -126,7 +126,7 @@ class NumberCheck:
         others = " and ".join(f"{other.name} ({_sizes(other)})" for other in ran)
         raise CompileError(
             f"the lowered graph fails at the sizes {sample.name} ({_sizes(sample)}), at which the module runs: {what}\n"
-            f"It runs at the sizes {others}. Give ranges that leave the others out; check=False exports it all the same"
+            f"It runs at the sizes {others}. Give ranges in which it runs; check=False exports it all the same"
         ) from error
 
     def check_network(self, blocks: Upstream, name: str, graph: GraphModule, interpreter: Any) -> None:

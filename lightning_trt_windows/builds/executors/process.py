@@ -221,7 +221,7 @@ class BuildProcess(Executor):
                 self._pool.end_idle(with_gpus_only=True)
 
     def _build(self, build: _Build, function: Callable[..., Any], job: Job) -> None:
-        if build.done():  # cancelled, or given up with a thread that was there before this one
+        if build.done() and not build.cancelled():  # given up with the thread that was there before this one
             return
         try:
             self._room.enter(build, job, build.cancelled)
