@@ -141,7 +141,14 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, prefix
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it was memory that ran out, on the host or on a GPU, which PyTorch says as a ``RuntimeError``."""
+    """Whether it was memory that ran out, on the host or on a GPU, which PyTorch says as a ``RuntimeError``.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        Whether it is a ``MemoryError``, or says so in PyTorch's words.
+    """
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
 
 

@@ -285,11 +285,12 @@ class TestEndings:
                 if self.current_epoch == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
 
+        others = set(psutil.Process().children())  # a server of other tests
         export = each_checkpoint(executor="process")
         saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         with pytest.warns(UserWarning, match="lightning-trt-windows export"), pytest.raises(SIGTERMException):
             trainer(tmp_path, saver, export, max_epochs=5).fit(Terminated(), datamodule=Data())
-        assert psutil.Process().children() == []
+        assert set(psutil.Process().children()) <= others
         made = {a.manifest.checkpoint.file for a in export.artifacts if a.manifest.checkpoint}
         assert made | {f.checkpoint.name for f in export.failures if f.checkpoint} == {"epoch=0.ckpt", "epoch=1.ckpt"}
         assert stems(tmp_path, ".windows.json") == {name.removesuffix(".ckpt") for name in made}
