@@ -110,8 +110,8 @@ class NumberCheck:
                 continue
             for name, boundary in found.items():
                 self.boundaries[name].append(boundary)
-        for sample, error in failed:
-            self._fails_at(sample, error, ran)
+        for sample, reason in failed:
+            self._fails_at(sample, reason, ran)
 
     def _fails_at(self, sample: Sample, error: Exception, ran: Sequence[Sample]) -> None:
         """Leave ``sample`` out, unless it is its sizes that the lowered graph fails at.
