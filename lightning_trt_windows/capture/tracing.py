@@ -373,10 +373,6 @@ def _let_begin(program: ExportedProgram, lows: Mapping[str, int], inputs: Sequen
             program.range_constraints[key] = bounds
             if environment is not None:
                 environment.var_to_range[key] = bounds
-                # what the trace took for granted above, such as n - 2 >= 2, would simplify max(0, n - 2) in lowering
-                environment.guards = [g for g in environment.guards if key not in g.expr.free_symbols]
-                environment.axioms = {k: v for k, v in environment.axioms.items() if key not in k.free_symbols}
-                environment._version_counter += 1  # of its caches
 
 
 def _take_room(program: ExportedProgram, inputs: Sequence[tuple[str | None, ...]], highs: Mapping[str, int]) -> None:

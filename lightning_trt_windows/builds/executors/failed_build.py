@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_trt_windows.artifact.files import link_or_copy
-from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.errors import CompileError, LightningTrtError
 from lightning_trt_windows.export.job import Job, SavedProgram
 
-__all__ = ["LOG", "died", "keep"]
+__all__ = ["LOG", "died", "fail_lost", "keep"]
 
 LOG = "log.txt"
 _LOG_TAIL = 2000
@@ -77,3 +79,20 @@ def died(how: str, kept: str, log: str) -> str:
     """
     tail = f". Its last words:\n{log[-_LOG_TAIL:]}" if log else ""
     return f"the build process {how}. {kept}{tail}"
+
+
+def fail_lost(builds: Iterable[Future[Any]], did: str) -> None:
+    """Fail builds whose thread has ended before them: who waits for them would wait forever.
+
+    Args:
+        builds: Futures that nobody settles any more.
+        did: What the thread did for them, in words.
+    """
+    for build in builds:
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            build.set_exception(
+                CompileError(
+                    f"the thread that {did} this build has ended before it; what it was ended by is on the standard "
+                    "error output of this process"
+                )
+            )

@@ -5,7 +5,6 @@ Both are ``concurrent.futures`` executors, so that there is one way to hand a bu
 
 from __future__ import annotations
 
-import contextlib
 import math
 import pickle
 import queue
@@ -15,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lightning_trt_windows.artifact.artifact import Artifact
 from lightning_trt_windows.artifact.files import output_errors, temporary_name
 from lightning_trt_windows.backends import builds_on_a_gpu
 from lightning_trt_windows.builds.executors.builder import IDLE_SECONDS, Builder, BuilderPool, Surroundings
-from lightning_trt_windows.builds.executors.failed_build import LOG, died, keep
+from lightning_trt_windows.builds.executors.failed_build import LOG, died, fail_lost, keep
 from lightning_trt_windows.builds.executors.memory_limit import MemoryLimit, memory_taken
 from lightning_trt_windows.builds.executors.room import Room, default_workers, processor_cores
 from lightning_trt_windows.builds.executors.worker import BEGUN, RESULT, STAGE
@@ -164,21 +163,13 @@ class BuildProcess(Executor):
         """
         with self._lock:
             alive = [thread for thread in self._threads if thread.is_alive()]
-            if len(alive) == len(self._threads):
-                return
-            self._threads = alive
             # without any thread nobody takes what is queued
             lost = [b for b in self._builds if not b.done() and (b.thread not in alive if b.thread else not alive)]
-            self._builds = [b for b in self._builds if b not in lost and not b.done()]
-            self._idle = len(alive) - len(self._builds)
+            if len(alive) < len(self._threads):
+                self._threads = alive
+                self._idle = len(alive) - sum(not b.done() for b in self._builds if b not in lost)
+        fail_lost(lost, "saw to")
         for build in lost:
-            with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
-                build.set_exception(
-                    CompileError(
-                        "the thread that saw to this build has ended before it; what it was ended by is on the "
-                        "standard error output of this process"
-                    )
-                )
             if build.thread is not None:  # its turn had come
                 self._room.leave(build)
 

@@ -6,15 +6,15 @@ asks, and the future knows.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any
 
+from lightning_trt_windows.builds.executors.failed_build import fail_lost
 from lightning_trt_windows.errors import CompileError
 
 __all__ = ["SubmititExecutor"]
@@ -67,6 +67,7 @@ class SubmititExecutor(Executor):
         Returns:
             What the job will give; cancelling it ends the job.
         """
+        self.look_after()
         build = _SubmittedBuild()
         build.job = self.executor.submit(function, *args, **kwargs)
         with self._lock:
@@ -92,14 +93,7 @@ class SubmititExecutor(Executor):
             if self._thread is None or self._thread.is_alive():
                 return
             lost, self._builds, self._thread = self._builds, [], None
-        for build in lost:
-            with contextlib.suppress(InvalidStateError):  # it has been cancelled
-                build.set_exception(
-                    CompileError(
-                        "the thread that asks submitit for this build has ended before it; what it was ended by is on "
-                        "the standard error output of this process"
-                    )
-                )
+        fail_lost(lost, "asks submitit for")
 
     def _look(self) -> None:
         while True:

@@ -116,10 +116,16 @@ class TestSubmitit:
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_thread_that_ends(self, tmp_path: Path) -> None:
-        """Who waits is told."""
+        """Who waits is told, and the next job is asked for."""
         executor = next(submitit(tmp_path))
         with faulty(SubmititExecutor._look, MemoryError):
             future = executor.submit(int, "3")
             executor.shutdown()
         with pytest.raises(CompileError, match="the thread that asks submitit"):
             future.result(0)
+        with faulty(SubmititExecutor._look, MemoryError):
+            lost = executor.submit(int, "3")
+            executor._thread.join()
+        assert executor.submit(int, "4").result(120) == 4
+        with pytest.raises(CompileError, match="the thread that asks submitit"):
+            lost.result(0)

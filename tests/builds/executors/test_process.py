@@ -272,7 +272,6 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from support import building
-from support.faults import faulty
 from support.jobs import job
 from support.lightning_models import Regression
 from lightning_trt_windows.builds.executors.process import BuildProcess
