@@ -30,7 +30,12 @@ _ERROR_KEY = (
     '<ul class="legend"><li><span class="key one"></span>error</li>'
     '<li><span class="key bad-key"></span>allowed, where the manifest says; a red dot is beyond it</li></ul>'
 )
-_SIDES = {"load": ("load", "one"), "eager": ("PyTorch", "two"), "onnxruntime": ("ONNX Runtime", "three")}
+_SIDES = {
+    "load": ("load", "one"),
+    "eager": ("PyTorch", "two"),
+    "onnxruntime": ("ONNX Runtime, with copies to the GPU and back", "three"),
+    "onnxruntime_gpu": ("ONNX Runtime, tensors on the GPU", "data"),
+}
 """Who ran a model, with the name that is shown and the colour."""
 
 

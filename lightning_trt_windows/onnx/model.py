@@ -25,6 +25,7 @@ from lightning_trt_windows.errors import ArtifactError, ConfigurationError, Envi
 from lightning_trt_windows.onnx.operators import OPSET, read_operators
 from lightning_trt_windows.onnx.ordering import in_order
 from lightning_trt_windows.onnx.providers import PROVIDER, PROVIDER_DISTRIBUTION, provider_versions
+from lightning_trt_windows.onnx.tensor_types import TYPES
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -40,12 +41,6 @@ _FAR = 1 << 40
 """Beyond the end of every tensor; not the largest number of its type, by which the optimizer knows a whole axis."""
 _LARGEST_EMBEDDED = (1 << 31) - (1 << 20)
 """Bytes of engines in one model. Protocol buffers end at 2 GB."""
-
-_TYPES = {
-    "float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11,
-    "bfloat16": 16,
-}  # fmt: skip
-"""Numbers of ``onnx.TensorProto.DataType``."""
 
 
 @dataclass(frozen=True)
@@ -339,11 +334,11 @@ class _Writer:
             return self._constant_numbers("beginning", [0])
         if not any(name in node.output for node in self._nodes):
             flat, nothing, none = (f"{_PREFIX}{what}" for what in ("flat", "nothing", "none"))
-            self._initializers[none] = helper.make_tensor(none, _TYPES["bool"], [1], [False])
+            self._initializers[none] = helper.make_tensor(none, TYPES["bool"], [1], [False])
             given = self._values[Origin("input", 0)]
             if self._manifest.inputs[0].dtype == "bfloat16":  # there is no Compress for it
                 cast = f"{_PREFIX}cast"
-                self._nodes.append(helper.make_node("Cast", [given], [cast], name=cast, to=_TYPES["float32"]))
+                self._nodes.append(helper.make_node("Cast", [given], [cast], name=cast, to=TYPES["float32"]))
                 given = cast
             self._nodes += [
                 helper.make_node("Reshape", [given, self._constant_numbers("all", [-1])], [flat], name=flat),
@@ -356,7 +351,7 @@ class _Writer:
         from onnx import helper
 
         name = f"{_PREFIX}{what}"
-        self._initializers[name] = helper.make_tensor(name, _TYPES["int64"], [len(numbers)], numbers)
+        self._initializers[name] = helper.make_tensor(name, TYPES["int64"], [len(numbers)], numbers)
         return name
 
     def _value(self, origin: Origin) -> str:
@@ -372,9 +367,9 @@ class _Writer:
         from onnx import helper
 
         constant = read_constant(self._artifact, stored)
-        if constant.dtype not in _TYPES:
+        if constant.dtype not in TYPES:
             raise ArtifactError(self._artifact.path, [f"its constant {stored!r} has the type {constant.dtype}"])
-        return helper.make_tensor(name, _TYPES[constant.dtype], constant.shape, constant.content, raw=True)
+        return helper.make_tensor(name, TYPES[constant.dtype], constant.shape, constant.content, raw=True)
 
     def _properties(self, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
         """What an application asks for at run time: ranges by input, versions, and where the model is from."""
@@ -409,6 +404,6 @@ def _output_info(name: str, record: OutputRecord) -> ValueInfoProto:
 def _info(name: str, dtype: str, shape: list[Any] | None) -> ValueInfoProto:
     from onnx import helper
 
-    if dtype not in _TYPES:
+    if dtype not in TYPES:
         raise ConfigurationError(f"{name} has the type {dtype}, which ONNX Runtime does not exchange with engines")
-    return helper.make_tensor_value_info(name, _TYPES[dtype], shape)
+    return helper.make_tensor_value_info(name, TYPES[dtype], shape)

@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
 from lightning_trt_windows.artifact.files import atomic_file
 from lightning_trt_windows.artifact.manifest import InputRecord, Manifest
 from lightning_trt_windows.errors import ConfigurationError, EnvironmentMismatchError
+from lightning_trt_windows.onnx.session import call_on_gpu, call_on_host, installed_versions, open_session
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,8 @@ __all__ = ["Bench", "Point", "batch_symbol", "bench", "write_bench"]
 
 FORMAT_VERSION = "1.0"
 _SEED = 0
+_Side = Callable[["Sequence[torch.Tensor]"], Callable[[], Any]]
+"""Takes the inputs, which are on the GPU, and gives what is timed: one call with them."""
 _WARM_UP = 10
 """Calls before the first that counts: TensorRT-RTX compiles kernels for new sizes beside the calls."""
 
@@ -41,7 +45,8 @@ class Point:
     """What was measured at one size."""
 
     by: str
-    """``load``, ``eager`` or ``onnxruntime``."""
+    """``load`` or ``eager``, whose inputs and outputs are on the GPU; ``onnxruntime``, where they are in the host's
+    memory, as in most applications, and are copied; ``onnxruntime_gpu``, where they are on the GPU (``IOBinding``)."""
     batch: int | None
     """Size of the batch; ``None`` where the artifact has no dynamic batch."""
     p50: float
@@ -72,7 +77,8 @@ class Bench:
     load_seconds: float | None
     """What ``load`` took; ``None`` where the artifact was loaded before."""
     memory: int | None
-    """Bytes of GPU memory that PyTorch and TensorRT took from the device, at the largest size; ``None`` off a GPU."""
+    """Bytes of the GPU's memory that are in use after the largest size, by all sides together and by other programs;
+    ``None`` off a GPU."""
     points: tuple[Point, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,14 +96,14 @@ class Bench:
         if self.load_seconds is not None:
             lines.append(f"loaded in {self.load_seconds:.2f} s")
         if self.memory is not None:
-            lines.append(f"{self.memory / 1e6:.0f} MB of GPU memory at the largest size")
+            lines.append(f"{self.memory / 1e6:.0f} MB of the GPU's memory in use after the largest size")
         lines.append(
-            f"{'by':12} {'batch':>6} {'P50 ms':>9} {'P90 ms':>9} {'P99 ms':>9} {'a second':>10} {'first ms':>9}"
+            f"{'by':16} {'batch':>6} {'P50 ms':>9} {'P90 ms':>9} {'P99 ms':>9} {'a second':>10} {'first ms':>9}"
         )
         for p in self.points:
             batch = "-" if p.batch is None else str(p.batch)
             lines.append(
-                f"{p.by:12} {batch:>6} {p.p50:9.3f} {p.p90:9.3f} {p.p99:9.3f} {p.throughput:10.1f} {p.first_call:9.1f}"
+                f"{p.by:16} {batch:>6} {p.p50:9.3f} {p.p90:9.3f} {p.p99:9.3f} {p.throughput:10.1f} {p.first_call:9.1f}"
             )
         return "\n".join(lines)
 
@@ -143,24 +149,24 @@ def bench(
         loaded = load(artifact.path, device, **options)
         load_seconds = time.perf_counter() - start
     clock = _Clock(loaded.device)
-    before = clock.memory()
-    sides: dict[str, Callable[[Sequence[torch.Tensor]], Any]] = {"load": loaded.call_flat}
+    sides: dict[str, _Side] = {"load": lambda inputs: partial(loaded.call_flat, inputs)}
+    versions = _versions(artifact.manifest)
     if reference is not None:
         sides["eager"] = _eager(loaded, reference)
     if onnx is not None:
-        sides["onnxruntime"] = _onnxruntime(Path(onnx), loaded.device)
+        sides |= _onnxruntime(Path(onnx), artifact, loaded.device)
+        versions |= installed_versions()
     points: list[Point] = []
     for batch in sizes:
         points += _measured(loaded, clock, sides, batch, max(calls, 1))
-    after = clock.memory()
     return Bench(
         artifact=artifact.path.name,
         sha256=artifact.manifest.ep.sha256,
         device=clock.name,
         supported_gpu=_supported(artifact.manifest, clock),
-        versions=_versions(artifact.manifest),
+        versions=versions,
         load_seconds=None if load_seconds is None else round(load_seconds, 3),
-        memory=None if after is None or before is None else after,
+        memory=clock.memory(),
         points=tuple(points),
     )
 
@@ -219,7 +225,7 @@ def _shapes(records: Sequence[InputRecord], symbol: str | None, batch: int | Non
 def _measured(
     loaded: LoadedModule,
     clock: _Clock,
-    sides: Mapping[str, Callable[[Sequence[torch.Tensor]], Any]],
+    sides: Mapping[str, _Side],
     batch: int | None,
     calls: int,
 ) -> Iterator[Point]:
@@ -231,19 +237,20 @@ def _measured(
         tensor.to(loaded.device)
         for tensor in filled(records, shapes, Fill(lowest=frozenset(range(len(records)))), _SEED)
     ]
+    calls_of = {name: prepare(inputs) for name, prepare in sides.items()}
     first: dict[str, float] = {}
     latencies: dict[str, list[float]] = {name: [] for name in sides}
-    for name, call in sides.items():
-        first[name] = clock.once(lambda call=call: call(inputs))  # type: ignore[misc]
+    for name, call in calls_of.items():
+        first[name] = clock.once(call)
         for _ in range(_WARM_UP):
-            clock.once(lambda call=call: call(inputs))  # type: ignore[misc]
+            clock.once(call)
     for number in range(calls):
         # each side is first in turn: what comes after another one finds other things in the caches
         order = list(sides)
         for name in order[number % len(order) :] + order[: number % len(order)]:
-            latencies[name].append(clock.once(lambda call=sides[name]: call(inputs)))  # type: ignore[misc]
-    for name, call in sides.items():
-        spent = clock.once(lambda call=call: [call(inputs) for _ in range(calls)])  # type: ignore[misc]
+            latencies[name].append(clock.once(calls_of[name]))
+    for name, call in calls_of.items():
+        spent = clock.once(lambda call=call: [call() for _ in range(calls)])  # type: ignore[misc]
         times = sorted(latencies[name])
         yield Point(
             by=name,
@@ -298,31 +305,36 @@ class _Clock:
             self._torch.cuda.synchronize(self._device)
 
 
-def _eager(loaded: LoadedModule, reference: Callable[..., Any]) -> Callable[[Sequence[torch.Tensor]], Any]:
+def _eager(loaded: LoadedModule, reference: Callable[..., Any]) -> _Side:
     import torch
 
     if isinstance(reference, torch.nn.Module):
         reference = reference.to(loaded.device).eval()
 
-    def call(tensors: Sequence[torch.Tensor]) -> Any:
+    def prepare(tensors: Sequence[torch.Tensor]) -> Callable[[], Any]:
         args, kwargs = loaded.arguments(tensors)
-        with torch.inference_mode():
-            return reference(*args, **kwargs)
 
-    return call
+        def call() -> Any:
+            with torch.inference_mode():
+                return reference(*args, **kwargs)
+
+        return call
+
+    return prepare
 
 
-def _onnxruntime(path: Path, device: torch.device) -> Callable[[Sequence[torch.Tensor]], Any]:
-    from lightning_trt_windows.onnx.session import open_session
-
-    session = open_session(path)
+def _onnxruntime(path: Path, artifact: Artifact, device: torch.device) -> dict[str, _Side]:
+    # a session each, or the first calls of one would have compiled the kernels of the other
+    sessions = [open_session(path, device.index or 0) for _ in range(2)]
+    made_of = sessions[0].get_modelmeta().custom_metadata_map.get("artifact_sha256")
+    if made_of != artifact.manifest.ep.sha256:
+        raise ConfigurationError(
+            f"{path.name} was made of an artifact with the SHA-256 {made_of or '(none is named)'}, and "
+            f"{artifact.path.name} has {artifact.manifest.ep.sha256}: lightning-trt-windows onnx {artifact.path.name} "
+            "makes the model that belongs to it"
+        )
     _take_error_left_behind(path, device)
-    names = [given.name for given in session.get_inputs()]
-
-    def call(tensors: Sequence[torch.Tensor]) -> Any:
-        return session.run(None, {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors)})
-
-    return call
+    return {"onnxruntime": partial(call_on_host, sessions[0]), "onnxruntime_gpu": partial(call_on_gpu, sessions[1])}
 
 
 def _take_error_left_behind(path: Path, device: torch.device) -> None:

@@ -52,6 +52,12 @@ class Parts(Regression):
         if self.late is None:
             self.late = nn.Linear(4, 4)
 
+    def on_fit_start(self) -> None:
+        # ZeRO 3 leaves all buffers on the processor, where BatchNorm's are no use to a GPU
+        for module in self.modules():
+            for name, value in module.named_buffers(recurse=False, remove_duplicate=False):
+                setattr(module, name, value.to(self.device))
+
     def forward(self, x: Tensor) -> Tensor:
         # ZeRO 3 leaves buffers that configure_model makes on the processor
         x = x + self.late(self.frozen(x)) * self.scale.to(x)

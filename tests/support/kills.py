@@ -40,6 +40,8 @@ run = trainer({directory!r}, saver, export, max_epochs={epochs})
 run.fit(Regression(), datamodule=Data(), ckpt_path=last if os.path.exists(last) and {resume} else None)
 sys.exit({failures} if export.failures else 0)
 """
+BUILDER = b"lightning_trt_windows.builds.executors.worker"
+"""What the command line of a builder has in it."""
 FAILURES = 7
 """Exit code of a training that ended well, but for artifacts."""
 
@@ -50,18 +52,23 @@ def train(directory: Path, epochs: int, *, resume: bool = False) -> subprocess.P
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     begins = process.stdout.readline().split()
-    # an interpreter behind a program that starts it would be taken for a builder, and killed as one
+    # or its builders would be sought among the children of the program that starts the interpreter
     assert begins[1:] == [str(process.pid).encode()], f"{sys.executable} is {process.pid} and trains as {begins}"
     return process
 
 
 def builders(trainer: int) -> list[int]:
-    """The processes that ``trainer`` builds in."""
+    """The processes that ``trainer`` builds in.
+
+    It has other children where mpi4py is installed: Lightning's MPIEnvironment imports it, which starts a daemon of
+    Open MPI (``orted``), without which Open MPI ends the training with exit code 195.
+    """
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             pid, _, rest = status.read_text().partition(" ")
-            if int(rest.rpartition(")")[2].split()[1]) == trainer:
+            is_child = int(rest.rpartition(")")[2].split()[1]) == trainer
+            if is_child and BUILDER in status.with_name("cmdline").read_bytes():
                 found.append(int(pid))
     return found
 

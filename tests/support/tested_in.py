@@ -107,7 +107,7 @@ TESTED_IN = {
     "network/resize.py": "network/test_layers.py",
     "network/shapes.py": "network/test_layers.py",
     "network/windows.py": "network/test_layers.py",
-    "onnx/session.py": "verification/test_bench.py",
+    "onnx/tensor_types.py": "onnx/test_session.py",
     "progress/events.py": "progress/test_display.py",
     "runtime/execution.py": "runtime/test_engine_runner.py",
     "runtime/input_check.py": "runtime/test_loading.py",

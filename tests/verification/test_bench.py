@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,35 @@ def test_every_side_is_measured_at_every_batch(linear: tuple[nn.Module, StandIn]
     assert found.versions["torch"] == torch.__version__
     assert "P99 ms" in str(found)
     assert "eager" in str(found)
+
+
+def test_onnxruntime_is_measured_with_copies_and_without(
+    linear: tuple[nn.Module, StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sides, a session each; the model of another artifact is refused. On ONNX Runtime's CPU provider here."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    artifact, loaded = linear[1].artifact, linear[1].load()
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    given, back = (make.make_tensor_value_info(name, kind, ["batch", 4]) for name in ("input", "output"))
+    graph = make.make_graph([make.make_node("Relu", ["input"], ["output"])], "relu", [given], [back])
+    opened: list[int] = []
+
+    def open_session(path: Path, device_index: int) -> Any:
+        opened.append(device_index)
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
+        make.set_model_props(
+            model, {"artifact_sha256": artifact.manifest.ep.sha256 if path.stem == "own" else "0" * 64}
+        )
+        return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr("lightning_trt_windows.verification.bench.open_session", open_session)
+    found = bench(artifact.path, calls=3, batches=[2, 12], onnx="own.onnx", loaded=loaded)
+    sides = ["load", "onnxruntime", "onnxruntime_gpu"]
+    assert [(point.by, point.batch) for point in found.points] == [(by, size) for size in (2, 12) for by in sides]
+    assert opened == [0, 0]
+    assert found.versions["onnxruntime"] == onnxruntime.__version__
+    with pytest.raises(ConfigurationError, match=f"lightning-trt-windows onnx {artifact.path.name}"):
+        bench(artifact.path, calls=3, onnx="other.onnx", loaded=loaded)
 
 
 def test_figures_are_written_beside_the_artifact(linear: tuple[nn.Module, StandIn]) -> None:
