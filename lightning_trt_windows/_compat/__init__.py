@@ -7,6 +7,7 @@ installed upstream no longer needs it, and the condition for deletion. Tests hol
 
 ==================  ======================================================================================
 torch               capture and compile on CPU: heuristics that narrow ranges, causal masks
+precision           products in full float32, and the settings put back
 recurrent           LSTM, GRU and RNN kept whole in a trace, with a length that may vary
 torch_tensorrt      decompositions, complex numbers, engine records, output marking
 converters          operators that upstream computes otherwise than PyTorch

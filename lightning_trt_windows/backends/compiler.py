@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from lightning_trt_windows._compat.modelopt import quantizers_run_on_cpus
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import cpu_convolution_heuristics_off
 from lightning_trt_windows._compat.torch_tensorrt import EngineFields, Upstream, decompositions, lower
@@ -128,7 +129,7 @@ def compile_program(
     quantizers_run_on_cpus()
     # once in a process, and so not among what is taken back below
     register_converters(blocks)
-    with quiet() as log, cpu_convolution_heuristics_off(), own_converters(blocks):
+    with quiet() as log, exact_float32(), cpu_convolution_heuristics_off(), own_converters(blocks):
         try:
             check = None
             if samples is not None:

@@ -17,10 +17,10 @@ from torch.fx import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows.backends.nodes import model_line, operator_name
 from lightning_trt_windows.backends.samples import GraphRun, arguments_of
 from lightning_trt_windows.modules.numbers import relative_norm
-from lightning_trt_windows.modules.state import exact_float32
 
 __all__ = ["InOtherWords", "decomposed_otherwise"]
 

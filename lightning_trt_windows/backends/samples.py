@@ -17,8 +17,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.fx import GraphModule, Interpreter, Node
 
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows.modules.numbers import relative_norm
-from lightning_trt_windows.modules.state import exact_float32
 
 __all__ = ["GraphRun", "Sample", "Samples", "arguments_of", "draws_random_numbers", "elements_of"]
 

@@ -17,10 +17,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils._pytree import tree_map
 
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows.artifact.files import output_errors
 from lightning_trt_windows.artifact.manifest import FileRecord, InputRecord, OutputRecord
 from lightning_trt_windows.modules.numbers import relative_norm
-from lightning_trt_windows.modules.state import exact_float32, random_state_kept
+from lightning_trt_windows.modules.state import random_state_kept
 from lightning_trt_windows.settings import ExportSettings
 from lightning_trt_windows.verification.golden_file import (
     Fill,

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows._compat.recurrent import recurrent_nets_kept_whole
 from lightning_trt_windows._compat.torch import (
     batch_norm_without_questions,
@@ -75,6 +76,8 @@ class Traced:
     notes: tuple[str, ...] = ()
 
 
+# torch.export reads settings that it may not be able to read, and programs are compared with their modules
+@exact_float32()
 def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device: torch.device) -> Traced:
     """Trace ``target`` with every dimension as free as ``inputs`` say.
 

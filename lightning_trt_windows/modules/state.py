@@ -22,7 +22,6 @@ __all__ = [
     "as_it_was",
     "attributes_kept",
     "eval_mode",
-    "exact_float32",
     "exported_part",
     "has_forward",
     "original",
@@ -109,22 +108,6 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for submodule, training in modes:
             submodule.training = training
-
-
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """Compute in full float32 in the block, whatever the training chose.
-
-    With less than ``"highest"`` GPUs multiply in TF32 and CPUs in bfloat16; cuDNN has a switch of its own.
-    """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from lightning_trt_windows._compat.precision import exact_float32
 from lightning_trt_windows.artifact.manifest import Manifest
 from lightning_trt_windows.errors import LightningTrtError
 from lightning_trt_windows.modules.numbers import TOLERANCES, Compared, compare, tolerance_of
-from lightning_trt_windows.modules.state import eval_mode, exact_float32
+from lightning_trt_windows.modules.state import eval_mode
 from lightning_trt_windows.runtime.loaded import LoadedModule
 from lightning_trt_windows.settings import PRECISION_DTYPES
 from lightning_trt_windows.verification.golden_file import Fill, Goldens, call_sizes, filled, golden_shapes
