@@ -24,7 +24,7 @@ from lightning_trt_windows.capture.tracing import DimensionError, trace
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.modules.containers import leaves
 from lightning_trt_windows.modules.registration import leaf_names, register_named_tuples
-from lightning_trt_windows.modules.state import as_it_was, attributes_kept, exported_part, original
+from lightning_trt_windows.modules.state import as_it_was, attributes_kept, exported_part, original, outside_of_steps
 
 __all__ = ["STAND_IN", "Captured", "CapturedInput", "DimensionError", "capture"]
 
@@ -77,8 +77,9 @@ def capture(module: nn.Module, inputs: Mapping[str, InputTree], *, method: str =
     _check_arguments(calling, inputs, f"{type(owner).__name__}.{name}")
     # traced where it is, which is on a GPU in the middle of a training
     held = next(iter([*module.parameters(), *module.buffers()]), None)
-    with as_it_was(module), attributes_kept(module), linear_of_torch():
-        traced = trace(target, calling, calling.templates, torch.device("cpu") if held is None else held.device)
+    device = torch.device("cpu") if held is None else held.device
+    with as_it_was(module), attributes_kept(module), linear_of_torch(), outside_of_steps(device):
+        traced = trace(target, calling, calling.templates, device)
     program = traced.program
     for spec in (program.call_spec.in_spec, program.call_spec.out_spec):
         if spec is not None:

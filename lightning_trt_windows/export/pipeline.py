@@ -268,6 +268,7 @@ def build(job: Job, check_source: Callable[[], None] = lambda: None) -> Artifact
         return _built(job, given, same, check_source)
 
 
+@outside_of_steps("cpu")
 def _built(job: Job, given: list[ExportedProgram], same: str | None, check_source: Callable[[], None]) -> Artifact:
     """Build the program that is in the list ``given``, and let it go when its weights are in engines."""
     program = given.pop()
@@ -281,8 +282,8 @@ def _built(job: Job, given: list[ExportedProgram], same: str | None, check_sourc
     backend = get_backend(job.settings.backend)
     spare = copied_for_twin(program, job.settings, backend)
     names = ProgramNames(tuple(i.name for i in job.inputs), tuple(o.name for o in job.outputs))
-    # lowering and converters draw numbers, and would lower what autocast makes of it
-    with log_beside(job.paths), random_state_kept(), outside_of_steps():
+    # lowering and converters draw numbers
+    with log_beside(job.paths), random_state_kept():
         compiled = backend.compile(
             program, job.settings, samples=samples_of(job), names=names, scratch=job.paths.ep.parent, same=same
         )

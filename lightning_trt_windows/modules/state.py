@@ -207,10 +207,17 @@ def _holds_the_same(one: Any, other: Any) -> bool:
 
 
 @contextlib.contextmanager
-def outside_of_steps() -> Iterator[None]:
-    """Undo what surrounds a step of training or validation, where checkpoints may be saved too."""
-    off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda") if torch.is_autocast_enabled(device))
+def outside_of_steps(device: str | torch.device | None = None) -> Iterator[None]:
+    """Undo what surrounds a step of training or validation, where checkpoints may be saved too, and whole scripts.
+
+    Args:
+        device: Where tensors are made that name no device, if a default was chosen (``torch.set_default_device``);
+            ``None`` leaves it.
+    """
+    off = (torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
     with torch.inference_mode(False), contextlib.ExitStack() as stack:
         for context in off:
             stack.enter_context(context)
+        if device is not None and torch.get_default_device() != torch.device("cpu"):
+            stack.enter_context(torch.device(device))
         yield
