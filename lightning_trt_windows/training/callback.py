@@ -182,7 +182,10 @@ class WindowsExport(Callback):
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """What has been made and is there, newest last; also by a copy in a process that this one has started."""
+        """What has been made and is there, that of the newest checkpoint last, in whichever order builds ended.
+
+        Also what a copy made in a process that this one has started.
+        """
         self._outbox.collect()
         return self._outcomes.artifacts
 

@@ -41,10 +41,11 @@ class Outcomes(Listener):
     def __init__(self, on_error: str) -> None:
         self.on_error = on_error
         self.artifacts: list[Artifact] = ArtifactList()
-        """Artifacts that exist, newest last. Always the same list, which copies of the callback share."""
+        """Artifacts that exist, those of the newest checkpoint last. Always the same list, which copies of the callback
+        share."""
         self.failures: list[Failure] = []
         self.new_artifacts: list[Artifact] = []
-        """Artifacts of the run that goes on."""
+        """Artifacts of the run that goes on, in the order of their checkpoints."""
         self._earlier = 0
 
     def begin(self) -> None:
@@ -78,8 +79,10 @@ class Outcomes(Listener):
 
     def on_artifact(self, artifact: Artifact) -> None:
         """Keep it, and say what its manifest notes. One that verification found wrong is a failure too."""
-        for artifacts in (self.artifacts, self.new_artifacts):
-            artifacts[:] = [a for a in artifacts if a.path != artifact.path] + [artifact]
+        new = [*(a for a in self.new_artifacts if a.path != artifact.path), artifact]
+        self.new_artifacts[:] = sorted(new, key=_step)  # several builds at a time end in any order
+        paths = {a.path for a in new}
+        self.artifacts[:] = [*(a for a in self.artifacts if a.path not in paths), *self.new_artifacts]
         missing = why_no_onnx(artifact)
         for note in artifact.manifest.notes:
             if note != missing:
@@ -110,6 +113,12 @@ class Outcomes(Listener):
 
 def _reason(failure: Failure) -> str:
     return f"{type(failure.error).__name__}: {first_words(str(failure.error))}"
+
+
+def _step(artifact: Artifact) -> float:
+    """Steps that the training had taken; the weights at the end, which have no checkpoint, come after all of them."""
+    record = artifact.manifest.checkpoint
+    return float("inf") if record is None or record.global_step is None else record.global_step
 
 
 def _artifacts(artifacts: list[Artifact]) -> Section:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from support.paths import TESTS
 
 from lightning_trt_windows.artifact.artifact import Artifact, read_artifact
+from lightning_trt_windows.artifact.manifest import CheckpointRecord
 from lightning_trt_windows.errors import CaptureError
 from lightning_trt_windows.training.events import Events, Listener
 from lightning_trt_windows.training.guard import Guard
@@ -71,6 +74,12 @@ def test_every_listener_hears(artifact: Artifact, tmp_path: Path) -> None:
     assert [type(error) for _, error in failures] == [MemoryError, OSError]
 
 
+@pytest.fixture(autouse=True)
+def rank_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a Trainer has been made, without which Lightning tells nobody anything."""
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
+
+
 class TestOutcomes:
     """What came of the exports."""
 
@@ -86,6 +95,26 @@ class TestOutcomes:
         assert outcomes.artifacts == [artifact]
         outcomes.begin()
         assert (outcomes.artifacts, outcomes.count) == ([artifact], 0)
+
+    def test_in_the_order_of_their_checkpoints(self, artifact: Artifact) -> None:
+        """Builds that run at the same time end in any order: the last artifact is that of the newest checkpoint."""
+
+        def at(step: int | None) -> Artifact:
+            record = (
+                None if step is None else CheckpointRecord(file="a.ckpt", sha256="0" * 64, epoch=0, global_step=step)
+            )
+            path = artifact.path.with_name(f"{step}.windows.ep")
+            return Artifact(path, replace(artifact.manifest, checkpoint=record))
+
+        outcomes = Outcomes("warn")
+        outcomes.begin()
+        outcomes.on_artifact(at(50))
+        outcomes.begin()  # an earlier run's stay before those of this one
+        for step in (20, None, 10, 30):
+            outcomes.on_artifact(at(step))
+        names = [a.path.name.partition(".")[0] for a in outcomes.artifacts]
+        assert names == ["50", "10", "20", "30", "None"]
+        assert outcomes.new_artifacts == outcomes.artifacts[1:]
 
     @pytest.mark.parametrize("on_error", ["warn", "raise"])
     def test_failures(self, on_error: str) -> None:
