@@ -84,7 +84,6 @@ TESTED_IN = {
     "export/number_samples.py": "export/test_job.py",
     "export/pipeline.py": "export/test_job.py",
     "export/reuse.py": "export/test_job.py",
-    "export/written_check.py": "export/test_variadic.py",
     "integrations/lightning_flag.py": "integrations/test_lightning_cli.py",
     "integrations/yaml_config.py": "integrations/test_autoload.py",
     "loggers/comet.py": "loggers/test_loggers.py",
