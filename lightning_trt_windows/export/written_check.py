@@ -30,7 +30,7 @@ _UNKNOWN = (
 _ALLOWED = 1e-2
 """Relative norm: what PyTorch computes between engines may be rounded in another way here."""
 _LOWERED = 2.0
-"""How often what 16 bits were seen to round: the engines give what the lowered graph gives, which was compared before."""
+"""Times what 16 bits were seen to round: engines give what the lowered graph gives, which was compared before."""
 
 
 def check_written(artifact: Artifact, compiled: CompiledProgram) -> None:

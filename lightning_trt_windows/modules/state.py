@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
+from lightning_trt_windows.modules.borrowed import reachable_kept
 
 __all__ = [
     "WRAPPED",
@@ -88,9 +89,35 @@ def _no_such_part(owner: nn.Module, name: str, method: str) -> str:
 
 @contextlib.contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Run the block in eval mode and without gradients; restore modes and random state whatever happens."""
-    with random_state_kept(), torch.no_grad(), eval_mode(module):
+    """Run the block in eval mode and without gradients; restore modes, random state and what it reaches.
+
+    ``self.log`` does nothing in the block: what it would log is of the training's batches.
+    """
+    with random_state_kept(), torch.no_grad(), eval_mode(module), reachable_kept(module), _not_logging(module):
         yield
+
+
+@contextlib.contextmanager
+def _not_logging(module: nn.Module) -> Iterator[None]:
+    silenced = [
+        (submodule, name, vars(submodule).get(name))
+        for submodule in module.modules()
+        for name in ("log", "log_dict")
+        if hasattr(type(submodule), "log_dict") and hasattr(type(submodule), "training_step")
+    ]
+    try:
+        for submodule, name, _ in silenced:
+            vars(submodule)[name] = _nothing
+        yield
+    finally:
+        for submodule, name, own in silenced:
+            vars(submodule).pop(name, None)
+            if own is not None:
+                vars(submodule)[name] = own
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands for ``LightningModule.log``."""
 
 
 @contextlib.contextmanager
@@ -159,7 +186,7 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
 @contextlib.contextmanager
 def state_kept(module: nn.Module) -> Iterator[None]:
     """Let the block run ``module``: what it writes to buffers and attributes is forgotten."""
-    with attributes_kept(module):
+    with attributes_kept(module), reachable_kept(module):
         for submodule in module.modules():
             for name, buffer in submodule._buffers.items():
                 submodule._buffers[name] = None if buffer is None else buffer.clone()
