@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ from torch import nn
 from torch._export.utils import _get_shape_env_from_gm
 from torch.distributions import Distribution
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from lightning_trt_windows._compat.modelopt import quantizers_traced
@@ -92,6 +94,12 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
         CaptureError: ``target`` cannot be traced; the message names the line.
     """
     attempt = _Attempt(target, calling, inputs, device)
+    traced = _traced(attempt, calling)
+    attempt.refuse_what_differs_each_time()
+    return traced
+
+
+def _traced(attempt: _Attempt, calling: Calling) -> Traced:
     try:
         return attempt.made({}, strict=False)
     except DimensionError as error:
@@ -281,6 +289,37 @@ class _Attempt:
         pairs = zip(tree_leaves(wanted), tree_leaves(found))
         return all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
 
+    def refuse_what_differs_each_time(self) -> None:
+        """Call the module again and again with the same inputs, and with PyTorch's random numbers begun anew.
+
+        Raises:
+            CaptureError: It gives something else each time: numbers that Python or NumPy drew, or a count of its calls,
+                are constants in a program.
+        """
+        args, kwargs = self._arguments_at({symbol: dim.min for symbol, dim in self.ranges.items()})
+        found: list[list[Any]] = []
+        try:
+            with (
+                self._calling.adapted(self._target),
+                state_kept(self._target),
+                torch.compiler.set_stance("force_eager"),
+            ):
+                # the first call may make what later ones find, so that two of them prove nothing
+                while len(found) < 3 and (len(found) < 2 or not _all_close(*found[-2:])):
+                    _seed_all(len(found))
+                    # forward may write to its inputs
+                    given = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
+                    found.append(tree_leaves(self._target(*given[0], **given[1])))
+        except Exception:
+            return  # a size that the module itself does not take
+        if not _all_close(*found[-2:]):
+            raise CaptureError(
+                f"{_owner(self._target)} gives something else each time that it is called with the same inputs, also "
+                "where PyTorch's random numbers begin anew: it draws from Python's or NumPy's generators, or counts "
+                "its calls. A program would hold the numbers of one call. Draw with PyTorch (torch.rand), or leave it "
+                "out in eval mode (if self.training)"
+            )
+
     def _refuse_other_ways(self, program: ExportedProgram) -> None:
         """Compare the program with the module at sizes at which something fails that the trace took for granted.
 
@@ -411,6 +450,22 @@ def _or_nothing(make: Callable[[], Any]) -> Any:
         return make()
     except Exception:
         return None
+
+
+def _seed_all(seed: int) -> None:
+    """PyTorch's numbers from the same beginning, and those of Python and NumPy from another one."""
+    torch.manual_seed(0)
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+
+
+def _all_close(ones: list[Any], others: list[Any]) -> bool:
+    """Whether two results are the same, as far as they are tensors and numbers."""
+    if len(ones) != len(others):
+        return False
+    pairs = [(a, b) for a, b in zip(ones, others) if isinstance(a, (torch.Tensor, bool, int, float))]
+    return all(_close(a, b) if isinstance(a, torch.Tensor) else a == b or a != a for a, b in pairs)
 
 
 def _close(one: torch.Tensor, other: Any) -> bool:

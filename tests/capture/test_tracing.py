@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import types
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -225,3 +228,44 @@ def test_a_bound_that_is_a_fraction() -> None:
     found = capture(Parts(), {"x": InputSpec((DimRange(3, 5, 10, "n"), 5, 5))})
     for ours, theirs in zip(found.program.module()(x := torch.rand(7, 5, 5)), Parts()(x), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+class DrawsElsewhere(nn.Module):
+    """Numbers that are constants in a trace."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear, self.kind, self.calls = nn.Linear(4, 2), kind, types.SimpleNamespace(number=0)
+        self.first = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.calls.number += 1
+        if self.kind == "python":
+            return y * random.random()
+        if self.kind == "numpy":
+            return y + float(np.random.randn())
+        if self.kind == "count":
+            return y * self.calls.number
+        if self.kind == "torch":
+            return y + torch.rand_like(y)
+        if self.kind == "first":
+            first, self.first = self.first, False
+            return y * 2 if first else y
+        x += 1  # it writes to its input
+        return y
+
+
+@pytest.mark.parametrize("kind", ["python", "numpy", "count", "torch", "first", "input"])
+def test_what_differs_each_time_is_refused(kind: str) -> None:
+    """A program would hold the numbers of one call, and nothing said so."""
+    inputs = {"x": InputSpec((DimRange(1, 2, 4, name="batch"), 4))}
+    module = DrawsElsewhere(kind).eval()
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    if kind in ("python", "numpy", "count"):
+        with pytest.raises(CaptureError, match=r"DrawsElsewhere\.forward gives something else each time"):
+            capture(module, inputs)
+    else:
+        capture(module, inputs)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    assert (module.calls.number, module.first) == (0, True)
