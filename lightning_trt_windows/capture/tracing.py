@@ -95,7 +95,7 @@ def trace(target: nn.Module, calling: Calling, inputs: Mapping[str, Any], device
     """
     attempt = _Attempt(target, calling, inputs, device)
     traced = _traced(attempt, calling)
-    attempt.refuse_what_differs_each_time()
+    attempt.refuse_what_differs()
     return traced
 
 
@@ -289,29 +289,36 @@ class _Attempt:
         pairs = zip(tree_leaves(wanted), tree_leaves(found))
         return all(_close(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
 
-    def refuse_what_differs_each_time(self) -> None:
+    def refuse_what_differs(self) -> None:
         """Call the module again and again with the same inputs, and with PyTorch's random numbers begun anew.
 
         Raises:
             CaptureError: It gives something else each time: numbers that Python or NumPy drew, or a count of its calls,
-                are constants in a program.
+                are constants in a program. Or ``forward`` is not given what the module is called with, by a forward
+                pre-hook or a ``__call__`` of its own: ranges are those of ``forward``, and a program would do it twice.
         """
         args, kwargs = self._arguments_at({symbol: dim.min for symbol, dim in self.ranges.items()})
         found: list[list[Any]] = []
+        arrives: list[bool] = []
         try:
-            with (
-                self._calling.adapted(self._target),
-                state_kept(self._target),
-                torch.compiler.set_stance("force_eager"),
-            ):
+            alone = self._calling.adapted(self._target), state_kept(self._target)
+            with alone[0], alone[1], torch.compiler.set_stance("force_eager"):
+                forward = vars(self._target)["forward"]
                 # the first call may make what later ones find, so that two of them prove nothing
                 while len(found) < 3 and (len(found) < 2 or not _all_close(*found[-2:])):
                     _seed_all(len(found))
                     # forward may write to its inputs
                     given = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
+                    vars(self._target)["forward"] = _noting(forward, given, arrives)
                     found.append(tree_leaves(self._target(*given[0], **given[1])))
         except Exception:
             return  # a size that the module itself does not take
+        if not all(arrives):
+            raise CaptureError(
+                f"{_owner(self._target)} is given something else than {type(self._target).__name__} is called with, by "
+                "a forward pre-hook or by a __call__ of its own. What forward is given has the shapes and types that "
+                "were seen, and a program would change it once more. Do it in forward, or remove the hook first"
+            )
         if not _all_close(*found[-2:]):
             raise CaptureError(
                 f"{_owner(self._target)} gives something else each time that it is called with the same inputs, also "
@@ -450,6 +457,17 @@ def _or_nothing(make: Callable[[], Any]) -> Any:
         return make()
     except Exception:
         return None
+
+
+def _noting(forward: Callable[..., Any], given: Any, arrives: list[bool]) -> Callable[..., Any]:
+    """``forward``, which notes whether the tensors that it is called with are those of ``given``."""
+    known = {id(leaf) for leaf in tree_leaves(given)}
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        arrives.append(all(id(x) in known for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)))
+        return forward(*args, **kwargs)
+
+    return noting
 
 
 def _seed_all(seed: int) -> None:

@@ -269,3 +269,27 @@ def test_what_differs_each_time_is_refused(kind: str) -> None:
         capture(module, inputs)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
     assert (module.calls.number, module.first) == (0, True)
+
+
+class CallsDivided(nn.Linear):
+    """A ``__call__`` of its own."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x / 255)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["hook", "call"])
+def test_what_forward_is_given_is_what_the_module_is_called_with(kind: str) -> None:
+    """Ranges and types were those behind a hook, and the program ran it once more."""
+    module = (CallsDivided if kind == "call" else nn.Linear)(4, 2).eval()
+    if kind == "hook":
+        module.register_forward_pre_hook(lambda _module, args: (args[0] / 255,))
+    with pytest.raises(CaptureError, match="is given something else than"):
+        capture(module, {"input": InputSpec((BATCH, 4))})
+
+
+def test_hooks_that_change_no_input_are_taken() -> None:
+    """Those of old weight norm, and one that only looks."""
+    module = nn.utils.weight_norm(nn.Linear(4, 2)).eval()
+    module.register_forward_pre_hook(lambda _module, args: args)
+    agrees(capture(module, {"input": InputSpec((BATCH, 4))}), module, (1, 4), (8, 4))
