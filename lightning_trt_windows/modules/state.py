@@ -1,6 +1,7 @@
 """Borrow a module without leaving a trace: its modes, random state and weights come back as they were.
 
-No weight is copied. A checkpoint's weights are swapped in by reference, and the module's own tensors are put back.
+A checkpoint's weights are swapped in by reference, and the module's own tensors are put back. No weight is copied,
+unless the module has a loader of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
+from lightning_trt_windows.modules.weights import load, tensors_kept
 
 __all__ = [
     "WRAPPED",
@@ -131,8 +133,9 @@ def random_state_kept() -> Iterator[None]:
 def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True) -> Iterator[None]:
     """Put ``state`` into ``module`` for the block, then the module's own tensors back.
 
-    Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are never written to:
+    Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are not written to:
     optimizers, hooks and gradients keep pointing at them. Hooks of ``load_state_dict`` run as they do in Lightning.
+    Where a loader or a hook is not PyTorch's own, copies stand in for the module's tensors while it runs.
 
     Args:
         module: The module.
@@ -145,14 +148,15 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
     """
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    with attributes_kept(module):
+    with attributes_kept(module), tensors_kept(module) as settle:
         try:
-            module.load_state_dict(moved, strict=strict, assign=True)
+            load(module, moved, strict=strict)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the weights in {where} do not fit {type(module).__name__}: {error}\n"
                 "Was the module built with other hyperparameters than those of the checkpoint?"
             ) from error
+        settle()
         yield
 
 
