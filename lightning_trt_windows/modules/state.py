@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
-from lightning_trt_windows.modules.weights import load, tensors_kept
+from lightning_trt_windows.modules.weights import edits_checkpoints, load, tensors_kept
 
 __all__ = [
     "WRAPPED",
@@ -130,7 +130,9 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True) -> Iterator[None]:
+def weights_swapped(
+    module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True, in_training: bool = False
+) -> Iterator[None]:
     """Put ``state`` into ``module`` for the block, then the module's own tensors back.
 
     Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are not written to:
@@ -142,6 +144,8 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
         state: A checkpoint's ``state_dict``.
         where: The checkpoint's name, for messages.
         strict: Refuse missing and unexpected keys.
+        in_training: ``module`` is the one whose training wrote the checkpoint: frozen parameters are the same in both,
+            and are the module's where hooks of its own have left them out of the checkpoint.
 
     Raises:
         CheckpointError: The weights do not fit the module.
@@ -150,12 +154,18 @@ def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, 
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
     with attributes_kept(module), tensors_kept(module) as settle:
         try:
-            load(module, moved, strict=strict)
+            load(module, moved, strict=strict, in_training=in_training)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the weights in {where} do not fit {type(module).__name__}: {error}\n"
-                "Was the module built with other hyperparameters than those of the checkpoint?"
-            ) from error
+            name = type(module).__name__
+            hint = "Was the module built with other hyperparameters than those of the checkpoint?"
+            if edits_checkpoints(module):
+                hint += (
+                    f" Or does {name} leave something out in on_save_checkpoint, for on_load_checkpoint to put back? "
+                    "Neither is called here, as they may change a training; frozen parameters alone are taken from its "
+                    "module. Export this checkpoint by itself, which calls them, with: "
+                    f"lightning-trt-windows export {where} --module package.module:Class"
+                )
+            raise CheckpointError(f"the weights in {where} do not fit {name}: {error}\n{hint}") from error
         settle()
         yield
 

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
-__all__ = ["is_stock", "load", "tensors_kept"]
+__all__ = ["edits_checkpoints", "is_stock", "load", "tensors_kept"]
 
 _LOADERS = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
 _STOCK = ("torch.nn.modules.", "torch.nn.utils.", "torch.distributed.algorithms._checkpoint.", "torchmetrics.")
 """Whose loaders and hooks write to no tensor of the module: they rename, convert or exchange."""
+_EDITORS = ("on_save_checkpoint", "on_load_checkpoint")
+_LIGHTNING = ("lightning.", "pytorch_lightning.")
 _DEPTH = 4
 """How far below a module tensors are looked for, in containers and plain objects."""
 _MANY = 10_000
@@ -54,15 +56,25 @@ def _is_of_stock(function: Any) -> bool:
     return str(home).startswith(_STOCK)
 
 
-def load(module: nn.Module, state: Mapping[str, Any], *, strict: bool) -> None:
+def edits_checkpoints(module: nn.Module) -> bool:
+    """Whether checkpoints of ``module`` may hold something else than it does: it has Lightning's hooks for that."""
+    hooks = [getattr(type(module), name, None) for name in _EDITORS]
+    return any(hook is not None and not str(hook.__module__).startswith(_LIGHTNING) for hook in hooks)
+
+
+def load(module: nn.Module, state: Mapping[str, Any], *, strict: bool, in_training: bool = False) -> None:
     """Load ``state`` into ``module``: by reference, or as the module's own loader does it.
 
     Args:
         module: The module.
         state: A checkpoint's ``state_dict``, on the module's device.
         strict: Refuse missing and unexpected keys.
+        in_training: It is the module of the training that wrote the checkpoint: what it has frozen, the checkpoint may
+            lack.
     """
     state = _with_masks(module, state)
+    if strict and in_training and edits_checkpoints(module):
+        state = _with_frozen(module, state)
     exchanging = torch.__future__.get_swap_module_params_on_conversion()
     # parameters would stay the same objects and get other contents, those of the training among them
     torch.__future__.set_swap_module_params_on_conversion(False)
@@ -92,6 +104,15 @@ def _with_masks(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any
                     made[f"{key}_orig"] = pruned = made.pop(key)
                     made[f"{key}_mask"] = torch.ones_like(pruned)
     return made
+
+
+def _with_frozen(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``state`` with the module's own frozen parameters where it has none, as hooks leave them out to save space.
+
+    Buffers are not taken: training changes them, also where parameters are frozen (statistics of a batch norm).
+    """
+    own = module.named_parameters(remove_duplicate=False)
+    return {**state, **{key: value for key, value in own if key not in state and not value.requires_grad}}
 
 
 @contextlib.contextmanager

@@ -313,13 +313,69 @@ def test_training_with_pruning(tmp_path: Path) -> None:
     _compare_with_files(export, tmp_path)
 
 
-def _compare_with_files(export: WindowsExport, folder: Path) -> None:
+def _compare_with_files(export: WindowsExport, folder: Path, module_class: type[Regression] = Regression) -> None:
     assert len(export.artifacts) == len(list(folder.glob("*.ckpt"))) == 2
     for artifact in export.artifacts:
-        module = Regression()
         file = folder / artifact.path.name.replace(".windows.ep", ".ckpt")
-        module.load_state_dict(torch.load(file, weights_only=False)["state_dict"])
+        module = module_class.load_from_checkpoint(file, map_location="cpu")
         goldens = read_goldens(artifact)
         assert goldens is not None
         for golden in goldens.sets:
             torch.testing.assert_close(next(iter(golden.outputs.values())), module.eval()(*golden.inputs))
+
+
+class Stripped(Regression):
+    """Leaves its backbone out of checkpoints."""
+
+    def __init__(self, width: int = 8, lr: float = 0.1) -> None:
+        super().__init__(width=width, lr=lr)
+        with torch.random.fork_rng():
+            torch.manual_seed(5)  # it is downloaded
+            self.backbone = nn.Linear(4, 4)
+        self.backbone.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.backbone(x))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("backbone")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = self.backbone.state_dict(prefix="backbone.")
+        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+
+
+class StrippedWithStatistics(Stripped):
+    """In a backbone with values that training changes, frozen or not."""
+
+    def __init__(self, width: int = 8, lr: float = 0.1) -> None:
+        super().__init__(width=width, lr=lr)
+        self.backbone = nn.Sequential(self.backbone, nn.BatchNorm1d(4).requires_grad_(False))
+
+
+def test_training_without_frozen_weights_in_its_checkpoints(tmp_path: Path) -> None:
+    """They are the module's, as it has frozen them."""
+    export = WindowsExport(when="train_end", executor="inline", golden=True)
+    module = trained(tmp_path, Stripped, export)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    assert export.failures == []
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    _compare_with_files(export, tmp_path, Stripped)
+
+
+@pytest.mark.parametrize("lacks", ["trained", "statistics", "another training"])
+def test_what_else_is_left_out_of_checkpoints(lacks: str) -> None:
+    """What training changes is not taken from the module, and the message says what to do."""
+    module = StrippedWithStatistics() if lacks == "statistics" else Stripped()
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    if lacks == "trained":
+        module.backbone.weight.requires_grad_(True)
+    before = facts(module)
+    with (
+        pytest.raises(CheckpointError, match=r"(?s)Missing key.*in on_save_checkpoint.*export a\.ckpt --module"),
+        weights_swapped(module, checkpoint["state_dict"], where="a.ckpt", in_training=lacks != "another training"),
+    ):
+        pass
+    assert facts(module) == before
