@@ -43,7 +43,7 @@ class Tracer:
     Args:
         options: What the user asks for.
         retrace: Capture for every checkpoint, even where the program of an earlier one is still that of the module.
-        is_fixed: Nobody changes the module between the checkpoints, so that one capture serves all.
+        is_fixed: The module is in no training: nobody changes it between checkpoints, so that one capture serves all.
         has_weights: The module has the weights of the moment. Otherwise a trace serves only where equal notes of what
             ``forward`` runs are the proof.
         trusted: Allow checkpoints to run code while they are read: they are the training's own.
@@ -192,7 +192,11 @@ class Tracer:
                 )
 
         swapped = weights_swapped(
-            module, checkpoint.state_dict, where=checkpoint.path.name, strict=module.strict_loading
+            module,
+            checkpoint.state_dict,
+            where=checkpoint.path.name,
+            strict=module.strict_loading,
+            in_training=not self.is_fixed,
         )
         before = None if self.has_weights else frozenset(map(id, module.parameters()))
         with swapped:

@@ -13,7 +13,7 @@ import operator
 import random
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +37,11 @@ _ENVIRONMENT = ("Trainer", "LightningDataModule", "DataLoader", "Dataset", "Logg
 """Bases of objects that ``forward`` does not write to, and that reach everything."""
 _OF_PYTHON = ("argparse", "collections", "dataclasses", "enum", "functools", "types")
 """Modules of Python's own whose objects hold what others put there."""
+_ACCESS = (
+    "__iter__", "__len__", "__getitem__", "__setitem__", "__delitem__",
+    "keys", "values", "clear", "update", "extend", "pop",
+)  # fmt: skip
+"""Methods that are used of containers."""
 _OF_THREADS = ("Lock", "RLock", "lock", "Condition", "Event", "Semaphore", "Thread", "Queue", "SimpleQueue")
 """Types that show that another thread works on what holds one, whose changes must stay."""
 _OWN_OF_MODULES = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"}
@@ -92,11 +97,11 @@ class _Reached:
         self._kept.append(value)
         if isinstance(value, Tensor):
             self._tensor(value)
-        elif isinstance(value, (list, deque)):
+        elif _is_ordinary(value, (list, deque)):
             self._sequence(value)
-        elif isinstance(value, dict):
+        elif _is_ordinary(value, (dict, OrderedDict, defaultdict)):
             self._mapping(value)
-        elif isinstance(value, set):
+        elif _is_ordinary(value, (set,)):
             before = value.copy()
             self.undo.append(lambda: _refill(value, before, value.update))
             self._waiting.extend(before)
@@ -201,6 +206,15 @@ class _Reached:
                     held = getattr(value, name)
                     self.undo.append(functools.partial(object.__setattr__, value, name, held))
                     self._waiting.append(held)
+
+
+def _is_ordinary(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a container is one of ``kinds``, or of a class that reads and writes as they do.
+
+    Others make things when they are read, as the table of activations of transformers does.
+    """
+    kind = next((cls for cls in type(value).__mro__ if cls in kinds), None)
+    return kind is not None and all(getattr(type(value), name, None) is getattr(kind, name, None) for name in _ACCESS)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Borrow a module without leaving a trace: its modes, random state and weights come back as they were.
 
-No weight is copied. A checkpoint's weights are swapped in by reference, and the module's own tensors are put back.
+A checkpoint's weights are swapped in by reference, and the module's own tensors are put back. No weight is copied,
+unless the module has a loader of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
 from lightning_trt_windows.modules.borrowed import reachable_kept
+from lightning_trt_windows.modules.weights import edits_checkpoints, load, tensors_kept
 
 __all__ = [
     "WRAPPED",
@@ -155,31 +157,43 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def weights_swapped(module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True) -> Iterator[None]:
+def weights_swapped(
+    module: nn.Module, state: Mapping[str, Any], *, where: str, strict: bool = True, in_training: bool = False
+) -> Iterator[None]:
     """Put ``state`` into ``module`` for the block, then the module's own tensors back.
 
-    Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are never written to:
+    Tensors are exchanged by reference (``load_state_dict(assign=True)``), so the module's own are not written to:
     optimizers, hooks and gradients keep pointing at them. Hooks of ``load_state_dict`` run as they do in Lightning.
+    Where a loader or a hook is not PyTorch's own, copies stand in for the module's tensors while it runs.
 
     Args:
         module: The module.
         state: A checkpoint's ``state_dict``.
         where: The checkpoint's name, for messages.
         strict: Refuse missing and unexpected keys.
+        in_training: ``module`` is the one whose training wrote the checkpoint: frozen parameters are the same in both,
+            and are the module's where hooks of its own have left them out of the checkpoint.
 
     Raises:
         CheckpointError: The weights do not fit the module.
     """
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    with attributes_kept(module):
+    with attributes_kept(module), tensors_kept(module) as settle:
         try:
-            module.load_state_dict(moved, strict=strict, assign=True)
+            load(module, moved, strict=strict, in_training=in_training)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the weights in {where} do not fit {type(module).__name__}: {error}\n"
-                "Was the module built with other hyperparameters than those of the checkpoint?"
-            ) from error
+            name = type(module).__name__
+            hint = "Was the module built with other hyperparameters than those of the checkpoint?"
+            if edits_checkpoints(module):
+                hint += (
+                    f" Or does {name} leave something out in on_save_checkpoint, for on_load_checkpoint to put back? "
+                    "Neither is called here, as they may change a training; frozen parameters alone are taken from its "
+                    "module. Export this checkpoint by itself, which calls them, with: "
+                    f"lightning-trt-windows export {where} --module package.module:Class"
+                )
+            raise CheckpointError(f"the weights in {where} do not fit {name}: {error}\n{hint}") from error
+        settle()
         yield
 
 

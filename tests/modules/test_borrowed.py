@@ -6,7 +6,7 @@ import functools
 import random
 import threading
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,30 @@ def test_variables_of_closures() -> None:
     with reachable_kept(module):
         module(torch.ones(1, 2))
     assert mean() is before
+
+
+class Makes(OrderedDict[str, type]):
+    """Makes what is asked for, as the table of activations of transformers does."""
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(key)()
+
+
+TABLE = Makes(relu=nn.ReLU)
+
+
+class Looks(nn.Module):
+    """Uses a table."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return TABLE["relu"](x)  # type: ignore[no-any-return]
+
+
+def test_containers_that_make_things_are_left_alone() -> None:
+    """Reading one is not what it holds."""
+    with reachable_kept(Looks()):
+        pass
+    assert list(OrderedDict.values(TABLE)) == [nn.ReLU]
 
 
 def test_much_that_is_reached() -> None:
