@@ -99,8 +99,7 @@ def restore(
     # a file can hold anything, and classes may have changed
     except Exception as error:
         raise ShapeDiscoveryError(f"the shapes do not fit: {type(error).__name__}: {error}") from error
-    observer.go_on_with(tables, sizes)
-    observer.parts = parts
+    observer.go_on_with(tables, sizes, parts)
 
 
 def _plain_tally(key: Any, tally: Tally) -> dict[str, Any]:

@@ -4,6 +4,9 @@ The observer stands in for the method on the instance (``module.forward``), not 
 ``self.forward(x)`` and methods that have no hooks. Strategies that lend ``forward`` to ``training_step`` for one call
 (DDP, FSDP) replace the stand-in meanwhile, so a redirected ``(batch, batch_idx)`` is never taken for a call of forward.
 
+What ``torch.compile`` has made of a module asks whether that stand-in is still the same object, and is made anew where
+it is not. So there is one for each module, which is taken off where the module itself is wanted, and put on again.
+
 A step costs a few microseconds. No tensor is kept and no GPU is waited for: sizes are known to the host, and the range
 of integer values is looked at in the 1st, 2nd, 4th, 8th, ... call of each stage only; on a GPU the two numbers stay
 there until the ranges are derived.
@@ -11,8 +14,11 @@ there until the ranges are derived.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,12 +56,14 @@ class Observer:
         self.loader_sizes: dict[str, set[int]] = {}
         """``batch_size`` of the loaders of each stage, where they say."""
         self._module: torch.nn.Module | None = None
-        self._watched: tuple[torch.nn.Module, str] | None = None
-        """Whose method is watched: the module's, or a submodule's."""
+        self._recorder: _Recorder | None = None
+        """Stands in for the method that is watched: the module's, or a submodule's."""
         self.tables: dict[tuple[str, str], Table] = {}
         """What was counted: calls of the method (``"call"``) and batches (``"batch"``), by stage."""
         self.parts: dict[str, Observer] = {}
         """Observers of the submodules, as long as no call of the method itself has been seen."""
+        self._idle: dict[str, Observer] = {}
+        """Those that see nothing any more and stay where they are: compiled code asks for their stand-ins."""
         self.origin = ""
         """Where the first of it was seen, if that was not here: ``"by the training that wrote a.ckpt"``."""
         self._enter("")
@@ -68,12 +76,18 @@ class Observer:
         """
         self.detach()
         owner, name = exported_part(module, self.method)
-        # past nn.Module.__setattr__, which user classes override
-        owner.__dict__[name] = _Recorder(getattr(owner, name), self, name in owner.__dict__)
-        self._module, self._watched = module, (owner, name)
-        if self.method == "forward" and not self.calls():
-            for part in _parts(module):
-                self.parts.setdefault(part, self._of_part(part))._watch_part(module, self._stage)
+        self._module, self._recorder = module, _put_on(owner, name, self)
+        if self.method != "forward":
+            return
+        parts = list(_parts(module))
+        if not self.calls():
+            for part in parts:
+                if part not in self._idle:
+                    self.parts.setdefault(part, self._of_part(part))._watch_part(module, self._stage)
+        for part in parts:
+            if part in self._idle:
+                self._idle[part].attach(module)
+                self._idle[part]._idle_from_now_on()
 
     def _of_part(self, part: str) -> Observer:
         return Observer(method=part, as_float32=self.as_float32)
@@ -83,25 +97,41 @@ class Observer:
         self.attach(module)
 
     def _drop_parts(self) -> None:
-        for part in self.parts.values():
-            part.detach()
+        for name, part in self.parts.items():
+            if part._idle_from_now_on():
+                self._idle[name] = part
+            else:
+                part.detach()
         self.parts = {}
+
+    def _idle_from_now_on(self) -> bool:
+        """Record nothing more; whether the stand-in has to stay, because compiled code refers to it."""
+        if self._recorder is None:
+            return False
+        self._recorder.observer = None
+        return weakref.getweakrefcount(self._recorder) > 0
 
     def detach(self) -> None:
         """Leave the module as it was found. What has been recorded stays."""
-        for part in self.parts.values():
+        for part in (*self.parts.values(), *self._idle.values()):
             part.detach()
-        if self._watched is None:
-            return
-        (owner, name), self._watched, self._module = self._watched, None, None
-        recorder = owner.__dict__.get(name)
-        # anything else means that somebody replaced the method meanwhile, and it is his
-        if type(recorder) is not _Recorder or recorder.observer is not self:
-            return
-        if recorder.was_on_instance:
-            owner.__dict__[name] = recorder.__wrapped__
-        else:
-            del owner.__dict__[name]
+        recorder, self._recorder, self._module = self._recorder, None, None
+        if recorder is not None:
+            recorder.take_off()
+
+    @contextlib.contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """What happens in the block to the module is not training: it is as it was found, and then watched again.
+
+        Where it is not watched, it is not watched afterwards either.
+        """
+        module = self._module
+        self.detach()
+        try:
+            yield
+        finally:
+            if module is not None:
+                self.attach(module)
 
     def stage(self, name: str) -> None:
         """Say which loader feeds from now on: ``train``, ``val``, ``sanity``, ``test`` or ``predict``."""
@@ -139,12 +169,16 @@ class Observer:
         """Module in which the class of what is watched was defined."""
         return "" if self._module is None else type(self._module).__module__
 
-    def go_on_with(self, tables: dict[tuple[str, str], Table], loader_sizes: dict[str, set[int]]) -> None:
-        """Count on from what another observer has seen, in place of what this one has."""
-        self.tables, self.loader_sizes = tables, loader_sizes
-        for table in tables.values():
-            table.as_float32 = self.as_float32
-        self._enter(self._stage)
+    def go_on_with(
+        self, tables: dict[tuple[str, str], Table], loader_sizes: dict[str, set[int]], parts: dict[str, Observer]
+    ) -> None:
+        """Count on from what another observer and its parts have seen, in place of what this one has."""
+        # the parts until now leave the module, and those that follow them take their places
+        with self.looking_away():
+            self.tables, self.loader_sizes, self.parts = tables, loader_sizes, parts
+            for table in tables.values():
+                table.as_float32 = self.as_float32
+            self._enter(self._stage)
 
     def _observations(self, kind: str) -> tuple[Observation, ...]:
         tables = {stage: table for (k, stage), table in self.tables.items() if k == kind and table.total}
@@ -250,20 +284,69 @@ class _Recorder:
 
     ``__class__`` and every attribute are the method's, so that ``inspect``, ``torch.jit`` and ``torch.compile`` find
     its signature and source. A copied or pickled module gets the plain method: what its copies do is not training.
+    Called as the type of a method is, with a function and an object, the type makes a method.
     """
 
-    def __init__(self, original: Callable[..., Any], observer: Observer, was_on_instance: bool) -> None:
-        functools.update_wrapper(self, original)
-        self.observer = observer
-        self.was_on_instance = was_on_instance
+    observer: Observer | None
+    """Is told of calls; nobody is while the module is not watched."""
+    place: tuple[weakref.ref[torch.nn.Module], str]
+    """The module, and the name of the method there."""
+    was_on_instance: bool
+    weakly: Callable[[], Any]
+    """Gives what it stands for, or ``None`` where that is gone, while it is taken off."""
+
+    def __new__(cls, function: Callable[..., Any], instance: Any) -> Any:
+        """Make a bound method, which is what ``type(module.forward)`` makes, and ``weakref.WeakMethod``."""
+        return types.MethodType(function, instance)
+
+    @classmethod
+    def of(cls, owner: torch.nn.Module, name: str) -> _Recorder:
+        """A stand-in for method ``name`` of ``owner``, which it is not put on."""
+        self: _Recorder = object.__new__(cls)
+        functools.update_wrapper(self, getattr(owner, name))
+        self.observer = None
+        self.place = weakref.ref(owner), name
+        self.was_on_instance = name in owner.__dict__
+        return self
+
+    def take_off(self) -> None:
+        """Leave the module as it was found, and be there when it is watched again."""
+        self.observer = None
+        owner, name = self.place[0](), self.place[1]
+        # anything else means that somebody replaced the method meanwhile, and it is his
+        if owner is None or owner.__dict__.get(name) is not self:
+            return
+        original = self.__wrapped__
+        if self.was_on_instance:
+            owner.__dict__[name] = original
+        else:
+            del owner.__dict__[name]
+        try:
+            # who keeps it until the module is gone must not keep the module
+            self.weakly = weakref.ref(original) if self.was_on_instance else weakref.WeakMethod(original)
+            _taken_off.setdefault(owner, {})[name] = self
+        except TypeError:  # not a method, or of a type without weak references
+            return
+        del self.__dict__["__wrapped__"]
+
+    def put_on_again(self, owner: torch.nn.Module, name: str) -> bool:
+        """Stand in for what ``owner`` has as ``name``, if that is what it was the last time; whether it is."""
+        original, before = getattr(owner, name), self.weakly()
+        on_instance = name in owner.__dict__
+        if on_instance is not self.was_on_instance or self.place[0]() is not owner:
+            return False
+        if not (original is before if on_instance else type(original) is types.MethodType and original == before):
+            return False
+        self.__dict__["__wrapped__"] = original
+        return True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # traced sizes are symbols, and a compiled step must hold nothing of ours
-        if not (torch.compiler.is_compiling() or torch._C._get_tracing_state()):
+        # traced sizes are symbols, and a compiled step must hold nothing of ours, nor depend on who is told
+        if not (torch.compiler.is_compiling() or torch._C._get_tracing_state()) and (observer := self.observer):
             try:
-                self.observer._record(args, kwargs)
+                observer._record(args, kwargs)
             except Exception:  # it catches what a user's classes raise; this is for faults of its own
-                self.observer.notes.append(f"calls of {self.observer.method} were not recorded")
+                observer.notes.append(f"calls of {observer.method} were not recorded")
         return self.__wrapped__(*args, **kwargs)
 
     @property  # type: ignore[misc]  # a class attribute to mypy; proxies answer for what they stand for
@@ -271,10 +354,37 @@ class _Recorder:
         return type(self.__wrapped__)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["__wrapped__"], name)
+        if name != "__wrapped__":
+            return getattr(self.__wrapped__, name)
+        # taken off, and somebody has kept it
+        original = self.__dict__["weakly"]()
+        if original is None:
+            raise ReferenceError("the module whose method this was no longer exists")
+        return original
+
+    def __eq__(self, other: object) -> Any:
+        return self is other or self.__wrapped__ == (other.__wrapped__ if type(other) is _Recorder else other)
+
+    def __hash__(self) -> int:
+        return hash(self.__wrapped__)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(self.__wrapped__, memo)
 
     def __reduce__(self) -> Any:
         return self.__wrapped__.__reduce__()
+
+
+_taken_off: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, _Recorder]] = weakref.WeakKeyDictionary()
+"""The stand-ins of modules that are not watched now, by the name of the method: each is put on again."""
+
+
+def _put_on(owner: torch.nn.Module, name: str, observer: Observer) -> _Recorder:
+    """Let ``observer`` know of calls of method ``name`` of ``owner``, by the stand-in that it had before, if it had."""
+    recorder = _taken_off.get(owner, {}).pop(name, None)
+    if recorder is None or not recorder.put_on_again(owner, name):
+        recorder = _Recorder.of(owner, name)
+    # past nn.Module.__setattr__, which user classes override
+    owner.__dict__[name] = recorder
+    recorder.observer = observer
+    return recorder

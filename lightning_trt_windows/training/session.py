@@ -174,15 +174,9 @@ class Session:
         """Leave nothing on the Trainer."""
         self._watch.detach()
 
-    @contextlib.contextmanager
-    def unobserved(self) -> Iterator[None]:
+    def unobserved(self) -> contextlib.AbstractContextManager[None]:
         """What happens here to the module is not training."""
-        self._observer.detach()
-        try:
-            yield
-        finally:
-            if self._exception is None:
-                self._observer.attach(self.trainer.lightning_module)
+        return self._observer.looking_away()
 
     def _end_after_exception(self) -> None:
         """Called when Lightning closes its CheckpointIO: the last checkpoint of a failed run is on disk."""

@@ -131,3 +131,28 @@ def test_classes() -> None:
     restore(Observer(), state, home=__name__)
     with pytest.raises(ShapeDiscoveryError, match="that class has not been imported"):
         restore(Observer(), state)
+
+
+def test_parts_that_are_watched_make_way_for_those_that_were_seen() -> None:
+    """A training that is resumed: what was put on submodules is taken off in the end, and counts until then."""
+
+    class Steps(torch.nn.Module):
+        """Has no forward."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def seen(state: Any = None) -> Observer:
+        module, observer = Steps(), Observer()
+        observer.attach(module)
+        if state is not None:
+            restore(observer, state)
+        observer.stage("train")
+        module.first(torch.ones(2, 4))
+        observer.detach()
+        assert [name for name, part in module.named_modules() if "forward" in vars(part)] == []
+        return observer
+
+    observer = seen(carried(seen()))
+    assert [o.count for o in observer.parts["first"].calls()] == [2]

@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import pickle
+import types
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -416,6 +417,127 @@ def test_the_stand_in_looks_like_the_method() -> None:
     assert is_overridden("predict_step", module) is overridden
     assert inspect.signature(module.predict_step) == inspect.signature(Model().predict_step)
     assert inspect.ismethod(module.predict_step)
+
+
+def test_the_type_of_the_stand_in_makes_methods() -> None:
+    """As that of a method does: ``type(m.forward)(function, m)`` is how people patch, and ``WeakMethod`` comes back."""
+    module, observer = Doubler(), Observer()
+    plain = module.forward
+    observer.attach(module)
+    assert module.forward == plain
+    assert plain == module.forward
+    assert hash(module.forward) == hash(plain)
+    assert weakref.WeakMethod(module.forward)() == plain
+    patched = type(module.forward)(lambda self, x: (self, x), module)
+    assert type(patched) is types.MethodType
+    assert patched(1) == (module, 1)
+
+
+def test_who_has_kept_the_stand_in_calls_the_method() -> None:
+    """Nothing is recorded by it while the observer looks away; it does not keep the module alive afterwards."""
+    module, observer = Net(), Observer()
+    observer.attach(module)
+    observer.stage("train")
+    kept = module.forward
+    with observer.looking_away():
+        assert "forward" not in vars(module)
+        assert kept(1) == 1
+    assert module.forward is kept
+    assert observer.calls() == ()
+    observer.detach()
+    assert kept(2) == 2
+    assert kept.__self__ is module
+    gone = weakref.ref(module)
+    del module
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(ReferenceError, match="no longer exists"):
+        kept(3)
+
+
+def test_looking_away_from_what_is_not_watched() -> None:
+    """It is not watched afterwards either."""
+    module, observer = Net(), Observer()
+    with observer.looking_away():
+        pass
+    observer.attach(module)
+    observer.detach()
+    with observer.looking_away():
+        pass
+    assert "forward" not in vars(module)
+
+
+def test_a_stand_in_that_somebody_has_wrapped_records_a_call_once() -> None:
+    """A ``forward`` that was put around it is what is watched from the next time on, with what that receives."""
+    module, observer = Net(), Observer()
+    observer.attach(module)
+    observer.stage("train")
+    inner = module.forward
+    module.forward = lambda x: inner(x[:1])  # type: ignore[method-assign]  # what is tested
+    with observer.looking_away():
+        module(torch.ones(3))
+    module(torch.ones(3))
+    assert [(o.count, o.args[0].shape) for o in observer.calls()] == [(1, (3,))]
+
+
+class Counter:
+    """A backend of ``torch.compile`` that runs what it is given, and counts it."""
+
+    def __init__(self) -> None:
+        torch._dynamo.reset()
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        """Nothing is compiled."""
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of the class", "of the instance"])
+def test_compiled_code_stays_as_it_is_when_the_observer_looks_away(own: bool) -> None:
+    """And when it comes again, with a later ``fit``: the stand-in is the same."""
+    module, counter = Doubler(), Counter()
+    if own:
+        module.forward = types.MethodType(lambda self, x: self.layer(x), module)  # type: ignore[method-assign]
+    step = torch.compile(lambda x: module(x).sum(), backend=counter, fullgraph=True)
+    for _ in range(10):
+        observer = Observer()
+        observer.attach(module)
+        step(torch.ones(2, 4))
+        with observer.looking_away():
+            assert ("forward" in vars(module)) is own
+            assert "forward" not in vars(module.layer)
+        step(torch.ones(2, 4))
+        observer.detach()
+    assert counter.graphs == 1
+    assert "forward" not in vars(module.layer)
+
+
+def test_compiled_code_stays_as_it_is_when_parts_do_not_count_any_more() -> None:
+    """It asks for their stand-ins, which record nothing, stay for so long, and are taken off in the end."""
+    module, counter, observer = Doubler(), Counter(), Observer()
+    step = torch.compile(lambda x: module.layer(x).sum(), backend=counter, fullgraph=True)
+    observer.attach(module)
+    observer.stage("train")
+    for _ in range(3):
+        step(torch.ones(2, 4))
+        module(torch.ones(2, 4))
+        assert observer.parts == {}
+        with observer.looking_away():
+            assert "forward" not in vars(module.layer)
+    assert counter.graphs == 1
+    observer.detach()
+    assert "forward" not in vars(module.layer)
+
+
+def test_parts_leave_the_module_as_soon_as_they_do_not_count() -> None:
+    """Where nothing refers to them: a step calls them for nothing."""
+    module, observer = Doubler(), Observer()
+    observer.attach(module)
+    observer.stage("train")
+    assert "forward" in vars(module.layer)
+    module(torch.ones(2, 4))
+    assert "forward" not in vars(module.layer)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import re
+import types
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +378,73 @@ def hide(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+class Watched(Regression):
+    """Says which of its modules have a ``forward`` that is not that of their class."""
+
+    def stands_in(self) -> list[str]:
+        return [name for name, module in self.named_modules() if "forward" in vars(module)]
+
+
+@pytest.mark.parametrize("when", ["train_end", "checkpoint"])
+@pytest.mark.parametrize("whole", [False, True], ids=["a function", "the module"])
+def test_as_many_graphs_are_compiled_as_without_the_callback(tmp_path: Path, when: Any, whole: bool) -> None:
+    """However many checkpoints there are: at the 8th further one Dynamo ends a training with ``fullgraph=True``."""
+
+    def graphs(*callbacks: Any) -> int:
+        torch._dynamo.reset()
+        compiled = 0
+
+        def backend(graph: Any, inputs: Any) -> Any:
+            nonlocal compiled
+            compiled += 1
+            return graph.forward
+
+        module: Any = Watched()
+        if whole:
+            module = torch.compile(module, backend=backend)
+        else:
+            module.training_step = torch.compile(
+                lambda batch, batch_idx: (module(batch[0]) - batch[1]).square().mean(), backend=backend, fullgraph=True
+            )
+        saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1)
+        run = trainer(tmp_path, saver, *callbacks, max_epochs=1, limit_train_batches=10, num_sanity_val_steps=0)
+        run.fit(module, datamodule=Data(batch_size=3))
+        return compiled
+
+    export = WindowsExport(when=when, executor="inline")
+    assert graphs(export) == graphs()
+    assert export.failures == []
+    assert export.artifacts
+
+
+def test_nothing_is_left_on_a_module_whose_training_was_resumed(tmp_path: Path) -> None:
+    """Nor on its submodules, whether that training ended or failed."""
+    saver = ModelCheckpoint(tmp_path, filename="first")
+    trainer(tmp_path, saver, WindowsExport(), max_epochs=1).fit(Watched(), datamodule=Data())
+
+    class Fails(Watched):
+        def on_train_epoch_end(self) -> None:
+            raise ValueError("ends here")
+
+    for module in (Watched(), Fails()):
+        run = trainer(tmp_path / "again", WindowsExport(), max_epochs=2)
+        with contextlib.nullcontext() if type(module) is Watched else pytest.raises(ValueError, match="ends here"):
+            run.fit(module, datamodule=Data(), ckpt_path=tmp_path / "first.ckpt")
+        assert module.stands_in() == []
+
+
+def test_forward_is_patched_by_its_type_while_training_runs(tmp_path: Path) -> None:
+    """A common idiom, which needs a method's type; what it has put there stays."""
+
+    class Patched(Watched):
+        def on_train_start(self) -> None:
+            assert weakref.WeakMethod(self.forward)() is not None
+            self.forward = type(self.forward)(lambda self, x: 2 * self.net(x), self)  # type: ignore[method-assign]
+
+    module, export = Patched(), WindowsExport(when="checkpoint", executor="inline")
+    trainer(tmp_path, export, max_epochs=1).fit(module, datamodule=Data())
+    assert export.failures == []
+    assert module.stands_in() == [""]
+    assert type(vars(module)["forward"]) is types.MethodType
