@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lightning_trt_windows.errors import LightningTrtError
+from lightning_trt_windows.modules.registration import registered_meanwhile
 
 __all__ = ["Running", "alone", "begin", "end", "others"]
 
@@ -73,6 +74,8 @@ def others() -> list[str]:
 def alone(doing: str, kind: type[LightningTrtError]) -> Iterator[None]:
     """Let nobody else capture, build or begin a training in this process during the block. Blocks may be nested.
 
+    Classes of containers that PyTorch has to know meanwhile are known to it for as long.
+
     Args:
         doing: What the block does, for the message.
         kind: What is raised.
@@ -89,7 +92,8 @@ def alone(doing: str, kind: type[LightningTrtError]) -> Iterator[None]:
                 "checkpoint afterwards, with: lightning-trt-windows export CHECKPOINT --module package.module:Class; "
                 "or let each training have a process of its own"
             )
-        yield
+        with registered_meanwhile():
+            yield
 
 
 def _after_fork() -> None:
