@@ -27,6 +27,7 @@ from lightning_trt_windows.errors import CaptureError, CheckpointError, Lightnin
 from lightning_trt_windows.export.job import Job, SavedProgram
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.pipeline import prepare
+from lightning_trt_windows.modules.alone import alone
 from lightning_trt_windows.modules.state import exported_part, original, outside_of_steps, weights_swapped
 
 __all__ = ["Tracer", "same_values"]
@@ -88,14 +89,18 @@ class Tracer:
             return Snapshot(step, error)
         if self.is_fixed:
             return Snapshot(step, found, trace=self._trace(_ALWAYS, found))
-        with outside_of_steps():
-            now = self._execution(module, found)
-            if now is None:
-                return Snapshot(step, found)
-            trace = self._trace(now.key, found)
-            if trace is not None and not trace.serves(module, now):
-                trace.executions.discard(now.key)
-                trace = None
+        try:
+            # running it changes as much of PyTorch as a capture does
+            with alone("A capture", CaptureError), outside_of_steps():
+                now = self._execution(module, found)
+                if now is None:
+                    return Snapshot(step, found)
+                trace = self._trace(now.key, found)
+                if trace is not None and not trace.serves(module, now):
+                    trace.executions.discard(now.key)
+                    trace = None
+        except CaptureError as error:
+            return Snapshot(step, error)
         return Snapshot(step, found, now.key, now.is_whole, trace)
 
     def job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:
@@ -112,9 +117,9 @@ class Tracer:
 
         Raises:
             LightningTrtError: There are no ranges, the checkpoint cannot be read or does not fit, or the module cannot
-                be captured.
+                be captured, as beside a training in another thread.
         """
-        with outside_of_steps():
+        with alone("A capture", CaptureError), outside_of_steps():
             return self._job(module, checkpoint, snapshot, twins)
 
     def _job(self, module: Any, checkpoint: Path, snapshot: Snapshot, twins: tuple[Path, ...]) -> Job:

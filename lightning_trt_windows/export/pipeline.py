@@ -41,6 +41,7 @@ from lightning_trt_windows.checkpoints.consolidate import local_file
 from lightning_trt_windows.checkpoints.reader import CheckpointFile, checkpoint_file
 from lightning_trt_windows.discovery.discover import Discovered
 from lightning_trt_windows.discovery.options import RangeOptions
+from lightning_trt_windows.errors import CaptureError, CompileError
 from lightning_trt_windows.export.checkpoint_source import CheckpointSource
 from lightning_trt_windows.export.host_check import copied_for_twin, verified_by_twin
 from lightning_trt_windows.export.job import (
@@ -55,6 +56,7 @@ from lightning_trt_windows.export.onnx_format import remove_onnx, warned_without
 from lightning_trt_windows.export.options import ExportOptions
 from lightning_trt_windows.export.reuse import reused
 from lightning_trt_windows.export.written_check import check_written
+from lightning_trt_windows.modules.alone import alone
 from lightning_trt_windows.modules.state import outside_of_steps, random_state_kept
 from lightning_trt_windows.progress.events import stage
 from lightning_trt_windows.progress.upstream_output import log_beside
@@ -195,6 +197,7 @@ def _prepared(source: CheckpointSource, file: CheckpointFile, paths: ArtifactPat
     return job
 
 
+@alone("A capture", CaptureError)
 def prepare(
     module: nn.Module,
     discovered: Discovered,
@@ -218,7 +221,7 @@ def prepare(
         The job, with its program in memory.
 
     Raises:
-        CaptureError: ``torch.export`` cannot capture the module.
+        CaptureError: ``torch.export`` cannot capture the module, or a training is active in another thread.
     """
     started = time.perf_counter()
     stage("capture", paths.ep.name)
@@ -254,10 +257,12 @@ def build(job: Job, check_source: Callable[[], None] = lambda: None) -> Artifact
 
     Raises:
         CheckpointError: The checkpoint that the job takes its weights from cannot be read, or does not fit the program.
-        CompileError: TensorRT builds no engine, or one that would compute something else than the module.
+        CompileError: TensorRT builds no engine, or one that would compute something else than the module, or a training
+            is active in another thread.
         OutputError: The files cannot be written.
     """
-    with job.source() as source:
+    # not as a decorator, which would keep the job, and with it the weights
+    with alone("A build", CompileError), job.source() as source:
         if job.skip_existing and (artifact := reused(job, source)):
             return artifact
         program, checkpoint = job.load(source)

@@ -21,6 +21,7 @@ from lightning_trt_windows.discovery.observer import Observer
 from lightning_trt_windows.discovery.options import RangeOptions
 from lightning_trt_windows.errors import ConfigurationError
 from lightning_trt_windows.loggers import LogArtifacts
+from lightning_trt_windows.modules import alone
 from lightning_trt_windows.settings import BackendName, ExportSettings, Format, IOPrecision, PrecisionName, Recurrent
 from lightning_trt_windows.training.checkpoint_exports import CheckpointExports
 from lightning_trt_windows.training.conflicts import check_alone, yields_to_configured
@@ -230,6 +231,7 @@ class WindowsExport(Callback):
         resolve(self)
         if self.default_of and yields_to_configured(self, trainer, WindowsExport):
             return
+        alone.begin(trainer)
         if stage != "fit" or _fast_dev_run(trainer):
             return
         self._switched_off = True  # until all that is known to prevent an export has been looked at
@@ -351,6 +353,7 @@ class WindowsExport(Callback):
         Nothing collective comes after this, so that no other process waits for this one.
         """
         session, self._session = self._session, None
+        alone.end(trainer)  # no more steps: trainings that end at the same time export one after the other
         try:
             self._observer.detach()
         finally:
@@ -366,6 +369,7 @@ class WindowsExport(Callback):
     @hook()
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Called when training is interrupted or fails. An interruption ends the builds as well."""
+        alone.end(trainer)
         self._observer.detach()
         if self._session is None:
             return
@@ -380,6 +384,7 @@ class WindowsExport(Callback):
     @hook()
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called at the very end. Leaves nothing on the module and the Trainer."""
+        alone.end(trainer)
         self._carried = None
         self._unsharded = None
         self._forget_setup()
