@@ -31,8 +31,13 @@ _MANY = 1000
 _LARGEST = 64 << 20
 """Bytes of a tensor or an array, from which on it is not copied."""
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.BuiltinFunctionType)
-_NOT_THEIRS = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "lightning_trt_windows")
-"""Packages whose objects nobody counts on: a Trainer, a logger, a device."""
+_NOT_THEIRS = (
+    "torch", "lightning", "pytorch_lightning", "lightning_fabric", "lightning_trt_windows",
+    "aiohttp", "boto3", "botocore", "clearml", "comet_ml", "dask", "distributed", "fsspec", "google", "grpc", "mlflow",
+    "neptune", "ray", "requests", "rich", "sqlalchemy", "tensorboard", "tensorboardX", "tqdm", "urllib3", "wandb",
+    "zmq",
+)  # fmt: skip
+"""Packages whose objects nobody counts on, a Trainer or a device, or which threads of their own go on with: loggers."""
 _ENVIRONMENT = ("Trainer", "LightningDataModule", "DataLoader", "Dataset", "Logger")
 """Bases of objects that ``forward`` does not write to, and that reach everything."""
 _OF_PYTHON = ("argparse", "collections", "dataclasses", "enum", "functools", "types")
@@ -88,7 +93,9 @@ class _Reached:
         self._waiting.extend(nn.modules.module._global_forward_hooks.values())
         self._waiting.extend(nn.modules.module._global_forward_pre_hooks.values())
         while self._waiting and len(self._kept) < _MOST:
-            self._look_at(self._waiting.popleft())
+            # what an object does when it is looked at is its own affair, and no reason to capture nothing
+            with contextlib.suppress(Exception):
+                self._look_at(self._waiting.popleft())
 
     def _look_at(self, value: Any) -> None:
         if _is_plain(value) or id(value) in self._seen:

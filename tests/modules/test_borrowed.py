@@ -143,6 +143,23 @@ def test_containers_that_make_things_are_left_alone() -> None:
     assert list(OrderedDict.values(TABLE)) == [nn.ReLU]
 
 
+class Refuses:
+    """Has nothing to say, as a proxy of what is not there."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("nothing is there")
+
+
+def test_objects_that_cannot_be_looked_at() -> None:
+    """They are left out, and all others are kept."""
+    module = nn.Module()
+    module.one, module.list = Refuses(), [1]  # type: ignore[assignment]
+    with reachable_kept(module):
+        module.list.append(2)  # type: ignore[operator]
+    assert module.list == [1]
+
+
 def test_much_that_is_reached() -> None:
     """A long list loses what was added, and a module that reaches millions of objects takes no time to speak of."""
     module = nn.Module()
