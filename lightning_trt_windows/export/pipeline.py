@@ -197,7 +197,6 @@ def _prepared(source: CheckpointSource, file: CheckpointFile, paths: ArtifactPat
     return job
 
 
-@alone("A capture", CaptureError)
 def prepare(
     module: nn.Module,
     discovered: Discovered,
@@ -225,10 +224,11 @@ def prepare(
     """
     started = time.perf_counter()
     stage("capture", paths.ep.name)
-    with log_beside(paths):
-        captured, discovered = capture_narrowed(module, discovered, discovered.method or options.method)
-    on_captured(captured.program)
-    captured = with_io_precision(captured, options.settings)
+    with alone("A capture", CaptureError):
+        with log_beside(paths):
+            captured, discovered = capture_narrowed(module, discovered, discovered.method or options.method)
+        on_captured(captured.program)
+        captured = with_io_precision(captured, options.settings)
     inputs = _input_records(captured, discovered)
     return Job(
         program=captured.program,
@@ -261,7 +261,6 @@ def build(job: Job, check_source: Callable[[], None] = lambda: None) -> Artifact
             is active in another thread.
         OutputError: The files cannot be written.
     """
-    # not as a decorator, which would keep the job, and with it the weights
     with alone("A build", CompileError), job.source() as source:
         if job.skip_existing and (artifact := reused(job, source)):
             return artifact

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lightning_trt_windows.errors import LightningTrtError
-from lightning_trt_windows.modules.registration import registered_meanwhile
 
 __all__ = ["Running", "alone", "begin", "end", "others"]
 
@@ -74,8 +73,6 @@ def others() -> list[str]:
 def alone(doing: str, kind: type[LightningTrtError]) -> Iterator[None]:
     """Let nobody else capture, build or begin a training in this process during the block. Blocks may be nested.
 
-    Classes of containers that PyTorch has to know meanwhile are known to it for as long.
-
     Args:
         doing: What the block does, for the message.
         kind: What is raised.
@@ -92,8 +89,7 @@ def alone(doing: str, kind: type[LightningTrtError]) -> Iterator[None]:
                 "checkpoint afterwards, with: lightning-trt-windows export CHECKPOINT --module package.module:Class; "
                 "or let each training have a process of its own"
             )
-        with registered_meanwhile():
-            yield
+        yield
 
 
 def _after_fork() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.utils import _pytree as pytree
@@ -18,65 +17,15 @@ __all__ = [
     "leaf_names",
     "register_containers",
     "register_named_tuples",
-    "registered_meanwhile",
     "registration_code",
 ]
-
-_REGISTER: dict[type, Callable[[], None]] = {}
-"""What has been registered within blocks, and is taken back after each: how to do it again. Programs that were captured
-in one block are read and built in later ones."""
-_added: list[tuple[type, str, Any, type | None]] | None = None
-"""Within a block: each class, its name, its node, and which class PyTorch knew by that name before."""
-
-
-@contextlib.contextmanager
-def registered_meanwhile() -> Iterator[None]:
-    """Take back after the block what is registered in it. Blocks may be nested; one thread at a time may be in one.
-
-    A class that stays registered is one that its own author cannot register any more, and of which ``tree_leaves``
-    finds the parts where it found the object. What somebody else has registered meanwhile stays.
-    """
-    global _added
-    if _added is not None:
-        yield
-        return
-    _added = []
-    try:
-        for cls, register in _REGISTER.items():
-            if cls not in pytree.SUPPORTED_NODES:  # otherwise its author has registered it
-                register()
-        yield
-    finally:
-        added, _added = _added, None
-        for cls, name, node, before in reversed(added):
-            _take_back(cls, name, node, before)
-
-
-def _take_back(cls: type, name: str, node: Any, before: type | None) -> None:
-    # PyTorch has no function for it
-    with getattr(pytree, "_NODE_REGISTRY_LOCK", contextlib.nullcontext()):
-        if pytree.SUPPORTED_NODES.get(cls) is not node:
-            return
-        OURS.discard(cls)
-        del pytree.SUPPORTED_NODES[cls]
-        pytree.SUPPORTED_SERIALIZED_TYPES.pop(cls, None)
-        if pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name) is cls:
-            del pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name]
-            if before is not None:
-                pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] = before
-    # the same once more in C++, or noted for when that is imported
-    pending: list[Any] = getattr(pytree, "_cxx_pytree_pending_imports", [])
-    pending[:] = [item for item in pending if item[0][0] is not cls]
-    if getattr(pytree, "_cxx_pytree_imported", False):
-        with contextlib.suppress(ValueError):  # NamedTuples are never registered there
-            importlib.import_module("optree").unregister_pytree_node(cls, namespace="torch")
 
 
 def register_containers(tree: Any) -> tuple[str, ...]:
     """Make every container class inside ``tree`` known to ``torch.export``, and savable by it.
 
     Dataclasses, attrs classes, pydantic models, NamedTuples and mappings that PyTorch does not know are registered;
-    PyTorch's registry is global, so this is done when a capture starts and not before: see ``registered_meanwhile``.
+    PyTorch's registry is global and knows no way back, so this is done when a capture starts and not before.
 
     Returns:
         Names of the classes that were registered now, for the log.
@@ -92,7 +41,7 @@ def _register(cls: type) -> str:
     name = f"{cls.__module__}.{cls.__qualname__}"
     if is_named_tuple(cls):
         # a NamedTuple is a node by nature; only registered ones can be saved
-        _do(cls, name, lambda: pytree._register_namedtuple(cls, serialized_type_name=name))
+        pytree._register_namedtuple(cls, serialized_type_name=name)
         return name
     attributes: dict[Any, Any] = {}
 
@@ -114,29 +63,11 @@ def _register(cls: type) -> str:
         children, context = flatten(value)
         return [(pytree.MappingKey(key), child) for key, child in zip(context[0], children)], context
 
-    def register() -> None:
-        OURS.add(cls)
-        pytree.register_pytree_node(
-            cls, flatten, unflatten, serialized_type_name=name, flatten_with_keys_fn=flatten_with_keys
-        )
-
-    _do(cls, name, register)
+    OURS.add(cls)
+    pytree.register_pytree_node(
+        cls, flatten, unflatten, serialized_type_name=name, flatten_with_keys_fn=flatten_with_keys
+    )
     return name
-
-
-def _do(cls: type, name: str, register: Callable[[], None]) -> None:
-    """Register a class, and note what has to be taken back."""
-
-    def noted() -> None:
-        before = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name)
-        register()
-        if _added is not None:
-            _added.append((cls, name, pytree.SUPPORTED_NODES[cls], before))
-
-    noted()
-    if _added is not None:
-        _REGISTER.pop(cls, None)  # the latest of a name comes last, and is the one that is found
-        _REGISTER[cls] = noted
 
 
 def can_be_saved(cls: type) -> bool:

@@ -17,7 +17,6 @@ from lightning_trt_windows.modules.registration import (
     leaf_names,
     register_containers,
     register_named_tuples,
-    registered_meanwhile,
 )
 
 X = torch.ones(2, 4)
@@ -91,91 +90,3 @@ def test_keys_from_the_description_alone() -> None:
     _, spec = pytree.tree_flatten({"w": WithoutKeys(X), "l": [X, X]})
     assert keys_of(spec) == ("w", "l")
     assert list(leaf_names(spec, "v")) == ["v.w.0", "v.l.0", "v.l.1"]
-
-
-def _known(cls: type) -> tuple[bool, ...]:
-    """In which of PyTorch's tables a class is."""
-    pending = [args[0] for args, _ in getattr(pytree, "_cxx_pytree_pending_imports", [])]
-    return (
-        cls in pytree.SUPPORTED_NODES,
-        cls in pytree.SUPPORTED_SERIALIZED_TYPES,
-        cls in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.values(),
-        cls in pending,
-    )
-
-
-def test_what_is_registered_meanwhile_is_taken_back_and_registered_anew() -> None:
-    """Programs of an earlier block are read in a later one, with the same classes."""
-
-    @dataclass
-    class Own:
-        x: Tensor
-
-    class Named(NamedTuple):
-        x: Tensor
-
-    class Net(nn.Module):
-        def forward(self, x: Tensor) -> Any:
-            return Own(x + 1), Named(x)
-
-    file = io.BytesIO()
-    with registered_meanwhile():
-        with registered_meanwhile():
-            assert len(register_containers(Net()(X))) == 2
-        assert can_be_saved(Own) and can_be_saved(Named)
-        torch.export.save(torch.export.export(Net(), (X,)), file)
-    assert not any((*_known(Own), *_known(Named)))
-    assert len(pytree.tree_leaves(Own(X))) == 1
-    file.seek(0)
-    with registered_meanwhile():
-        own, named = torch.export.load(file).module()(X)
-    assert type(own) is Own and type(named) is Named
-    assert not any((*_known(Own), *_known(Named)))
-
-
-def test_what_others_register_stays_theirs() -> None:
-    """Their author may register what we had, in between and within a block; what we had before a block stays too."""
-
-    @dataclass
-    class Before:
-        x: Tensor
-
-    @dataclass
-    class Between:
-        x: Tensor
-
-    @dataclass
-    class Within:
-        x: Tensor
-
-    register_containers(Before(X))
-    with registered_meanwhile():
-        register_containers(Before(X))
-        register_containers(Between(X))
-        pytree.register_pytree_node(Within, lambda v: ([v.x], None), lambda t, _: Within(*t))
-    pytree.register_pytree_node(Between, lambda v: ([v.x], "theirs"), lambda t, _: Between(*t))
-    with registered_meanwhile():
-        assert register_containers(Between(X)) == ()
-    assert pytree.tree_flatten(Between(X))[1].context == "theirs"
-    assert Before in pytree.SUPPORTED_NODES and Within in pytree.SUPPORTED_NODES
-
-
-def test_a_class_that_was_defined_again() -> None:
-    """In a notebook: two classes have one name, and each block finds the latest."""
-
-    def define() -> Any:
-        @dataclass
-        class Again:
-            x: Tensor
-
-        return Again
-
-    first, second = define(), define()
-    name = f"{first.__module__}.{first.__qualname__}"
-    for cls in (first, second, first):
-        with registered_meanwhile():
-            register_containers(cls(X))
-    with registered_meanwhile():
-        assert pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] is second
-    assert name not in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE
-    assert not any((*_known(first), *_known(second)))

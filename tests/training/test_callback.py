@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import re
 import types
@@ -18,7 +17,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from support.lightning_models import Data, Regression, Untraceable, trainer
 from support.unchanged import assert_same
-from torch.utils import _pytree as pytree
 
 from lightning_trt_windows import DimRange, InputSpec, WindowsExport, export_checkpoint
 from lightning_trt_windows.artifact.artifact import Artifact, check_artifact
@@ -354,42 +352,6 @@ class TestTrainingUnchanged:
         assert all(torch.equal(without[0][key], with_export[0][key]) for key in without[0])
         assert torch.equal(without[1], with_export[1])
         assert without[2:] == with_export[2:]
-
-
-@dataclasses.dataclass
-class Own:
-    """What the user's ``forward`` gives."""
-
-    y: torch.Tensor
-
-
-@pytest.mark.parametrize("when", ["checkpoint", "train_end"])
-def test_classes_of_the_user_stay_theirs(tmp_path: Path, when: Any) -> None:
-    """PyTorch's pytree knows the class during captures and builds only, so that its author may register it later."""
-    leaves = []
-
-    class Net(Regression):
-        def forward(self, x: torch.Tensor) -> Any:
-            return Own(self.net(x))
-
-        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-            found = self(batch[0])
-            leaves.append(len(pytree.tree_leaves(found)))
-            return (found.y - batch[1]).square().mean()  # type: ignore[no-any-return]
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self(batch[0])
-
-    export = WindowsExport(when=when, executor="inline")
-    run = trainer(tmp_path, ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1), export)
-    run.fit(Net(), datamodule=Data())
-    assert not export.failures
-    assert [output.name for a in export.artifacts for output in a.manifest.outputs] == ["output.y"] * len(
-        export.artifacts
-    )
-    assert len(export.artifacts) == (2 if when == "checkpoint" else 1)
-    assert set(leaves) == {1}
-    assert Own not in pytree.SUPPORTED_NODES
 
 
 def same_engines_later(directory: Path, export: WindowsExport) -> Artifact:
