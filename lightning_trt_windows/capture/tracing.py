@@ -304,8 +304,11 @@ class _Attempt:
         found: list[list[Any]] = []
         arrives: list[bool] = []
         try:
-            alone = self._calling.adapted(self._target), state_kept(self._target)
-            with alone[0], alone[1], torch.compiler.set_stance("force_eager"):
+            with (
+                self._calling.adapted(self._target),
+                state_kept(self._target),
+                torch.compiler.set_stance("force_eager"),
+            ):
                 forward = vars(self._target)["forward"]
                 # the first call may make what later ones find, so that two of them prove nothing
                 while len(found) < 3 and (len(found) < 2 or not _all_close(*found[-2:])):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["reachable_kept"]
+__all__ = ["reachable_kept", "refill"]
 
 _MOST = 10_000
 """Objects that are looked at. A module that holds a tokenizer or a dataset reaches millions."""
@@ -110,7 +110,7 @@ class _Reached:
             self._mapping(value)
         elif _is_ordinary(value, (set,)):
             before = value.copy()
-            self.undo.append(lambda: _refill(value, before, value.update))
+            self.undo.append(lambda: refill(value, before))
             self._waiting.extend(before)
         elif isinstance(value, (tuple, frozenset)):
             if len(value) <= _MANY:
@@ -147,7 +147,7 @@ class _Reached:
             self.undo.append(lambda: _cut(value, length))
             return
         before = list(value)
-        self.undo.append(lambda: _refill(value, before, value.extend))
+        self.undo.append(lambda: refill(value, before))
         if length <= _MANY:
             self._waiting.extend(before)
 
@@ -155,7 +155,7 @@ class _Reached:
         if len(value) > _LONGEST:
             return
         before = dict(value)
-        self.undo.append(lambda: _refill(value, before, value.update))
+        self.undo.append(lambda: refill(value, before))
         if len(before) <= _MANY:
             self._waiting.extend(before.values())
 
@@ -205,7 +205,7 @@ class _Reached:
         attributes = vars(value) if hasattr(value, "__dict__") else None
         if isinstance(attributes, dict):
             before = dict(attributes)
-            self.undo.append(lambda: _refill(attributes, before, attributes.update))
+            self.undo.append(lambda: refill(attributes, before))
             self._waiting.extend(before.values())
         for cls in type(value).__mro__:
             for name in _slots(cls):
@@ -229,7 +229,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    return _is_plain(value) and isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType))
+    return isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType))
 
 
 def _is_foreign(module: Any) -> bool:
@@ -277,10 +277,14 @@ def _cut(sequence: Any, length: int) -> None:
         sequence.pop()
 
 
-def _refill(container: Any, before: Any, fill: Callable[[Any], Any]) -> None:
-    """Put the contents back, if they are others; the objects in them are not compared."""
-    now = [*container.keys(), *container.values()] if isinstance(container, dict) else list(container)
-    then = [*before.keys(), *before.values()] if isinstance(before, dict) else list(before)
+def refill(container: Any, before: Any) -> None:
+    """Put the contents back, if they are others; the objects in them are not compared.
+
+    Args:
+        container: A list, deque, set or dict.
+        before: What it held.
+    """
+    now, then = ([*c.keys(), *c.values()] if isinstance(c, dict) else list(c) for c in (container, before))
     if len(now) != len(then) or not all(map(operator.is_, now, then)):
         container.clear()
-        fill(before)
+        (container.extend if isinstance(container, (list, deque)) else container.update)(before)

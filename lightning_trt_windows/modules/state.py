@@ -7,7 +7,6 @@ unless the module has a loader of its own.
 from __future__ import annotations
 
 import contextlib
-import operator
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from lightning_trt_windows.errors import CheckpointError, ConfigurationError, did_you_mean
-from lightning_trt_windows.modules.borrowed import reachable_kept
+from lightning_trt_windows.modules.borrowed import reachable_kept, refill
 from lightning_trt_windows.modules.weights import edits_checkpoints, load, tensors_kept
 
 __all__ = [
@@ -236,15 +235,7 @@ def attributes_kept(module: nn.Module) -> Iterator[None]:
             submodule._buffers.clear()
             submodule._buffers.update(buffers)
         for container, before in contents:
-            if not _holds_the_same(container, before):
-                container.clear()
-                (container.extend if isinstance(container, list) else container.update)(before)
-
-
-def _holds_the_same(one: Any, other: Any) -> bool:
-    """Whether two containers of one type hold the same objects; none of them is asked."""
-    flat = [[*c.keys(), *c.values()] if isinstance(c, dict) else list(c) for c in (one, other)]
-    return len(flat[0]) == len(flat[1]) and all(map(operator.is_, *flat))
+            refill(container, before)
 
 
 @contextlib.contextmanager
